@@ -1,0 +1,30 @@
+"""The control plane's Celery app: its own periodic work, and the nudges to the nodes' queues."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+
+from django.conf import settings  # noqa: E402 - needs the variable above
+
+app = Celery("controlplane", broker=settings.REDIS_URL)
+app.conf.update(
+    task_default_queue="control",
+    task_ignore_result=True,
+    task_acks_late=False,
+    task_serializer="json",
+    accept_content=["json"],
+    worker_prefetch_multiplier=1,
+    worker_hijack_root_logger=False,
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={"socket_connect_timeout": 1.0, "socket_timeout": 5.0, "max_retries": 1},
+    beat_schedule={
+        "fleet.sweep": {"task": "fleet.sweep", "schedule": 60.0, "options": {"expires": 50}},
+        "telemetry.prune": {"task": "telemetry.prune", "schedule": 600.0, "options": {"expires": 500}},
+        "gateway.prune": {"task": "gateway.prune", "schedule": 3600.0, "options": {"expires": 3000}},
+    },
+)
+app.autodiscover_tasks(["controlplane.fleet", "controlplane.telemetry", "controlplane.gateway"])

@@ -1,0 +1,200 @@
+"""Desired and observed state of the fleet. Each column has one writer, named beside it.
+
+desired: fleet.services    published: fleet.publish    observed: fleet.reports
+"""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+
+
+class Role(models.TextChoices):
+    """The same values as workers.contract.Role, with labels for people."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+    AGGREGATED = "aggregated"
+
+
+class Node(models.Model):
+    """A host with one agent."""
+
+    # services
+    name = models.CharField(max_length=63, unique=True)
+    address = models.CharField(max_length=255)  # where its engines are reached
+    labels = models.JSONField(default=dict, blank=True)
+    schedulable = models.BooleanField(default=True)
+    draining = models.BooleanField(default=False)
+    revoked = models.BooleanField(default=False)
+    token_hash = models.CharField(max_length=64, db_index=True)  # sha256 hex of the node token
+    broker_hash = models.CharField(max_length=64, blank=True)  # sha256 hex of its broker password
+    created_at = models.DateTimeField(auto_now_add=True)
+    # publish
+    spec = models.JSONField(null=True)  # exactly what the agent gets (NodeSpec); holds engine keys
+    generation = models.BigIntegerField(default=0)
+    # reports
+    instance = models.CharField(max_length=64, blank=True)  # the agent that owns this identity
+    boot = models.CharField(max_length=64, blank=True)
+    last_seq = models.BigIntegerField(default=0)
+    last_seen = models.DateTimeField(null=True)  # server clock
+    observed_generation = models.BigIntegerField(default=0)
+    clock_skew_s = models.FloatField(null=True)  # agent clock minus server clock
+    period_s = models.FloatField(default=1.0)
+    agent_version = models.CharField(max_length=64, blank=True)
+    engine_version = models.CharField(max_length=64, blank=True)
+    driver = models.CharField(max_length=255, blank=True)
+    simulated = models.BooleanField(default=False)
+    memory_bytes = models.BigIntegerField(default=0)
+    cpu_count = models.IntegerField(default=0)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class RegisteredModel(models.Model):
+    """Weights and their facts."""
+
+    class Kind(models.TextChoices):
+        FOLDER = "folder"
+        HUGGING_FACE = "huggingface"
+
+    name = models.CharField(max_length=120, unique=True)
+    kind = models.CharField(max_length=12, choices=Kind.choices)
+    source = models.CharField(max_length=1024)  # folder on the nodes, or a repository id
+    revision = models.CharField(max_length=64, blank=True)
+    facts = models.JSONField(default=dict)  # domain.model_facts.ModelFacts as a dict
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Deployment(models.Model):
+    """How a RegisteredModel is served."""
+
+    class Mode(models.TextChoices):
+        DEDICATED = "dedicated"
+        POOLED = "pooled"
+
+    name = models.CharField(max_length=120, unique=True)  # the served name: what clients put in "model"
+    aliases = models.JSONField(default=list, blank=True)
+    model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="deployments")
+    mode = models.CharField(max_length=10, choices=Mode.choices, default=Mode.DEDICATED)
+    engine = models.CharField(max_length=12, default="vllm")
+    engine_args = models.JSONField(default=list, blank=True)  # both roles
+    prefill_args = models.JSONField(default=list, blank=True)
+    decode_args = models.JSONField(default=list, blank=True)
+    kv_connector = models.CharField(max_length=40, default="NixlConnector")
+    min_transfer_tokens = models.PositiveIntegerField(default=0)  # shorter prompts go straight to decode
+    drain_s = models.PositiveIntegerField(default=120)
+    slo_ttft_ms = models.PositiveIntegerField(null=True, blank=True)
+    slo_itl_ms = models.PositiveIntegerField(null=True, blank=True)
+    min_prefill = models.PositiveIntegerField(default=0)
+    max_prefill = models.PositiveIntegerField(null=True, blank=True)
+    min_decode = models.PositiveIntegerField(default=0)
+    max_decode = models.PositiveIntegerField(null=True, blank=True)
+    min_aggregated = models.PositiveIntegerField(default=0)
+    max_aggregated = models.PositiveIntegerField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Partition(models.Model):
+    """A named set of GPUs of one node that runs at most one awake engine process."""
+
+    # services
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="partitions")
+    name = models.CharField(max_length=40)
+    deployment = models.ForeignKey(
+        Deployment, null=True, blank=True, on_delete=models.PROTECT, related_name="partitions"
+    )
+    role = models.CharField(max_length=12, choices=Role.choices, blank=True)
+    pinned = models.BooleanField(default=False)
+    engine_key = models.CharField(max_length=64, blank=True)  # API key of the engine that fills it
+    # publish: the node's generation at this partition's last change
+    generation = models.BigIntegerField(default=0)
+    # reports
+    phase = models.CharField(max_length=10, blank=True)  # workers.contract.Phase, "" = no process
+    phase_since = models.DateTimeField(null=True)
+    observed_generation = models.BigIntegerField(default=0)
+    observed_role = models.CharField(max_length=12, blank=True)
+    endpoint = models.CharField(max_length=255, blank=True)
+    pid = models.IntegerField(default=0)
+    restarts = models.IntegerField(default=0)
+    message = models.TextField(blank=True)
+    ready_after_s = models.FloatField(null=True)
+    engine_version = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        ordering = ["node__name", "name"]
+        constraints = [
+            models.UniqueConstraint(fields=["node", "name"], name="partition_name_per_node"),
+            models.CheckConstraint(
+                condition=models.Q(deployment__isnull=True, role="")
+                | (models.Q(deployment__isnull=False) & ~models.Q(role="")),
+                name="partition_deployment_and_role_together",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.node.name}/{self.name}"
+
+
+class Gpu(models.Model):
+    """One accelerator, or CPU slot, as its agent reports it. It lies in one partition at most."""
+
+    # reports
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="gpus")
+    uuid = models.CharField(max_length=256)
+    index = models.IntegerField()
+    kind = models.CharField(max_length=10)  # workers.contract.DeviceKind
+    name = models.CharField(max_length=255)
+    memory_bytes = models.BigIntegerField()
+    mig_parent = models.CharField(max_length=256, blank=True)
+    pci = models.CharField(max_length=256, blank=True)
+    peers = models.JSONField(default=list)
+    present = models.BooleanField(default=True)  # in the last report
+    health = models.CharField(max_length=10, default="ok")
+    health_detail = models.CharField(max_length=255, blank=True)
+    foreign = models.BooleanField(default=False)  # a process of somebody else's is on it
+    # services
+    partition = models.ForeignKey(Partition, null=True, blank=True, on_delete=models.SET_NULL, related_name="gpus")
+
+    class Meta:
+        ordering = ["node__name", "index"]
+        constraints = [models.UniqueConstraint(fields=["node", "uuid"], name="gpu_uuid_per_node")]
+
+    def __str__(self) -> str:
+        return f"{self.node.name}/gpu{self.index}"
+
+
+class JoinToken(models.Model):
+    """Lets one node join once, until it expires. Only its hash is kept."""
+
+    token_hash = models.CharField(max_length=64, unique=True)
+    prefix = models.CharField(max_length=12)  # what people see of it
+    node_name = models.CharField(max_length=63, blank=True)  # "" = any new name; else that node, re-join included
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True)
+    used_by = models.ForeignKey(Node, null=True, on_delete=models.SET_NULL, related_name="+")
+    used_from = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"join token {self.prefix}…"

@@ -1,0 +1,13 @@
+"""HTTP routes: pages at /, REST at /api/v1/, the agents' uplink at /agent/v1/."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("accounts/", include("allauth.account.urls")),
+    path("admin/", admin.site.urls),
+    path("agent/v1/", include("controlplane.api.agent_urls")),
+    path("api/v1/", include("controlplane.api.urls")),
+    path("", include("django_prometheus.urls")),
+    path("", include("controlplane.web.urls")),
+]
