@@ -8,7 +8,7 @@ from celery import Celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 
-from django.conf import settings  # noqa: E402 - needs the variable above
+from django.conf import settings  # after the variable above
 
 app = Celery("controlplane", broker=settings.REDIS_URL)
 app.conf.update(

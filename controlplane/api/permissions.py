@@ -10,7 +10,7 @@ from controlplane.audit import roles
 
 
 class RolePermission(BasePermission):
-    """A view says `role_action` (all methods) or `role_actions` (by DRF action or method name); reading needs "view"."""
+    """A view says `role_action`, or `role_actions` by DRF action or method name; reading needs "view"."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         named = getattr(view, "role_actions", {})
