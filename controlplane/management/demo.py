@@ -1,0 +1,113 @@
+"""Serve one model on this host from nothing: register, deploy, split, assign, wait, ask.
+
+It only ever fills what is empty. A host that already has partitions is an operator's, and is left as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import httpx
+from django.conf import settings
+
+from controlplane.audit.models import AuditEvent
+from controlplane.audit.services import Actor
+from controlplane.fleet import services as fleet
+from controlplane.fleet.models import Deployment, Gpu, Node, Partition, RegisteredModel, Role
+from controlplane.management.demo_models import DemoModel
+from controlplane.management.machine import Machine
+from controlplane.management.steps import Screen, Step, StepFailed
+
+ACTOR = Actor.system("make run")
+READY_S = 600.0
+REASON = "first deployment on this machine"
+
+
+def set_up(model: DemoModel, folder: Path, node: Node) -> Deployment:
+    """The deployment, and on a host without partitions its assignment."""
+    registered = RegisteredModel.objects.filter(source=str(folder)).first() or fleet.register_model(
+        name=model.folder, source=str(folder), actor=ACTOR
+    )
+    deployment = Deployment.objects.filter(name=model.deployment).first() or fleet.create_deployment(
+        name=model.deployment, model_id=registered.pk, actor=ACTOR
+    )
+    if not node.partitions.exists():
+        _assign(node, deployment)
+    return deployment
+
+
+def assigned(node: Node) -> list[Partition]:
+    return list(node.partitions.filter(deployment__isnull=False).select_related("deployment").order_by("name"))
+
+
+def wait_confirmed(node: Node, machine: Machine, step: Step, *, within_s: float = READY_S) -> None:
+    """Until every assigned partition of the node is confirmed; its log when one is crash-looping."""
+    deadline = time.monotonic() + within_s
+    while waiting := [p for p in assigned(node) if not is_confirmed(p)]:
+        step.note(", ".join(f"{p.name} {p.role}: {p.phase or 'pending'}" for p in waiting))
+        broken = next((p for p in waiting if p.restarts >= 3), None)
+        if broken or time.monotonic() > deadline:
+            raise _not_ready(broken or waiting[0], machine)
+        time.sleep(0.25)
+    step.note(", ".join(f"{p.name} {p.role}" for p in assigned(node)))
+
+
+def is_confirmed(partition: Partition) -> bool:
+    return partition.phase == "ready" and partition.observed_generation >= partition.generation
+
+
+def ask(model: DemoModel, key: str, step: Step) -> None:
+    """One real question through the gateway; its answer on the screen."""
+    body = {
+        "model": model.deployment,
+        "messages": [{"role": "user", "content": model.question}],
+        "max_tokens": 24,
+        "temperature": 0,
+    }
+    deadline = time.monotonic() + 20.0  # the gateway reads its table anew each second
+    while True:
+        reply = httpx.post(
+            f"{settings.GATEWAY_URL}/v1/chat/completions",
+            json=body, headers={"Authorization": f"Bearer {key}"}, timeout=60.0,
+        )  # fmt: skip
+        if reply.status_code == 200 or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    if reply.status_code != 200:
+        raise StepFailed(f"The gateway answered {reply.status_code}: {reply.text[:500]}")
+    answer = reply.json()["choices"][0]["message"]["content"] or ""
+    step.note(f'"{" ".join(answer.split())[:60]}" by {reply.headers.get("x-forebay-path", "?")}')
+
+
+def _assign(node: Node, deployment: Deployment) -> None:
+    """Two devices: one prefill, one decode. One device: both phases in one engine."""
+    indices = list(Gpu.objects.filter(node=node, present=True).order_by("index").values_list("index", flat=True)[:2])
+    if not indices:
+        raise StepFailed(f"{node.name} reports no device.", fix="see its page under Nodes")
+    partitions = fleet.split_node(node.pk, groups=[[index] for index in indices], actor=ACTOR)
+    roles = [Role.PREFILL, Role.DECODE] if len(partitions) == 2 else [Role.AGGREGATED]
+    for partition, role in zip(partitions, roles, strict=True):
+        fleet.assign(partition.pk, deployment_id=deployment.pk, role=role, actor=ACTOR, reason=REASON)
+
+
+def _not_ready(partition: Partition, machine: Machine) -> StepFailed:
+    logs = sorted((machine.agent_home / "logs").glob(f"*{partition.pk}*.log"), key=lambda path: path.stat().st_mtime)
+    last = AuditEvent.objects.filter(subject_type="partition", subject_id=partition.pk, source="agent").first()
+    why = partition.message or (last.detail.splitlines()[-1] if last and last.detail else "")
+    return StepFailed(
+        f"{partition} is not ready: {partition.phase or 'pending'}, {partition.restarts} restarts. {why}".strip(),
+        fix="read the engine's log; free memory if it was killed for it; then make run again",
+        log=logs[-1] if logs else None,
+    )
+
+
+def show_usable(screen: Screen, model: DemoModel, key: str) -> None:
+    """The command that streams an answer."""
+    screen.say(
+        f"\nAsk it:\n\n"
+        f"  curl -N {settings.GATEWAY_URL}/v1/chat/completions \\\n"
+        f'    -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\\n'
+        f'    -d \'{{"model": "{model.deployment}", "stream": true, "temperature": 0, "max_tokens": 48,\n'
+        f'         "messages": [{{"role": "user", "content": "{model.question}"}}]}}\'\n'
+    )

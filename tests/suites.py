@@ -1,0 +1,95 @@
+"""Runs the kinds of tests one after another and says what each needs, took, and which were left out.
+
+usage: python -m tests.suites [unit|postgres|browser|e2e ...]
+
+A kind whose program is missing is left out and said so; with CI set in the environment that is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NO_TESTS = 5  # pytest's exit code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    name: str
+    told: str
+    arguments: tuple[str, ...]
+    present: Callable[[], bool] = lambda: True
+    get: str = ""
+
+
+def has_postgres() -> bool:
+    return bool(shutil.which("initdb") or list(Path("/usr/lib/postgresql").glob("*/bin/initdb")))
+
+
+def has_chromium() -> bool:
+    return any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+
+
+def has_engine() -> bool:
+    return bool(os.environ.get("FOREBAY_VLLM")) or (ROOT / ".venv-engine" / "bin" / "vllm").exists()
+
+
+SUITES = (
+    Suite(
+        name="unit",
+        told="rules, services, gateway, agent, pages and REST on SQLite",
+        arguments=("-m", "not e2e and not browser"),
+    ),
+    Suite(
+        name="postgres",
+        told="everything that touches the database, on PostgreSQL",
+        arguments=("-m", "not e2e and not browser", "--postgres"),
+        present=has_postgres,
+        get="apt-get install postgresql",
+    ),
+    Suite(
+        name="browser",
+        told="the pages in a real Chromium",
+        arguments=("-m", "browser"),
+        present=has_chromium,
+        get="apt-get install chromium",
+    ),
+    Suite(
+        name="e2e",
+        told="real vLLM engines through the whole stack",
+        arguments=("-m", "e2e"),
+        present=has_engine,
+        get="make engine",
+    ),
+)
+
+
+def main(names: list[str]) -> int:
+    chosen = [suite for suite in SUITES if not names or suite.name in names]
+    lines, failed = [], False
+    for suite in chosen:
+        if not suite.present():
+            lines.append(f"  left out  {suite.name:<9} {suite.told}; to have it: {suite.get}")
+            failed = failed or bool(os.environ.get("CI"))
+            continue
+        print(f"\n== {suite.name}: {suite.told}", flush=True)
+        began = time.monotonic()
+        code = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", *suite.arguments], cwd=ROOT, check=False
+        ).returncode
+        word = "passed" if code == 0 else "no tests" if code == NO_TESTS else "FAILED"
+        failed = failed or code != 0
+        lines.append(f"  {word:<9} {suite.name:<9} {time.monotonic() - began:6.0f} s  {suite.told}")
+    print("\n" + "\n".join(lines), flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
