@@ -1,0 +1,100 @@
+// The home page: controls, grouping, filter and selection around the map; the picture itself comes from live.js.
+import { el, text } from "./dom.js";
+import { FILLS } from "./fills.js";
+import { number, plural, unit, UNKNOWN } from "./format.js";
+import { start, store, subscribe } from "./live.js";
+import { repaint, row, shape } from "./map.js";
+import * as panel from "./panel.js";
+import { gradient } from "./ramp.js";
+import { drawGroups, groupKeys, matches } from "./groups.js";
+
+const DENSE_OVER = 50;
+const map = document.getElementById("map"), filter = document.getElementById("filter"), groupBy = document.getElementById("group");
+const url = new URLSearchParams(location.search);
+const view = { fill: FILLS[url.get("fill")] ? url.get("fill") : "utilization", group: url.get("group") || "none", columns: 8, dense: false };
+const rows = new Map(); // key of a row -> {element, node id, shape, keep}
+filter.value = url.get("filter") || "";
+
+function remember() {
+  const query = new URLSearchParams();
+  if (view.fill !== "utilization") query.set("fill", view.fill);
+  if (view.group !== "none") query.set("group", view.group);
+  if (filter.value) query.set("filter", filter.value);
+  if (panel.selected()) query.set("sel", panel.selected());
+  history.replaceState(null, "", query.size ? `?${query}` : location.pathname);
+}
+
+function legend() {
+  const { lo, hi } = FILLS[view.fill];
+  text(document.getElementById("lo"), lo);
+  text(document.getElementById("hi"), hi);
+  document.getElementById("ramp").style.background = gradient();
+}
+
+function redraw() {
+  const nodes = [...store.nodes.values()].sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
+  const shown = nodes.filter((node) => matches(node, filter.value));
+  view.dense = shown.length > DENSE_OVER;
+  view.columns = Math.min(16, Math.max(4, ...nodes.map((node) => node.gpus.length)));
+  map.classList.toggle("dense", view.dense);
+  map.style.setProperty("--cols", view.columns);
+  rows.clear();
+  map.replaceChildren(...drawGroups(shown, view.group, (key, node, keep) => {
+    const element = row(node, view, keep);
+    rows.set(key, { element, id: node.id, shape: shape(node, view), keep });
+    return element;
+  }));
+  document.getElementById("empty").hidden = nodes.length > 0;
+  text(document.getElementById("shown"), filter.value ? `${shown.length} of ${plural(nodes.length, "node")}` : "");
+  document.getElementById("nothing").hidden = !(nodes.length && !shown.length);
+  map.setAttribute("aria-busy", "false");
+  groupKeys(nodes, groupBy, view.group);
+  panel.refresh();
+}
+
+function changed({ all, nodes, removed }) {
+  summary();
+  const ids = new Set((nodes || []).map((node) => node.id));
+  const moved = all || removed.length || nodes.some((node) => !hasRow(node.id)) || [...rows.values()].some((r) => ids.has(r.id) && r.shape !== shape(store.nodes.get(r.id), view));
+  if (moved) { redraw(); return; }
+  rows.forEach((r) => { if (ids.has(r.id)) repaint(r.element, store.nodes.get(r.id), view); });
+  panel.refresh(ids);
+}
+
+const hasRow = (id) => [...rows.values()].some((r) => r.id === id) || !matches(store.nodes.get(id), filter.value);
+
+function summary() {
+  const s = store.summary;
+  if (!s) return;
+  const put = (id, value, sub) => { text(document.getElementById(`k-${id}`), value); if (sub !== undefined) text(document.getElementById(`k-${id}-sub`), sub); };
+  put("gpus", number(s.gpus.assigned), `of ${s.gpus.total}, ${s.gpus.idle} idle, ${s.gpus.unhealthy} unhealthy`);
+  put("nodes", number(s.nodes.total), s.nodes.silent ? `${s.nodes.silent} silent` : "all reporting");
+  put("models", number(s.active_models), s.window_s ? `in the last ${number(s.window_s)} s` : "no request figures yet");
+  for (const key of ["ttft_ms", "itl_ms"]) put(key, unit(s[key]?.p95, "ms"), s[key]?.p50 == null ? "no requests in the window" : `p50 ${unit(s[key].p50, "ms")}`);
+  put("out", unit(s.tokens_out_per_s, "tok/s"), s.rps == null ? UNKNOWN : `${number(s.rps, 1)} requests/s`);
+  document.getElementById("k-nodes-sub").classList.toggle("warned", s.nodes.silent > 0);
+  document.getElementById("k-gpus-sub").classList.toggle("warned", s.gpus.unhealthy > 0);
+}
+
+document.getElementById("fill").append(...Object.entries(FILLS).map(([key, { label }]) =>
+  el("button", { type: "button", "data-fill": key, "aria-pressed": String(key === view.fill) }, label)));
+document.getElementById("fill").addEventListener("click", (event) => {
+  const { fill } = event.target.dataset;
+  if (!fill) return;
+  view.fill = fill;
+  event.currentTarget.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.fill === fill)));
+  rows.forEach((r) => repaint(r.element, store.nodes.get(r.id), view));
+  legend(); remember();
+});
+groupBy.addEventListener("change", () => { view.group = groupBy.value; redraw(); remember(); });
+filter.addEventListener("input", () => { redraw(); remember(); });
+document.addEventListener("forebay:theme", () => { legend(); if (store.ready) redraw(); });
+panel.attach(map, { onSelect: remember, initial: url.get("sel") });
+setInterval(() => {
+  const quick = { ...view, agesOnly: view.fill !== "age" };
+  rows.forEach((r) => { const node = store.nodes.get(r.id); if (node) repaint(r.element, node, quick); });
+  panel.tick();
+}, 1000);
+subscribe(changed);
+legend();
+start();
