@@ -1,0 +1,109 @@
+"""Builds a node's spec from its rows, and counts its generation. The only writer of Node.spec, Node.generation and
+Partition.generation."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+from django.conf import settings
+from django.db import transaction
+
+from controlplane.domain.health import is_silent
+from controlplane.fleet import nudge
+from controlplane.fleet.models import Deployment, Node, Partition
+from workers.contract import NodeSpec, ReplicaSpec, Role
+
+
+def publish(node: Node) -> bool:
+    """Store a new spec if anything in it changed, and nudge the node after the commit. Call it inside the change's own
+    transaction, with the node row locked. True where the generation moved.
+
+    A node may hold a generation that we never wrote, when the database was restored from a backup. Then the counter
+    jumps past it, for all partitions: whatever the node holds under the lost numbers is none of our doing."""
+    held = _held(node)
+    wanted = {replica.partition: replica for replica in _replicas(node)}
+    from_the_future = node.observed_generation > node.generation
+    changed = set(wanted) | set(held) if from_the_future else _changed(held, wanted)
+    if not changed and node.spec is not None and not from_the_future:
+        return False
+    generation = max(node.generation, node.observed_generation) + 1
+    replicas = tuple(
+        msgspec.structs.replace(replica, generation=generation if partition in changed else held[partition].generation)
+        for partition, replica in wanted.items()
+    )
+    spec = msgspec.to_builtins(NodeSpec(node=node.pk, generation=generation, replicas=replicas))
+    node.spec, node.generation = spec, generation
+    node.save(update_fields=["spec", "generation"])
+    Partition.objects.filter(node=node, pk__in=changed).update(generation=generation)
+    transaction.on_commit(lambda: _nudge_if_heard(node, spec))
+    return True
+
+
+def spec_of(node: Node) -> NodeSpec | None:
+    """The stored spec as the value that the agent gets."""
+    return None if node.spec is None else msgspec.convert(node.spec, NodeSpec)
+
+
+def _held(node: Node) -> dict[int, ReplicaSpec]:
+    spec = spec_of(node)
+    return {replica.partition: replica for replica in spec.replicas} if spec else {}
+
+
+def _changed(held: dict[int, ReplicaSpec], wanted: dict[int, ReplicaSpec]) -> set[int]:
+    return {
+        partition
+        for partition in held.keys() | wanted.keys()
+        if partition not in held or partition not in wanted or _blank(held[partition]) != _blank(wanted[partition])
+    }
+
+
+def _blank(replica: ReplicaSpec) -> ReplicaSpec:
+    return msgspec.structs.replace(replica, generation=0)
+
+
+def _replicas(node: Node) -> list[ReplicaSpec]:
+    """What should run there: nothing on a node that is draining or revoked, though its assignments are kept."""
+    if node.draining or node.revoked:
+        return []
+    partitions = (
+        node.partitions.filter(deployment__isnull=False)
+        .select_related("deployment__model")
+        .prefetch_related("gpus")
+        .order_by("pk")
+    )
+    return [replica_spec(partition) for partition in partitions]
+
+
+def replica_spec(partition: Partition) -> ReplicaSpec:
+    deployment = partition.deployment
+    role = Role(partition.role)
+    gpus = sorted(partition.gpus.all(), key=lambda gpu: gpu.index)
+    return ReplicaSpec(
+        partition=partition.pk,
+        name=partition.name,
+        deployment=deployment.name,
+        role=role,
+        gpus=tuple(gpu.uuid for gpu in gpus),
+        model=deployment.model.source,
+        revision=deployment.model.revision,
+        served_names=(deployment.name, *deployment.aliases),
+        engine=deployment.engine,
+        args=_args(deployment, role),
+        kv_connector="" if role is Role.AGGREGATED else deployment.kv_connector,
+        kv_lease_s=settings.KV_LEASE_S,
+        api_key=partition.engine_key,
+        drain_s=float(deployment.drain_s),
+    )
+
+
+def _args(deployment: Deployment, role: Role) -> tuple[str, ...]:
+    own = {Role.PREFILL: deployment.prefill_args, Role.DECODE: deployment.decode_args}.get(role, [])
+    return (*deployment.engine_args, *own)
+
+
+def _nudge_if_heard(node: Node, spec: dict[str, object]) -> None:
+    """Nobody reads the queue of a node that is not heard; it gets the spec with its first report."""
+    last_seen = node.last_seen.timestamp() if node.last_seen else None
+    if not is_silent(last_seen, time.time(), settings.SILENT_AFTER_S):
+        nudge.send(node.pk, spec)

@@ -1,0 +1,44 @@
+"""The verbs that change the fleet. Each is one transaction: lock, change, record, publish."""
+
+from controlplane.fleet.services.assignments import assign, preview_assign, release
+from controlplane.fleet.services.deployments import create_deployment, delete_deployment, update_deployment
+from controlplane.fleet.services.joining import cancel_join_token, issue_join_token, join
+from controlplane.fleet.services.models import check_fit, delete_model, read_facts, register_model
+from controlplane.fleet.services.nodes import (
+    cordon,
+    drain,
+    forget_gpu,
+    label,
+    remove_node,
+    revoke_node,
+    rotate_node_token,
+    uncordon,
+)
+from controlplane.fleet.services.partitions import create_partition, delete_partition, split_node
+
+__all__ = [
+    "assign",
+    "cancel_join_token",
+    "check_fit",
+    "cordon",
+    "create_deployment",
+    "create_partition",
+    "delete_deployment",
+    "delete_model",
+    "delete_partition",
+    "drain",
+    "forget_gpu",
+    "issue_join_token",
+    "join",
+    "label",
+    "preview_assign",
+    "read_facts",
+    "register_model",
+    "release",
+    "remove_node",
+    "revoke_node",
+    "rotate_node_token",
+    "split_node",
+    "uncordon",
+    "update_deployment",
+]

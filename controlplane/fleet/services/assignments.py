@@ -1,0 +1,170 @@
+"""Which deployment runs where, in which role."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+
+from controlplane.audit.models import AuditEvent
+from controlplane.audit.services import Actor, record
+from controlplane.domain import placement
+from controlplane.domain.types import Problem
+from controlplane.fleet.credentials import new_engine_key
+from controlplane.fleet.errors import Conflict, Invalid, Refused
+from controlplane.fleet.facts import deployment_view, has_process, node_view, partition_view
+from controlplane.fleet.models import Deployment, Partition
+from controlplane.fleet.publish import publish, replica_spec
+from controlplane.fleet.services import rows
+from workers.contract import Phase, Role
+
+
+@transaction.atomic
+def assign(
+    partition_id: int,
+    *,
+    deployment_id: int,
+    role: str,
+    actor: Actor,
+    reason: str = "",
+    force: bool = False,
+    expected_generation: int | None = None,
+) -> Partition:
+    """The partition shall run this deployment in this role. `expected_generation` is the one that the caller saw:
+    with another one it is Conflict. `force` overrides problems that are forceable, and only those."""
+    wanted = _role(role)
+    partition = rows.lock_partition(partition_id)
+    _require_generation(partition, expected_generation)
+    deployment = rows.get(Deployment, deployment_id, "model")
+    if (partition.deployment_id, partition.role) == (deployment.pk, wanted.value):
+        return partition
+    problems = _problems(partition, deployment, wanted)
+    if not all(problem.forceable and force for problem in problems):
+        raise Refused(problems)
+    before = _desired(partition)
+    if partition.deployment_id != deployment.pk:
+        partition.engine_key = new_engine_key()
+    partition.deployment, partition.role = deployment, wanted.value
+    partition.save(update_fields=["deployment", "role", "engine_key"])
+    forced = "\n".join(f"Forced in spite of: {problem.message}" for problem in problems)
+    record(actor, "assign", partition, before=before, after=_desired(partition), reason=reason, detail=forced)
+    _publish(partition)
+    return partition
+
+
+@transaction.atomic
+def release(partition_id: int, *, actor: Actor, reason: str = "", expected_generation: int | None = None) -> Partition:
+    """The partition shall run nothing: its engine drains and ends."""
+    partition = rows.lock_partition(partition_id)
+    _require_generation(partition, expected_generation)
+    if partition.deployment_id is None:
+        return partition
+    before = _desired(partition)
+    partition.deployment, partition.role, partition.engine_key = None, "", ""
+    partition.save(update_fields=["deployment", "role", "engine_key"])
+    record(actor, "release", partition, before=before, after=_desired(partition), reason=reason)
+    _publish(partition)
+    return partition
+
+
+def preview_assign(partition_id: int, *, deployment_id: int, role: str) -> dict[str, Any]:
+    """What `assign` would do, changing nothing: problems, warnings, memory, and whether the process stays."""
+    wanted = _role(role)
+    partition = rows.get(Partition, partition_id, "node", "deployment__model")
+    deployment = rows.get(Deployment, deployment_id, "model")
+    same = (partition.deployment_id, partition.role) == (deployment.pk, wanted.value)
+    problems = [] if same else _problems(partition, deployment, wanted)
+    fit = placement.memory_fit(partition_view(partition), deployment_view(deployment), wanted)
+    return {
+        "partition": partition.pk,
+        "generation": partition.generation,
+        "before": _desired(partition),
+        "after": {"deployment": deployment.name, "role": wanted.value},
+        "action": "none" if same else _action(partition, deployment, wanted),
+        "problems": [problem.to_dict() for problem in problems],
+        "forceable": bool(problems) and all(problem.forceable for problem in problems),
+        "warnings": [] if same else [problem.to_dict() for problem in _warnings(partition)],
+        "fit": fit.to_dict() if fit else None,
+    }
+
+
+def _role(role: str) -> Role:
+    try:
+        return Role(role)
+    except ValueError:
+        fix = f"Use {', '.join(Role)}."
+        raise Invalid([Problem("role", f"{role!r} is no role.", fix)]) from None
+
+
+def _require_generation(partition: Partition, expected: int | None) -> None:
+    if expected is None or expected == partition.generation:
+        return
+    last = AuditEvent.objects.filter(subject_type="partition", subject_id=partition.pk).exclude(
+        source=AuditEvent.Source.AGENT
+    ).first()  # fmt: skip
+    now = f"{partition.deployment} as {partition.role}" if partition.deployment else "unassigned"
+    who = f" {last.actor_name} changed it last ({last.verb}, {last.at:%Y-%m-%d %H:%M:%S} UTC)." if last else ""
+    message = f"{partition} is no longer as you saw it: it is now {now}.{who}"
+    raise Conflict(message)
+
+
+def _problems(partition: Partition, deployment: Deployment, role: Role) -> list[Problem]:
+    problems = placement.check(
+        partition_view(partition),
+        deployment_view(deployment),
+        role,
+        node=node_view(partition.node),
+        peers=[partition_view(peer) for peer in _peers(partition, deployment)],
+    )
+    return [*problems, *_over_maximum(partition, deployment, role)]
+
+
+def _peers(partition: Partition, deployment: Deployment) -> list[Partition]:
+    others = deployment.partitions.exclude(pk=partition.pk)
+    return list(others.select_related("node", "deployment").prefetch_related("gpus"))
+
+
+def _over_maximum(partition: Partition, deployment: Deployment, role: Role) -> list[Problem]:
+    highest = getattr(deployment, f"max_{role.value}")
+    others = deployment.partitions.exclude(pk=partition.pk).filter(role=role.value).count()
+    if highest is None or others < highest:
+        return []
+    message = f"{deployment.name} has {others} {role.value} replicas, and its maximum is {highest}."
+    return [Problem("over-maximum", message, "Raise the maximum, or go on with force.", forceable=True)]
+
+
+def _warnings(partition: Partition) -> list[Problem]:
+    """What the partition's present deployment would lose."""
+    losing, role = partition.deployment, partition.role
+    if losing is None:
+        return []
+    left = losing.partitions.exclude(pk=partition.pk).filter(role=role).count()
+    lowest = getattr(losing, f"min_{role}")
+    if left < lowest:
+        message = f"{losing.name} would have {left} {role} replicas left, and its minimum is {lowest}."
+        return [Problem("under-minimum", message, "Assign another partition to it first.", forceable=True)]
+    if left == 0:
+        message = f"This is the last {role} replica of {losing.name}."
+        return [Problem("last-replica", message, "Assign another partition to it first.", forceable=True)]
+    return []
+
+
+def _action(partition: Partition, deployment: Deployment, role: Role) -> str:
+    """start: nothing runs there now. relabel: the process stays and routing changes. replace: drain, stop, start."""
+    if not has_process(partition):
+        return "start"
+    if partition.deployment_id != deployment.pk or partition.phase != Phase.READY:
+        return "replace"
+    changed = Partition.objects.select_related("deployment__model").prefetch_related("gpus").get(pk=partition.pk)
+    old = replica_spec(changed).content()
+    changed.role = role.value
+    return "relabel" if replica_spec(changed).content() == old else "replace"
+
+
+def _desired(partition: Partition) -> dict[str, Any]:
+    return {"deployment": partition.deployment.name if partition.deployment else None, "role": partition.role or None}
+
+
+def _publish(partition: Partition) -> None:
+    publish(partition.node)
+    partition.refresh_from_db(fields=["generation"])

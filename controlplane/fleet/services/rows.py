@@ -1,0 +1,39 @@
+"""Rows by key, locked where a change follows. A missing one is NotFound with a sentence, not DoesNotExist."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from django.db.models import Model
+
+from controlplane.fleet.errors import NotFound
+from controlplane.fleet.models import Deployment, Node, Partition, RegisteredModel
+
+Row = TypeVar("Row", bound=Model)
+WORDS = {Node: "node", RegisteredModel: "model", Deployment: "deployment", Partition: "partition"}
+
+
+def get(model: type[Row], pk: int, *related: str) -> Row:
+    row = model._default_manager.select_related(*related).filter(pk=pk).first()
+    if row is None:
+        raise NotFound(WORDS.get(model, model._meta.verbose_name), pk)
+    return row
+
+
+def lock_node(node_id: int) -> Node:
+    """The node's row is the lock of all that lies on it. SQLite locks the whole file at BEGIN IMMEDIATE instead."""
+    node = Node.objects.select_for_update().filter(pk=node_id).first()
+    if node is None:
+        raise NotFound("node", node_id)
+    return node
+
+
+def lock_partition(partition_id: int) -> Partition:
+    """The partition as it is once its node is locked; `partition.node` is that locked row."""
+    node_id = Partition.objects.filter(pk=partition_id).values_list("node_id", flat=True).first()
+    if node_id is None:
+        raise NotFound("partition", partition_id)
+    node = lock_node(node_id)
+    partition = get(Partition, partition_id, "deployment__model")
+    partition.node = node
+    return partition

@@ -1,0 +1,77 @@
+"""A PostgreSQL cluster of the tests' own: made in a temporary folder, reached by a socket there, gone after."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def start() -> Cluster:
+    binaries = find_binaries()
+    folder = Path(tempfile.mkdtemp(prefix="forebay-pg-"))
+    cluster = Cluster(binaries=binaries, folder=folder, user=unprivileged_user())
+    if cluster.user:
+        shutil.chown(folder, cluster.user)
+    cluster.run("initdb", "-D", str(folder / "data"), "-U", "forebay", "-A", "trust", "--no-sync", "-E", "UTF8")
+    options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off -c max_connections=60"
+    cluster.run("pg_ctl", "-D", str(folder / "data"), "-w", "-l", str(folder / "log"), "-o", options, "start")
+    return cluster
+
+
+def find_binaries() -> Path:
+    """The folder of initdb: on the PATH, or the newest of Debian's."""
+    if found := shutil.which("initdb"):
+        return Path(found).parent
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if not versions:
+        raise FileNotFoundError("--postgres needs PostgreSQL's server programs (on Debian: apt install postgresql)")
+    return versions[-1].parent
+
+
+def unprivileged_user() -> str:
+    """PostgreSQL refuses to run as root: then as postgres, else nobody; "" when we are not root."""
+    if os.geteuid() != 0:
+        return ""
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    binaries: Path
+    folder: Path
+    user: str
+
+    def run(self, program: str, *arguments: str) -> None:
+        command = [str(self.binaries / program), *arguments]
+        if self.user:
+            command = ["runuser", "-u", self.user, "--", *command]
+        done = subprocess.run(
+            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        ) if program == "initdb" else subprocess.run(
+            command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed: {done.stdout or self.log()}")
+
+    def log(self) -> str:
+        path = self.folder / "log"
+        return path.read_text() if path.exists() else "no log"
+
+    def stop(self) -> None:
+        self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-m", "immediate", "stop")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def django_database(self) -> dict[str, object]:
+        return {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": "postgres",
+            "USER": "forebay",
+            "HOST": str(self.folder),
+            "TEST": {"NAME": "forebay_test"},
+        }

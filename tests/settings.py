@@ -1,0 +1,20 @@
+"""The control plane's settings with a throw-away home, no broker, and nothing of the developer's own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+if url := os.environ.get("FOREBAY_TEST_DATABASE_URL"):
+    os.environ["FOREBAY_DATABASE_URL"] = url
+elif not os.environ.get("FOREBAY_DATABASE_URL", "").startswith("postgres"):
+    os.environ.pop("FOREBAY_DATABASE_URL", None)
+os.environ["FOREBAY_HOME"] = tempfile.mkdtemp(prefix="forebay-test-")
+os.environ["FOREBAY_REDIS_URL"] = "redis://127.0.0.1:1/0"  # nothing listens there; see the `broker` fixture
+os.environ["FOREBAY_NODE_BROKER_URL"] = os.environ["FOREBAY_REDIS_URL"]
+os.environ["FOREBAY_PUBLIC_URL"] = "http://127.0.0.1:8000"
+
+from controlplane.settings import *  # noqa: E402, F403
+
+CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
