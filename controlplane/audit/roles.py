@@ -33,6 +33,7 @@ ACTIONS = {
     "node.revoke": Level.ADMIN,
     "node.remove": Level.ADMIN,
     "key.manage": Level.ADMIN,
+    "user.manage": Level.ADMIN,
     "spec.secrets": Level.ADMIN,
 }
 
