@@ -20,71 +20,90 @@ _KEYS = "the agent gives each engine its own key and keeps it off the command li
 _TLS = "the gateway speaks to engines by the address the agent reports"
 _KV = "the agent writes it, with the connector, the KV lease and the side-channel port of this replica"
 _SHAPE = "one engine spans exactly the GPUs of its partition; split the node differently to change it"
-_NODE_FILES = "it makes the engine load code or open files of the node"
+_NODE = "it makes the engine load code or open files of the node"
+_ENDPOINTS = "it opens endpoints that control the engine from outside of the agent"
+_CONFIG = "it would bring arguments from a file that nobody here has seen"
+_STOPS = "it makes the engine print something and stop"
 _WATCHED = "health checks, metrics and routing need the engine's own paths and figures"
 _SHUTDOWN = "the agent drains and stops engines itself"
 
-OWNED: dict[str, str] = {
-    "--host": _LISTENING,
-    "--port": _LISTENING,
-    "--uds": _LISTENING,
-    "--grpc": _LISTENING,
-    "--headless": _LISTENING,
-    "--api-server-count": _LISTENING,
-    "--root-path": _WATCHED,
-    "--disable-log-stats": _WATCHED,
-    "--no-enable-log-stats": _WATCHED,
-    "--model": _NAMING,
-    "--model-tag": _NAMING,
-    "--revision": _NAMING,
-    "--served-model-name": _NAMING,
-    "--config": "it would bring arguments from a file that nobody here has seen",
-    "--api-key": _KEYS,
-    "--hf-token": _KEYS,
-    "--ssl-keyfile": _TLS,
-    "--ssl-certfile": _TLS,
-    "--ssl-ca-certs": _TLS,
-    "--ssl-cert-reqs": _TLS,
-    "--ssl-ciphers": _TLS,
-    "--enable-ssl-refresh": _TLS,
-    "--kv-transfer-config": _KV,
-    "--kv-events-config": _KV,
-    "--ec-transfer-config": _KV,
-    "--tensor-parallel-size": _SHAPE,
-    "--pipeline-parallel-size": _SHAPE,
-    "--data-parallel-size": _SHAPE,
-    "--data-parallel-size-local": _SHAPE,
-    "--data-parallel-rank": _SHAPE,
-    "--data-parallel-start-rank": _SHAPE,
-    "--data-parallel-address": _SHAPE,
-    "--data-parallel-rpc-port": _SHAPE,
-    "--data-parallel-backend": _SHAPE,
-    "--data-parallel-hybrid-lb": _SHAPE,
-    "--data-parallel-external-lb": _SHAPE,
-    "--prefill-context-parallel-size": _SHAPE,
-    "--distributed-executor-backend": _SHAPE,
-    "--nnodes": _SHAPE,
-    "--node-rank": _SHAPE,
-    "--master-addr": _SHAPE,
-    "--master-port": _SHAPE,
-    "--device": _SHAPE,
-    "--device-ids": _SHAPE,
-    "--shutdown-timeout": _SHUTDOWN,
-    "--middleware": _NODE_FILES,
-    "--tool-parser-plugin": _NODE_FILES,
-    "--reasoning-parser-plugin": _NODE_FILES,
-    "--io-processor-plugin": _NODE_FILES,
-    "--logits-processors": _NODE_FILES,
-    "--worker-cls": _NODE_FILES,
-    "--worker-extension-cls": _NODE_FILES,
-    "--scheduler-cls": _NODE_FILES,
-    "--log-config-file": _NODE_FILES,
-    "--allowed-local-media-path": _NODE_FILES,
-    "--profiler-config": "it opens endpoints that start and stop a profiler",
-    "--enable-offline-docs": _WATCHED,
-    "--help": "it makes the engine print its help and stop",
-    "--version": "it makes the engine print its version and stop",
-}
+_OWNED_BY_REASON: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (_LISTENING, ("--host", "--port", "--uds", "--grpc", "--grpc-port", "--headless", "--api-server-count")),
+    (_WATCHED, ("--root-path", "--disable-log-stats", "--tokens-only")),
+    (_NAMING, ("--model", "--model-tag", "--revision", "--served-model-name")),
+    (_KEYS, ("--api-key", "--hf-token")),
+    (
+        _TLS,
+        (
+            "--ssl-keyfile",
+            "--ssl-certfile",
+            "--ssl-ca-certs",
+            "--ssl-cert-reqs",
+            "--ssl-ciphers",
+            "--enable-ssl-refresh",
+        ),
+    ),
+    (
+        _KV,
+        (
+            "--kv-transfer-config",
+            "--kv-events-config",
+            "--ec-transfer-config",
+            "--ec-manager-config",
+            "--kv-offloading-size",
+            "--kv-offloading-backend",
+        ),
+    ),
+    (
+        _SHAPE,
+        (
+            "--tensor-parallel-size",
+            "--pipeline-parallel-size",
+            "--data-parallel-size",
+            "--data-parallel-size-local",
+            "--data-parallel-rank",
+            "--data-parallel-start-rank",
+            "--data-parallel-address",
+            "--data-parallel-rpc-port",
+            "--data-parallel-backend",
+            "--data-parallel-hybrid-lb",
+            "--data-parallel-external-lb",
+            "--data-parallel-multi-port-external-lb",
+            "--data-parallel-supervisor-port",
+            "--prefill-context-parallel-size",
+            "--distributed-executor-backend",
+            "--nnodes",
+            "--node-rank",
+            "--master-addr",
+            "--master-port",
+            "--device",
+            "--device-ids",
+            "--enable-elastic-ep",
+        ),
+    ),
+    (_SHUTDOWN, ("--shutdown-timeout",)),
+    (
+        _NODE,
+        (
+            "--middleware",
+            "--tool-parser-plugin",
+            "--reasoning-parser-plugin",
+            "--io-processor-plugin",
+            "--logits-processors",
+            "--worker-cls",
+            "--worker-extension-cls",
+            "--scheduler-cls",
+            "--model-class-overrides",
+            "--log-config-file",
+            "--logging-config",
+            "--allowed-local-media-path",
+        ),
+    ),
+    (_ENDPOINTS, ("--enable-scale-out", "--weight-transfer-config", "--profiler-config")),
+    (_CONFIG, ("--config",)),
+    (_STOPS, ("--help", "--version")),
+)
+OWNED: dict[str, str] = {flag: reason for reason, flags in _OWNED_BY_REASON for flag in flags}
 
 
 def validate(args: Sequence[str]) -> list[Problem]:
@@ -99,10 +118,9 @@ def validate(args: Sequence[str]) -> list[Problem]:
 def owner_reason(arg: str) -> str:
     """Why the agent owns this argument, or "" where it does not."""
     name = flag_name(arg)
-    if name in OWNED:
-        return OWNED[name]
-    if len(name) <= 2:
-        return ""
+    name = "--" + name.removeprefix("--no-") if name.startswith("--no-") else name
+    if name in OWNED or len(name) <= 2:
+        return OWNED.get(name, "")
     return next((reason for owned, reason in OWNED.items() if owned.startswith(name)), "")
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from controlplane.domain import engine_args
 from controlplane.domain.model_config import KV_ELEMENT_BYTES
 from controlplane.domain.model_facts import ModelFacts
 
 GIB = 2**30
 UTILIZATION = 0.9  # vLLM's default share of a GPU's memory
 BLOCK_TOKENS = 16  # vLLM's default KV block on GPUs
+CPU_BLOCK_TOKENS = 32  # what the agent asks for on CPU slots
+ELEMENT_BYTES = {
+    "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1, "fp8_inc": 1, "fp8_ds_mla": 1,
+    "bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4,
+}  # fmt: skip
 
 # Estimates, on the high side. vLLM measures these by a trial run at start; here nothing has run yet.
 GPU_CONTEXT_BYTES = int(0.7 * GIB)  # CUDA context, kernels, libraries
@@ -66,6 +73,25 @@ class EngineShape:
     kv_element_bytes: int = KV_ELEMENT_BYTES  # --kv-cache-dtype
     kv_cache_bytes: int | None = None  # --kv-cache-memory-bytes: reserved as given, utilization aside
     eager: bool = False  # --enforce-eager: no CUDA graphs
+
+
+def engine_shape(args: Sequence[str], *, cpu: bool = False) -> EngineShape:
+    """The shape that these engine arguments ask for."""
+    element = ELEMENT_BYTES.get(engine_args.value_of(args, "--kv-cache-dtype") or "")
+    if element is None:
+        element = ELEMENT_BYTES.get(engine_args.value_of(args, "--dtype") or "", KV_ELEMENT_BYTES)
+    utilization = engine_args.float_value(args, "--gpu-memory-utilization")
+    if utilization is None:
+        utilization = engine_args.float_value(args, "--device-memory-utilization")
+    return EngineShape(
+        utilization=utilization if utilization is not None and 0 < utilization <= 1 else UTILIZATION,
+        batched_tokens=_positive(args, "--max-num-batched-tokens"),
+        max_seqs=_positive(args, "--max-num-seqs"),
+        block_tokens=_positive(args, "--block-size") or (CPU_BLOCK_TOKENS if cpu else BLOCK_TOKENS),
+        kv_element_bytes=element,
+        kv_cache_bytes=_positive(args, "--kv-cache-memory-bytes"),
+        eager=engine_args.value_of(args, "--enforce-eager") is not None,
+    )
 
 
 def fit(
@@ -186,6 +212,11 @@ def _concurrency(capacity: int | None, context_tokens: int, shape: EngineShape) 
     if capacity is None or context_tokens <= 0:
         return None
     return round(capacity / _whole_blocks(context_tokens, shape), 2)
+
+
+def _positive(args: Sequence[str], flag: str) -> int | None:
+    value = engine_args.int_value(args, flag)
+    return value if value is not None and value > 0 else None
 
 
 def _note(facts: ModelFacts) -> str:

@@ -101,7 +101,7 @@ def _group(label: str, group: list[int], by_index: dict[int, DeviceView]) -> lis
 def device_problems(label: str, devices: Sequence[DeviceView]) -> list[Problem]:
     """What forbids these devices as one partition, whatever would run on it."""
     problems = []
-    if len(devices) not in TP_SIZES:
+    if len(devices) not in TP_SIZES and not any(device.kind == DeviceKind.CPU for device in devices):
         problems.append(Problem("tp-size", f"{label} has {len(devices)} GPUs; an engine spans 1, 2, 4, 8 or 16.",
                                 "Choose one of those sizes."))  # fmt: skip
     if lost := [device for device in devices if not device.is_usable]:

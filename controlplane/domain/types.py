@@ -109,9 +109,20 @@ class PartitionView:
     engine_version: str = ""  # of the running engine, else of the program its node would start
 
     @property
+    def is_cpu(self) -> bool:
+        return any(gpu.kind == DeviceKind.CPU for gpu in self.gpus)
+
+    @property
     def tp(self) -> int:
-        """Tensor-parallel size: one engine spans all GPUs of its partition."""
-        return len(self.gpus)
+        """Tensor-parallel size: one engine spans all GPUs of its partition. More CPU slots are more threads and
+        memory of one rank, not more ranks."""
+        return 1 if self.is_cpu else len(self.gpus)
+
+    @property
+    def rank_memory_bytes(self) -> int:
+        """Memory that one rank of its engine has: of its smallest GPU, or of all its CPU slots together."""
+        sizes = [gpu.memory_bytes for gpu in self.gpus]
+        return sum(sizes) if self.is_cpu else min(sizes, default=0)
 
     @property
     def label(self) -> str:
