@@ -204,7 +204,7 @@ CONTENT_SECURITY_POLICY = {
 # --- REST ------------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "knox.auth.TokenAuthentication",
+        "controlplane.api.authentication.ApiToken",
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["controlplane.api.permissions.RolePermission"],
@@ -215,8 +215,8 @@ REST_FRAMEWORK = {
         "rest_framework.filters.OrderingFilter",
     ],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_PARSER_CLASSES": ["controlplane.api.parsers.BoundedJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "controlplane.api.schema.ProblemSchema",
     "EXCEPTION_HANDLER": "controlplane.api.problems.handler",
     "DEFAULT_VERSIONING_CLASS": None,
 }
@@ -231,6 +231,17 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "Role": "controlplane.api.shapes.ROLES",
+        "Phase": "controlplane.api.shapes.PHASES",
+        "NodeStatus": "controlplane.api.shapes.NODE_STATUSES",
+        "PartitionStatus": "controlplane.api.shapes.PARTITION_STATUSES",
+        "AccountRole": "controlplane.api.me.ACCOUNT_ROLES",
+        "DeploymentMode": "controlplane.fleet.models.Deployment.Mode",
+        "HealthStatus": "controlplane.api.health.STATUSES",
+        "UpOrDown": "controlplane.api.health.UP_OR_DOWN",
+    },
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "persistAuthorization": False, "displayOperationId": True},
 }
 
 # --- Celery, Channels ------------------------------------------------------------------------------------

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from controlplane.audit import roles
 
+if TYPE_CHECKING:  # REST framework loads this module while it loads its views
+    from rest_framework.views import APIView
+
+
+def action_named_by(view: APIView, method: str) -> str | None:
+    """The role action of this call: by DRF action, by method, or for the whole view; reading needs "view"."""
+    named = getattr(view, "role_actions", {})
+    name = named.get(getattr(view, "action", None)) or named.get(method) or getattr(view, "role_action", None)
+    if name is None and method in SAFE_METHODS:
+        return "view"
+    return name
+
 
 class RolePermission(BasePermission):
-    """A view says `role_action`, or `role_actions` by DRF action or method name; reading needs "view"."""
+    """A view says `role_action` (all methods) or `role_actions` (by DRF action or method name)."""
+
+    message = ""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        named = getattr(view, "role_actions", {})
-        name = named.get(getattr(view, "action", None)) or named.get(request.method)
-        name = name or getattr(view, "role_action", None)
+        name = action_named_by(view, request.method or "")
         if name is None:
-            if request.method not in SAFE_METHODS:
-                return False  # a write that names no action is refused, not guessed
-            name = "view"
-        return roles.allows(request.user, name)
+            self.message = "This address takes no such writes."  # a write that names no action is refused, not guessed
+            return False
+        if roles.allows(request.user, name):
+            return True
+        needed = roles.ACTIONS[name].name.lower()
+        held = roles.level_of(request.user).name.lower()
+        self.message = f"This needs the role {needed} ({name}); you have {'no role' if held == 'none' else held}."
+        return False
+
+
+class LoggedIn(BasePermission):
+    """Anyone with an account, also one that was given no role yet."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        return bool(request.user and request.user.is_authenticated)

@@ -1,3 +1,47 @@
-from django.urls import URLPattern, URLResolver
+"""Addresses of the REST API, under /api/v1/. None ends in a slash."""
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from __future__ import annotations
+
+from django.urls import URLPattern, URLResolver, path, re_path
+from rest_framework.routers import SimpleRouter
+
+from controlplane.api.audit import Events
+from controlplane.api.deployments import Deployments
+from controlplane.api.docs import Docs, Schema
+from controlplane.api.gpus import Gpus
+from controlplane.api.health import Health
+from controlplane.api.join_tokens import JoinTokens
+from controlplane.api.me import Me, Version
+from controlplane.api.nodes import Nodes
+from controlplane.api.partitions import Partitions
+from controlplane.api.problems import no_route
+from controlplane.api.registry import Models
+from controlplane.api.replicas import Replicas
+from controlplane.api.requests import Demand, Requests
+from controlplane.api.tokens import OneToken, Tokens
+
+app_name = "api"
+
+router = SimpleRouter(trailing_slash=False)
+router.register("nodes", Nodes, "node")
+router.register("gpus", Gpus, "gpu")
+router.register("models", Models, "model")
+router.register("deployments", Deployments, "deployment")
+router.register("partitions", Partitions, "partition")
+router.register("replicas", Replicas, "replica")
+router.register("requests", Requests, "request")
+router.register("demand", Demand, "demand")
+router.register("events", Events, "event")
+router.register("join-tokens", JoinTokens, "join-token")
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    *router.urls,
+    path("tokens", Tokens.as_view(), name="tokens"),
+    path("tokens/<slug:token_id>", OneToken.as_view(), name="token"),
+    path("me", Me.as_view(), name="me"),
+    path("version", Version.as_view(), name="version"),
+    path("health", Health.as_view(), name="health"),
+    path("schema", Schema.as_view(), name="schema"),
+    path("docs", Docs.as_view(), name="docs"),
+    re_path(r"^(?P<path>.*)$", no_route),
+]

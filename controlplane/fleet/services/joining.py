@@ -44,6 +44,11 @@ def issue_join_token(*, node_name: str = "", ttl_s: int | None = None, actor: Ac
     return token, plain
 
 
+def join_command(token: str, *, node_name: str = "") -> str:
+    """What to run on the host, exactly."""
+    return f"python -m workers join {settings.PUBLIC_URL} --token {token}" + (f" --name {node_name}" if node_name else "")
+
+
 @transaction.atomic
 def cancel_join_token(token_id: int, *, actor: Actor) -> JoinToken:
     """An unused token that shall not be used: it expires now."""

@@ -1,0 +1,183 @@
+"""Deployments: how registered models are served."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_view
+from rest_framework import serializers
+from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from controlplane.api.resource import Resource
+from controlplane.api.shapes import ROLES, Link
+from controlplane.api.strict import Body, Id
+from controlplane.domain.health import is_confirmed
+from controlplane.fleet import services
+from controlplane.fleet.facts import partition_view
+from controlplane.fleet.models import Deployment
+
+LARGEST = 2_147_483_647
+
+
+class RoleCount(serializers.Serializer):
+    assigned = serializers.IntegerField(help_text="Partitions that shall run it.")
+    confirmed = serializers.IntegerField(help_text="Those whose agent says ready, of exactly what is desired.")
+
+
+class RoleCounts(serializers.Serializer):
+    prefill = RoleCount()
+    decode = RoleCount()
+    aggregated = RoleCount()
+
+
+class Words(serializers.ListField):
+    """A list of texts that are taken exactly as they are."""
+
+    child = serializers.CharField(max_length=4096, trim_whitespace=False)
+
+
+class DeploymentShape(serializers.ModelSerializer):
+    model = Link()
+    aliases = Words()
+    engine_args = Words()
+    prefill_args = Words()
+    decode_args = Words()
+    replicas = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Deployment
+        fields = [
+            "id", "name", "aliases", "model", "mode", "engine", "engine_args", "prefill_args", "decode_args",
+            "kv_connector", "min_transfer_tokens", "drain_s", "slo_ttft_ms", "slo_itl_ms",
+            "min_prefill", "max_prefill", "min_decode", "max_decode", "min_aggregated", "max_aggregated",
+            "replicas", "created_at",
+        ]  # fmt: skip
+        extra_kwargs = {
+            "name": {"help_text": "The served name: what clients put in `model`."},
+            "engine_args": {"help_text": "For all roles; prefill_args and decode_args come after them."},
+            "min_transfer_tokens": {"help_text": "Shorter prompts go straight to decode."},
+        }
+
+    def get_replicas(self, deployment: Deployment) -> RoleCounts:
+        partitions = deployment.partitions.all()
+        confirmed = {partition.pk for partition in partitions if is_confirmed(partition_view(partition, gpus=()))}
+        counts = {}
+        for role in ROLES:
+            held = [partition.pk for partition in partitions if partition.role == role]
+            counts[role] = {"assigned": len(held), "confirmed": len(confirmed.intersection(held))}
+        return counts
+
+
+def _count(text: str, least: int = 0, most: int = LARGEST, **more: Any) -> serializers.IntegerField:
+    return serializers.IntegerField(required=False, min_value=least, max_value=most, help_text=text, **more)
+
+
+class DeploymentChange(Body):
+    """Only what is sent changes."""
+
+    name = serializers.CharField(required=False, max_length=120, help_text="What clients put in `model`.")
+    model = Id(required=False, source="model_id", help_text="The registered model.")
+    aliases = serializers.ListField(
+        child=serializers.CharField(max_length=120), required=False, max_length=50, help_text="Further served names."
+    )
+    mode = serializers.ChoiceField(Deployment.Mode.choices, required=False)
+    engine_args = Words(required=False, max_length=128, help_text="For all roles, as `--max-model-len=4096`.")
+    prefill_args = Words(required=False, max_length=128)
+    decode_args = Words(required=False, max_length=128)
+    kv_connector = serializers.CharField(required=False, max_length=40)
+    min_transfer_tokens = _count("Shorter prompts go straight to decode.")
+    drain_s = _count("How long requests may take to end before their engine is ended.", most=3600)
+    slo_ttft_ms = _count("Aim for the time to the first token.", least=1, allow_null=True)
+    slo_itl_ms = _count("Aim for the time between tokens.", least=1, allow_null=True)
+    min_prefill = _count("Replicas.")
+    max_prefill = _count("Replicas; null: no limit.", allow_null=True)
+    min_decode = _count("Replicas.")
+    max_decode = _count("Replicas; null: no limit.", allow_null=True)
+    min_aggregated = _count("Replicas.")
+    max_aggregated = _count("Replicas; null: no limit.", allow_null=True)
+    force = serializers.BooleanField(required=False, help_text="Do it though running engines are replaced at once.")
+
+
+class DeploymentBody(DeploymentChange):
+    """A new deployment; what is not sent takes its default."""
+
+    name = serializers.CharField(max_length=120, help_text="What clients put in `model`.")
+    model = Id(source="model_id", help_text="The registered model.")
+    force = None
+
+
+class DeploymentFilters(filters.FilterSet):
+    class Meta:
+        model = Deployment
+        fields = ["name", "model", "mode"]
+
+
+@extend_schema_view(
+    list=extend_schema(summary="List deployments", description="By name, with the replicas of each role."),
+    retrieve=extend_schema(summary="One deployment"),
+)
+class Deployments(ListModelMixin, RetrieveModelMixin, Resource):
+    """How a registered model is served."""
+
+    noun = "deployment"
+    role_actions = {
+        "create": "deployment.change",
+        "partial_update": "deployment.change",
+        "destroy": "deployment.delete",
+    }
+    queryset = Deployment.objects.select_related("model").prefetch_related("partitions__node", "partitions__deployment")
+    serializer_class = DeploymentShape
+    filterset_class = DeploymentFilters
+    ordering = ["name"]
+    ordering_fields = ["id", "name", "created_at"]
+    bodies = {"create": DeploymentBody, "partial_update": DeploymentChange}
+
+    @extend_schema(
+        summary="Make a deployment",
+        description="Nothing runs until partitions are assigned to it. Engine arguments that the agent sets itself "
+        "are refused, each with the reason.",
+        request=DeploymentBody,
+        responses={201: DeploymentShape},
+        examples=[
+            OpenApiExample(
+                "with an aim",
+                value={
+                    "name": "smollm2-135m",
+                    "model": 1,
+                    "engine_args": ["--max-model-len=2048"],
+                    "min_transfer_tokens": 64,
+                    "slo_ttft_ms": 500,
+                    "slo_itl_ms": 60,
+                },
+                request_only=True,
+            )
+        ],
+    )
+    def create(self, request: Request) -> Response:
+        deployment = services.create_deployment(**self.body(), actor=self.actor)
+        return self.shown(deployment.pk, HTTPStatus.CREATED)
+
+    @extend_schema(
+        summary="Change a deployment",
+        description="Only what is sent changes. What is in the engine's command line replaces running engines: that "
+        "is refused unless `force` is true.",
+        request=DeploymentChange,
+        responses=DeploymentShape,
+        examples=[OpenApiExample("a new aim", value={"slo_ttft_ms": 300}, request_only=True)],
+    )
+    def partial_update(self, request: Request, pk: str) -> Response:
+        services.update_deployment(self.id, **self.body(), actor=self.actor)
+        return self.shown()
+
+    @extend_schema(
+        summary="Delete a deployment",
+        description="Refused while a partition is assigned to it.",
+        responses={204: OpenApiResponse(description="It is deleted.")},
+    )
+    def destroy(self, request: Request, pk: str) -> Response:
+        services.delete_deployment(self.id, actor=self.actor)
+        return Response(status=HTTPStatus.NO_CONTENT)

@@ -1,0 +1,227 @@
+"""Nodes: what is known of them, and what people decide about whole ones."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from http import HTTPStatus
+
+from django.conf import settings
+from django.db.models import Prefetch, Q, QuerySet
+from django.db.models.fields.json import KeyTextTransform
+from django.utils import timezone
+from django_filters import rest_framework as filters
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.mixins import ListModelMixin
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from controlplane.api.resource import REASON, Resource
+from controlplane.api.shapes import Facts, GpuShape, NodeShape, PartitionShape
+from controlplane.api.strict import Body, Reason
+from controlplane.audit import roles
+from controlplane.fleet import selectors, services
+from controlplane.fleet.models import Gpu, Node, Partition
+
+LABEL_KEY = r"^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$"
+
+
+class NodeDetail(NodeShape):
+    gpus = GpuShape(many=True)
+    partitions = PartitionShape(many=True)
+    spec = Facts(allow_null=True, help_text="What the agent gets, secrets blanked. null: never published.")
+
+    class Meta(NodeShape.Meta):
+        fields = [*NodeShape.Meta.fields, "gpus", "partitions", "spec"]
+
+
+class LabelsBody(Body):
+    labels = serializers.DictField(
+        child=serializers.CharField(max_length=120, allow_blank=True), help_text="Replaces all labels of the node."
+    )
+
+    def validate_labels(self, labels: dict[str, str]) -> dict[str, str]:
+        """The keys are callers' words; the rule is the one of the filter `?label=`."""
+        if len(labels) > 50:
+            raise serializers.ValidationError("A node has 50 labels at most.")
+        for key in labels:
+            serializers.RegexField(LABEL_KEY).run_validation(key)
+        return labels
+
+
+class SplitBody(Body):
+    """A preset or groups, never both."""
+
+    preset = serializers.CharField(required=False, max_length=40, help_text="Such as 8x1: eight partitions of one GPU.")
+    groups = serializers.ListField(
+        child=serializers.ListField(
+            child=serializers.IntegerField(min_value=0, max_value=10_000), min_length=1, max_length=1024
+        ),
+        required=False,
+        min_length=1,
+        max_length=1024,
+        help_text="GPU indices, one list a partition.",
+    )
+
+
+class NodeFilters(filters.FilterSet):
+    silent = filters.BooleanFilter(method="by_silence", help_text="true: not heard of lately, or never.")
+    label = filters.CharFilter(method="by_label", help_text="key=value")
+
+    class Meta:
+        model = Node
+        fields = ["name", "schedulable", "draining", "revoked", "simulated", "engine_version", "agent_version"]
+
+    def by_silence(self, queryset: QuerySet[Node], name: str, value: bool) -> QuerySet[Node]:
+        silent = Q(last_seen=None) | Q(last_seen__lt=timezone.now() - timedelta(seconds=settings.SILENT_AFTER_S))
+        return queryset.filter(silent if value else ~silent)
+
+    def by_label(self, queryset: QuerySet[Node], name: str, value: str) -> QuerySet[Node]:
+        key, equals, wanted = value.partition("=")
+        if not key or not equals:
+            raise serializers.ValidationError({"label": ["Write it as key=value."]})
+        return queryset.annotate(_label=KeyTextTransform(key, "labels")).filter(_label=wanted)
+
+
+@extend_schema_view(
+    list=extend_schema(
+        summary="List nodes", description="By name; silent and revoked ones too, until they are removed."
+    ),
+    cordon=extend_schema(
+        summary="Cordon a node", description="Nothing new is placed on it; what runs there goes on.", request=Reason
+    ),
+    uncordon=extend_schema(
+        summary="Uncordon a node", description="It takes part again; what a drain had ended starts.", request=Reason
+    ),
+    drain=extend_schema(
+        summary="Drain a node",
+        description="Cordons it, and ends its engines once their requests have ended. Its assignments are kept.",
+        request=Reason,
+    ),
+    revoke=extend_schema(
+        summary="Revoke a node",
+        description="Its credentials open nothing more; its agent ends its engines and itself. Not to be undone: "
+        "remove the node and join it anew.",
+        request=Reason,
+    ),
+)
+class Nodes(ListModelMixin, Resource):
+    """A host with one agent."""
+
+    noun = "node"
+    role_actions = {
+        "partial_update": "node.change",
+        "destroy": "node.remove",
+        "cordon": "node.cordon",
+        "uncordon": "node.cordon",
+        "drain": "node.cordon",
+        "revoke": "node.revoke",
+        "split": "partition.change",
+    }
+    queryset = Node.objects.defer("spec").prefetch_related("partitions")
+    serializer_class = NodeShape
+    filterset_class = NodeFilters
+    ordering = ["name"]
+    ordering_fields = ["id", "name", "last_seen", "created_at", "memory_bytes"]
+    parameters = {"retrieve": {"secrets"}, "destroy": {"reason"}}
+    bodies = {
+        "partial_update": LabelsBody,
+        "cordon": Reason,
+        "uncordon": Reason,
+        "drain": Reason,
+        "revoke": Reason,
+        "split": SplitBody,
+    }
+
+    @extend_schema(
+        summary="One node",
+        description="With its GPUs, its partitions and the spec that its agent gets.",
+        parameters=[
+            OpenApiParameter("secrets", OpenApiTypes.BOOL, description="Show the spec with its engine keys. Admins.")
+        ],
+        responses=NodeDetail,
+    )
+    def retrieve(self, request: Request, pk: str) -> Response:
+        secrets = self.flag("secrets")
+        if secrets and not roles.allows(request.user, "spec.secrets"):
+            raise PermissionDenied("Only an admin may see the secrets of a spec.")
+        node = self.get_object()
+        shown = NodeShape(node, context=self.get_serializer_context()).data
+        gpus, partitions = self._parts(node)
+        spec = node.spec if secrets else selectors.redacted_spec(node)
+        return Response({**shown, "gpus": gpus, "partitions": partitions, "spec": spec})
+
+    @extend_schema(
+        summary="Change a node's labels",
+        description="All of them at once: labels that are not sent go.",
+        request=LabelsBody,
+        responses=NodeShape,
+        examples=[OpenApiExample("by rack", value={"labels": {"rack": "b12", "zone": "east"}}, request_only=True)],
+    )
+    def partial_update(self, request: Request, pk: str) -> Response:
+        services.label(self.id, **self.body(), actor=self.actor)
+        return self.shown()
+
+    @extend_schema(
+        summary="Remove a node",
+        description="Forgets it with its GPUs, partitions and samples. Refused while anything is assigned to it or "
+        "runs on it. An agent that still runs there must join again.",
+        parameters=[REASON],
+        responses={204: OpenApiResponse(description="It is removed.")},
+    )
+    def destroy(self, request: Request, pk: str) -> Response:
+        services.remove_node(self.id, actor=self.actor, reason=self.reason())
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+    @action(detail=True, methods=["post"])
+    def cordon(self, request: Request, pk: str) -> Response:
+        services.cordon(self.id, **self.body(), actor=self.actor)
+        return self.shown()
+
+    @action(detail=True, methods=["post"])
+    def uncordon(self, request: Request, pk: str) -> Response:
+        services.uncordon(self.id, **self.body(), actor=self.actor)
+        return self.shown()
+
+    @action(detail=True, methods=["post"])
+    def drain(self, request: Request, pk: str) -> Response:
+        services.drain(self.id, **self.body(), actor=self.actor)
+        return self.shown()
+
+    @action(detail=True, methods=["post"])
+    def revoke(self, request: Request, pk: str) -> Response:
+        services.revoke_node(self.id, **self.body(), actor=self.actor)
+        return self.shown()
+
+    @extend_schema(
+        summary="Split a node",
+        description="Divides all its GPUs anew into partitions p0, p1, ...; those that were there go. Refused while "
+        "one of them is assigned or has a process.",
+        request=SplitBody,
+        responses={201: PartitionShape(many=True)},
+        filters=False,
+        examples=[
+            OpenApiExample("four of two", value={"preset": "4x2"}, request_only=True),
+            OpenApiExample(
+                "one of four, four of one", value={"groups": [[0, 1, 2, 3], [4], [5], [6], [7]]}, request_only=True
+            ),
+        ],
+    )
+    @action(detail=True, methods=["post"], pagination_class=None)
+    def split(self, request: Request, pk: str) -> Response:
+        services.split_node(self.id, **self.body(), actor=self.actor)
+        _, partitions = self._parts(self.get_object())
+        return Response(partitions, HTTPStatus.CREATED)
+
+    def _parts(self, node: Node) -> tuple[list[dict], list[dict]]:
+        context = self.get_serializer_context()
+        gpus = Gpu.objects.filter(node=node).select_related("node", "partition").order_by("index")
+        partitions = (
+            Partition.objects.filter(node=node)
+            .select_related("node", "deployment")
+            .prefetch_related(Prefetch("gpus", queryset=Gpu.objects.order_by("index")))
+        )
+        return GpuShape(gpus, many=True).data, PartitionShape(partitions, many=True, context=context).data

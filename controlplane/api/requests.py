@@ -1,0 +1,106 @@
+"""What went through the gateway: one record a request, and the demand of each minute."""
+
+from __future__ import annotations
+
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import extend_schema, extend_schema_view
+from rest_framework import serializers
+from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
+
+from controlplane.api.pagination import Cursor
+from controlplane.api.resource import Resource
+from controlplane.gateway.models import DemandMinute, RequestRecord
+
+OUTCOMES = [(word, word) for word in ("ok", "client_error", "error", "cancelled", "rejected")]
+PATHS = [(word, word) for word in ("two_step", "direct", "aggregated")]
+
+
+class RequestShape(serializers.ModelSerializer):
+    api_key = serializers.CharField(source="api_key.name", default=None, allow_null=True, help_text="The key's name.")
+
+    class Meta:
+        model = RequestRecord
+        fields = [
+            "id", "at", "request_id", "api_key", "deployment", "kind", "streamed", "outcome", "status", "error",
+            "path", "prefill", "decode", "attempts", "prompt_tokens", "completion_tokens", "cached_tokens",
+            "prefill_ms", "transfer_ms", "ttft_ms", "itl_ms", "total_ms",
+        ]  # fmt: skip
+        extra_kwargs = {
+            "at": {"help_text": "When it arrived."},
+            "prefill": {"help_text": "node/partition"},
+            "decode": {"help_text": "node/partition"},
+            "transfer_ms": {"help_text": "From prefill's answer to decode's first byte."},
+            "itl_ms": {"help_text": "Mean time between tokens."},
+        }
+
+
+class RequestFilters(filters.FilterSet):
+    since = filters.IsoDateTimeFilter(field_name="at", lookup_expr="gte", help_text="At or after, ISO 8601.")
+    until = filters.IsoDateTimeFilter(field_name="at", lookup_expr="lt", help_text="Before, ISO 8601.")
+    outcome = filters.ChoiceFilter(choices=OUTCOMES)
+    path = filters.ChoiceFilter(choices=PATHS)
+    min_total_ms = filters.NumberFilter(field_name="total_ms", lookup_expr="gte", help_text="The slow ones.")
+
+    class Meta:
+        model = RequestRecord
+        fields = ["deployment", "request_id", "api_key", "status", "prefill", "decode", "streamed"]
+
+
+@extend_schema_view(
+    list=extend_schema(
+        summary="List requests",
+        description=(
+            "Newest first. A record tells tokens, times, the pair that served it and the outcome; never the text. "
+            "Null means that it was not measured. Follow `next` for older ones."
+        ),
+    ),
+    retrieve=extend_schema(summary="One request"),
+)
+class Requests(ListModelMixin, RetrieveModelMixin, Resource):
+    """One record a request."""
+
+    noun = "request"
+    queryset = RequestRecord.objects.select_related("api_key")
+    serializer_class = RequestShape
+    filterset_class = RequestFilters
+    pagination_class = Cursor
+    ordering = ["-id"]
+
+
+class DemandShape(serializers.ModelSerializer):
+    class Meta:
+        model = DemandMinute
+        fields = [
+            "deployment", "minute", "arrivals", "active_s", "peak_in_flight",
+            "prompt_tokens", "completion_tokens", "errors",
+        ]  # fmt: skip
+        extra_kwargs = {"active_s": {"help_text": "Seconds of the minute with a request in flight."}}
+
+
+class DemandFilters(filters.FilterSet):
+    since = filters.IsoDateTimeFilter(field_name="minute", lookup_expr="gte", help_text="At or after, ISO 8601.")
+    until = filters.IsoDateTimeFilter(field_name="minute", lookup_expr="lt", help_text="Before, ISO 8601.")
+
+    class Meta:
+        model = DemandMinute
+        fields = ["deployment"]
+
+
+class DemandCursor(Cursor):
+    ordering = ("-minute", "deployment")
+
+
+@extend_schema_view(
+    list=extend_schema(
+        summary="Demand by minute",
+        description="What was asked of each deployment, by minute, newest first. Minutes without any are absent.",
+    )
+)
+class Demand(ListModelMixin, Resource):
+    """Demand by minute."""
+
+    noun = "minute of demand"
+    queryset = DemandMinute.objects.all()
+    serializer_class = DemandShape
+    filterset_class = DemandFilters
+    pagination_class = DemandCursor

@@ -1,0 +1,169 @@
+"""Tokens for this API. One is had by password or session, never by another token, and always expires."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
+from knox.models import AuthToken
+from rest_framework import serializers
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.exceptions import NotFound
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.throttling import SimpleRateThrottle
+from rest_framework.views import APIView
+
+from controlplane.api.authentication import Password
+from controlplane.api.strict import Body
+from controlplane.audit import services as audit
+from controlplane.audit.requests import actor_of
+from controlplane.audit.services import Actor
+
+DAY_S = 24 * 3600
+DEFAULT_TTL_S = 30 * DAY_S
+MAX_TTL_S = 366 * DAY_S
+
+
+class PerAddress(SimpleRateThrottle):
+    """By the peer's address: a header that callers write themselves must not open a new allowance."""
+
+    scope = "token"
+    rate = "20/min"
+
+    def get_cache_key(self, request: Request, view: APIView) -> str:
+        return self.cache_format % {"scope": self.scope, "ident": request.META.get("REMOTE_ADDR", "")}
+
+
+class TokenBody(Body):
+    expires_in_s = serializers.IntegerField(
+        required=False, default=DEFAULT_TTL_S, min_value=60, max_value=MAX_TTL_S, help_text="Seconds it stays valid."
+    )
+
+
+class TokenShape(serializers.Serializer):
+    id = serializers.CharField(source="token_key", help_text="The beginning of the token.")
+    created_at = serializers.DateTimeField(source="created")
+    expires_at = serializers.DateTimeField(source="expiry", allow_null=True)
+    current = serializers.SerializerMethodField(help_text="This request came with it.")
+
+    def get_current(self, token: AuthToken) -> bool:
+        return token == self.context["request"].auth
+
+
+class NewTokenShape(TokenShape):
+    token = serializers.CharField(help_text="Shown this once.")
+
+
+class Tokens(APIView):
+    # A token is worth no more than its user, so every role may hold one.
+    role_action = "view"
+    throttle_classes = [PerAddress]
+
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        """No token by token: a stolen one could otherwise prolong itself for ever."""
+        if self.request is not None and self.request.method == "POST":
+            return [Password(), SessionAuthentication()]
+        return super().get_authenticators()
+
+    def perform_authentication(self, request: Request) -> None:
+        """Counted before the password is looked at, for a wrong one must count as well."""
+        if request.method == "POST":
+            super().check_throttles(request)
+        super().perform_authentication(request)
+
+    def check_throttles(self, request: Request) -> None:
+        """Done above."""
+
+    @extend_schema(
+        operation_id="tokens_list",
+        summary="My tokens",
+        description="The caller's own tokens that have not expired, newest first. All at once: they are few.",
+        tags=["access"],
+        responses=TokenShape(many=True),
+    )
+    def get(self, request: Request) -> Response:
+        return Response(TokenShape(_mine(request), many=True, context={"request": request}).data)
+
+    @extend_schema(
+        operation_id="tokens_create",
+        summary="Log in: get a token",
+        description=(
+            "With `Authorization: Basic` (username and password) or a session. Send the token afterwards as "
+            "`Authorization: Token ...`. Tries are limited by address; wrong passwords lock the name for a while."
+        ),
+        tags=["access"],
+        request=TokenBody,
+        responses={201: NewTokenShape},
+        examples=[
+            OpenApiExample("for a day", value={"expires_in_s": DAY_S}, request_only=True),
+        ],
+    )
+    def post(self, request: Request) -> Response:
+        body = TokenBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        token, plain = issue(ttl_s=body.validated_data["expires_in_s"], actor=actor_of(request, "rest"))
+        shown = TokenShape(token, context={"request": request}).data
+        return Response({**shown, "token": plain}, HTTPStatus.CREATED)
+
+    @extend_schema(
+        operation_id="tokens_revoke_all",
+        summary="Log out everywhere",
+        description="Ends all tokens of the caller, the one it came with included. Sessions in browsers go on.",
+        tags=["access"],
+        request=None,
+        responses={204: OpenApiResponse(description="They are gone.")},
+    )
+    def delete(self, request: Request) -> Response:
+        revoke(_mine(request), actor=actor_of(request, "rest"))
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+
+class OneToken(APIView):
+    role_action = "view"
+
+    @extend_schema(
+        operation_id="tokens_revoke",
+        summary="Log out: end a token",
+        description="Ends one of the caller's own tokens: by its id, or `current` for the one it came with.",
+        tags=["access"],
+        request=None,
+        responses={204: OpenApiResponse(description="It is gone.")},
+    )
+    def delete(self, request: Request, token_id: str) -> Response:
+        if token_id == "current":  # noqa: S105 - the word, not a secret
+            found = _mine(request).filter(pk=getattr(request.auth, "pk", ""))
+        else:
+            found = _mine(request).filter(token_key=token_id)
+        if not found.exists():
+            raise NotFound(f"You have no token {token_id}.")
+        revoke(found, actor=actor_of(request, "rest"))
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+
+def issue(*, ttl_s: int, actor: Actor) -> tuple[AuthToken, str]:
+    with transaction.atomic():
+        token, plain = AuthToken.objects.create(actor.user, expiry=timedelta(seconds=ttl_s))
+        audit.record(actor, "issue_token", actor.user, after=_audited(token))
+    return token, plain
+
+
+def revoke(tokens: QuerySet[AuthToken], *, actor: Actor) -> None:
+    with transaction.atomic():
+        for token in tokens.select_for_update():
+            audit.record(actor, "revoke_token", actor.user, before=_audited(token))
+            token.delete()
+
+
+def _audited(token: AuthToken) -> dict[str, Any]:
+    return {"token": token.token_key[:8], "expires_at": token.expiry.isoformat() if token.expiry else None}
+
+
+def _mine(request: Request) -> QuerySet[AuthToken]:
+    own = AuthToken.objects.filter(user=request.user).order_by("-created")
+    return own.filter(Q(expiry=None) | Q(expiry__gt=timezone.now()))
