@@ -118,9 +118,12 @@ def fit(
 
     with KV per token and GPU = layers x 2 x max(1, kv_heads / TP) x head_dim x bytes: heads are replicated where
     there are more GPUs than KV heads. With MLA it is layers x (kv_lora_rank + qk_rope_head_dim) x bytes, whole on
-    every GPU. On a CPU slot all of its memory is available, and the process takes about 0.7 GB for itself.
+    every GPU. With `cpu`, `tp` slots of `gpu_memory_bytes` each serve one rank: their memory adds up, all of it is
+    available, weights are not divided, and the process takes about 0.7 GB for itself.
     """
     shape = shape or EngineShape(utilization=utilization)
+    if cpu:
+        gpu_memory_bytes, tp = gpu_memory_bytes * tp, 1
     whole = cpu or shape.kv_cache_bytes is not None  # a KV cache reserved by hand sets the utilization aside
     available = gpu_memory_bytes if whole else math.ceil(gpu_memory_bytes * shape.utilization)
     overhead = overhead_bytes(facts, tp=tp, gpu_memory_bytes=gpu_memory_bytes, shape=shape, cpu=cpu)

@@ -1,31 +1,16 @@
-"""Which splits of a node's GPUs are lawful, and the ready-made ones."""
+"""Which splits of a node's GPUs are lawful, and the even ones by name. Splits with roles are in plans.py."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from controlplane.domain.types import DeviceView, DomainError, Problem, Role
+from controlplane.domain.types import DeviceView, DomainError, Problem
 from workers.contract import DeviceKind
 
 PRESETS = ("8x1", "4x2", "2x4", "1x8")  # of the usual 8-GPU node; presets_for() gives those of any node
 TP_SIZES = (1, 2, 4, 8, 16)
-
-
-@dataclass(frozen=True, slots=True)
-class NodePlan:
-    """A split of one node with a role for each partition, by position."""
-
-    key: str
-    title: str
-    groups: tuple[tuple[int, ...], ...]
-    roles: tuple[Role, ...]
-
-    @property
-    def tp(self) -> int:
-        return len(self.groups[0])
 
 
 def preset(name: str, gpu_count: int) -> list[list[int]]:
@@ -44,27 +29,6 @@ def preset(name: str, gpu_count: int) -> list[list[int]]:
 def presets_for(gpu_count: int) -> list[str]:
     """The even splits of a node, smallest partitions first."""
     return [f"{gpu_count // size}x{size}" for size in TP_SIZES if gpu_count >= size and gpu_count % size == 0]
-
-
-def gpt_oss_120b_4p4d() -> tuple[NodePlan, NodePlan]:
-    """gpt-oss-120b on one 8-GPU node with half of the GPUs in each phase. One 80 GB GPU holds its MXFP4 weights, so
-    eight engines of one GPU serve the most requests; two engines of four answer each one sooner."""
-    singles = tuple((gpu,) for gpu in range(8))
-    halves = (Role.PREFILL,) * 4 + (Role.DECODE,) * 4
-    return (
-        NodePlan("gpt-oss-120b-4p4d", "gpt-oss-120b: 4p+4d of 1 GPU", singles, halves),
-        NodePlan("gpt-oss-120b-tp4", "gpt-oss-120b: 1p x TP4 + 1d x TP4", ((0, 1, 2, 3), (4, 5, 6, 7)),
-                 (Role.PREFILL, Role.DECODE)),
-    )  # fmt: skip
-
-
-def node_plan(key: str) -> NodePlan:
-    """The plan of that key; DomainError where there is none."""
-    for plan in gpt_oss_120b_4p4d():
-        if plan.key == key:
-            return plan
-    known = ", ".join(plan.key for plan in gpt_oss_120b_4p4d())
-    raise DomainError(Problem("plan-unknown", f"'{key[:40]}' is not a plan.", f"Choose one of {known}."))
 
 
 def validate_split(devices: Sequence[DeviceView], groups: Sequence[Sequence[int]]) -> list[Problem]:

@@ -227,7 +227,7 @@ def _model_problems(partition: PartitionView, deployment: DeploymentView, role: 
                       f"{deployment.name} is a hybrid model; its running state may arrive garbled in a decode engine.",
                       "Use the aggregated role.", forceable=True)  # fmt: skip
     if role in pairing.OPPOSITE and not deployment.kv_connector:
-        yield Problem("no-kv-connector", f"{deployment.name} has no KV connector, so {role} cannot hand over KV blocks.",
+        yield Problem("no-kv-connector", f"{deployment.name} has no KV connector to hand over KV blocks in {role}.",
                       "Choose a connector for the deployment, or the aggregated role.")  # fmt: skip
 
 
@@ -261,7 +261,7 @@ def _context(deployment: DeploymentView, role: Role, *, cpu: bool) -> int:
 
 
 def _version_here(partition: PartitionView, deployment: DeploymentView, node: NodeView) -> str:
-    """A running engine of this deployment may only be relabelled and keeps its version; else the node starts its own."""
+    """A running engine of this deployment is relabelled and keeps its version; else the node starts its own."""
     keeps = partition.deployment == deployment.name and partition.has_process
     return (partition.engine_version if keeps else "") or node.engine_version
 
