@@ -252,6 +252,8 @@ CHANNEL_LAYERS = {
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
 # --- Forebay ---------------------------------------------------------------------------------------------
+# Threads of the web process that take the nodes' reports, each with its own database connection; 0: none of their own.
+UPLINK_THREADS = int(os.environ.get("FOREBAY_UPLINK_THREADS", "4"))
 REPORT_PERIOD_S = float(os.environ.get("FOREBAY_REPORT_PERIOD_S", "1.0"))
 SILENT_AFTER_S = float(os.environ.get("FOREBAY_SILENT_AFTER_S", "10"))
 JOIN_TOKEN_TTL_S = int(os.environ.get("FOREBAY_JOIN_TOKEN_TTL_S", "3600"))
