@@ -18,3 +18,4 @@ from controlplane.settings import *  # noqa: E402, F403
 
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+UPLINK_THREADS = 0  # requests see the test's own database connection

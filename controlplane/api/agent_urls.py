@@ -1,3 +1,10 @@
-from django.urls import URLPattern, URLResolver
+"""Routes of the agents' uplink, under /agent/v1/."""
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from django.urls import path
+
+from controlplane.api import agent
+
+urlpatterns = [
+    path("join", agent.join),
+    path("report", agent.report),
+]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 
 from controlplane.audit.models import AuditEvent
@@ -39,7 +41,7 @@ def assign(
     if (partition.deployment_id, partition.role) == (deployment.pk, wanted.value):
         return partition
     problems = _problems(partition, deployment, wanted)
-    if not all(problem.forceable and force for problem in problems):
+    if placement.blocking(problems, force=force):
         raise Refused(problems)
     before = _desired(partition)
     if partition.deployment_id != deployment.pk:
@@ -84,7 +86,7 @@ def preview_assign(partition_id: int, *, deployment_id: int, role: str) -> dict[
         "problems": [problem.to_dict() for problem in problems],
         "forceable": bool(problems) and all(problem.forceable for problem in problems),
         "warnings": [] if same else [problem.to_dict() for problem in _warnings(partition)],
-        "fit": fit.to_dict() if fit else None,
+        "fit": fit.to_dict(),
     }
 
 
@@ -115,6 +117,8 @@ def _problems(partition: Partition, deployment: Deployment, role: Role) -> list[
         role,
         node=node_view(partition.node),
         peers=[partition_view(peer) for peer in _peers(partition, deployment)],
+        now=time.time(),
+        silent_after_s=settings.SILENT_AFTER_S,
     )
     return [*problems, *_over_maximum(partition, deployment, role)]
 

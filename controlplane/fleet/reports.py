@@ -1,0 +1,206 @@
+"""Takes a node's report: the only writer of what is observed.
+
+Reports come each second from each node and mostly say what the last one said. Such a one writes nothing but, every few
+seconds, that the node was heard. What this process has written is remembered by node as a fingerprint; it holds only
+while the row's `last_seq` is the one that this process wrote, so another web process may take the next report.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+from django.conf import settings
+from django.db import transaction
+
+from controlplane.audit.services import Actor, record
+from controlplane.fleet import identity, observed
+from controlplane.fleet.errors import BadReport, IdentityConflict
+from controlplane.fleet.models import Node
+from controlplane.fleet.publish import publish, spec_of
+from workers.contract import NodeReport, NodeSpec, ReplicaStatus, ReportReply
+
+HEARD_EVERY_S = 3.0  # how often an unchanged node's last_seen is written
+SKEW_FLAG_S = 5.0
+MAX_DEVICES = 256
+MAX_REPLICAS = 1024
+LARGEST_COUNT = 2**53  # of generations and sequence numbers: a lie beyond it would leave no number to go on with
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class _Written:
+    """What this process last wrote of a node."""
+
+    last_seq: int
+    boot: str
+    heard_seq: int  # newest report, written or not
+    news: bytes  # what people wait for
+    rest: bytes  # what may lag a few seconds, such as a countdown in a message
+    at: float
+
+
+_written: dict[int, _Written] = {}
+
+
+def receive(report: NodeReport, *, node: Node, now: datetime) -> ReportReply:
+    """`node` as it is in the database now; its spec need not be loaded."""
+    _require_sane(report, node)
+    try:
+        verdict = identity.judge(report, node=node, now=now)
+        if not verdict.is_late and not _is_repeated(report):
+            node = _write(report, node, verdict, now)
+    except IdentityConflict:
+        identity.tell_once(report, node)
+        raise
+    return ReportReply(
+        at=time.time(),
+        spec=_newer_spec(report, node),
+        period_s=settings.REPORT_PERIOD_S if report.period_s != settings.REPORT_PERIOD_S else None,
+    )
+
+
+def forget() -> None:
+    """Begin as a fresh process does."""
+    _written.clear()
+    identity.forget()
+
+
+def _require_sane(report: NodeReport, node: Node) -> None:
+    if report.node != node.pk:
+        raise BadReport(f"This token is of node {node.pk}; the report is of node {report.node}.")
+    if len(report.devices) > MAX_DEVICES or len(report.replicas) > MAX_REPLICAS:
+        raise BadReport(f"A report holds at most {MAX_DEVICES} devices and {MAX_REPLICAS} replicas.")
+    if max(report.generation, report.seq) > LARGEST_COUNT:
+        raise BadReport("No generation or sequence number is that large.")
+
+
+def _is_repeated(report: NodeReport) -> bool:
+    known = _written.get(report.node)
+    return known is not None and known.boot == report.boot and report.seq <= known.heard_seq
+
+
+def _write(report: NodeReport, node: Node, verdict: identity.Verdict, now: datetime) -> Node:
+    """Write as little as there is to write; the node as it is afterwards."""
+    news, rest, at = _news(report), _rest(report), now.timestamp()
+    known = _written.get(node.pk)
+    is_known = known is not None and known.last_seq == node.last_seq and known.news == news
+    if is_known and verdict.silent_s is None and 0 <= at - known.at < HEARD_EVERY_S:
+        known.heard_seq = report.seq
+        return node
+    if is_known and verdict.silent_s is None and known.rest == rest and not _skew_is_news(node, report, now):
+        is_written = _touch(report, node, now)
+    else:
+        node = _apply(report, now) or node
+        is_written = node.last_seq == report.seq
+    if is_written:
+        _written[node.pk] = _Written(report.seq, report.boot, report.seq, news, rest, at)
+    return node
+
+
+def _touch(report: NodeReport, node: Node, now: datetime) -> bool:
+    """That the node was heard. The row decides: a newer report, or another agent, may have been first."""
+    mine = Node.objects.filter(pk=node.pk, instance=report.instance, boot=report.boot, last_seq__lt=report.seq)
+    return bool(mine.update(last_seen=now, last_seq=report.seq, clock_skew_s=_skew(report, now)))
+
+
+@transaction.atomic
+def _apply(report: NodeReport, now: datetime) -> Node | None:
+    """Everything the report says, with the node locked; None where a newer report got there first."""
+    node = Node.objects.select_for_update().get(pk=report.node)
+    verdict = identity.judge(report, node=node, now=now)
+    if verdict.is_late:
+        return None
+    events = [*_node_news(node, verdict, report, now)]
+    if verdict.is_new_boot:
+        left = node.boot
+        transaction.on_commit(lambda: identity.remember_boot(node.pk, left))
+    _save_node(node, report, now)
+    events += observed.devices(node, report)
+    events += observed.replicas(node, report, now)
+    for event in events:
+        record(Actor.agent(node.name), event.verb, event.subject, after=event.after, detail=event.detail)
+    if node.observed_generation > node.generation or node.spec is None:
+        publish(node)
+    return node
+
+
+def _save_node(node: Node, report: NodeReport, now: datetime) -> None:
+    values = {
+        "instance": observed.clean(report.instance, 64),
+        "boot": observed.clean(report.boot, 64),
+        "last_seq": report.seq,
+        "last_seen": now,
+        "observed_generation": report.generation,
+        "clock_skew_s": _skew(report, now),
+        "period_s": report.period_s,
+        "agent_version": observed.clean(report.agent_version, 64),
+        "engine_version": observed.clean(report.engine_version, 64),
+        "driver": observed.clean(report.driver, 255),
+        "simulated": report.simulated,
+    }
+    if report.host is not None:
+        values["memory_bytes"] = observed.whole(report.host.memory_bytes, observed.LARGEST_BIG)
+        values["cpu_count"] = observed.whole(report.host.cpu_count)
+    for column, value in values.items():
+        setattr(node, column, value)
+    node.save(update_fields=list(values))
+
+
+def _node_news(
+    node: Node, verdict: identity.Verdict, report: NodeReport, now: datetime
+) -> list[observed.Event]:
+    events = []
+    if verdict.is_takeover:
+        after = {"instance": report.instance[:12], "silent_s": verdict.silent_s}
+        detail = "Another agent home now speaks for this node; the one before had fallen silent."
+        events.append(observed.Event("takeover", node, after, detail))
+    elif verdict.is_new_boot and node.boot:
+        events.append(observed.Event("agent-restarted", node, {"agent_version": report.agent_version[:64]}))
+    if verdict.silent_s is not None:
+        events.append(observed.Event("heard-again", node, {"silent_s": round(verdict.silent_s, 1)}))
+    if _skew_is_news(node, report, now):
+        skew = _skew(report, now)
+        verb = "clock-skewed" if abs(skew) > SKEW_FLAG_S else "clock-right"
+        events.append(observed.Event(verb, node, {"skew_s": round(skew, 1)}))
+    return events
+
+
+def _skew(report: NodeReport, now: datetime) -> float:
+    """The agent's clock minus ours, for people; nothing is ever ordered by it."""
+    return round(report.at - now.timestamp(), 3)
+
+
+def _skew_is_news(node: Node, report: NodeReport, now: datetime) -> bool:
+    was = abs(node.clock_skew_s or 0.0) > SKEW_FLAG_S
+    return was != (abs(_skew(report, now)) > SKEW_FLAG_S)
+
+
+def _newer_spec(report: NodeReport, node: Node) -> NodeSpec | None:
+    return None if report.generation >= node.generation else spec_of(node)
+
+
+def _news(report: NodeReport) -> bytes:
+    """What must reach the database at once if it changed. The keys of one report always come in one order."""
+    health = {sample.uuid: (sample.health, sample.health_detail, bool(sample.foreign_pids)) for sample in report.samples}
+    return _encode(
+        (
+            report.instance, report.boot, report.generation, report.period_s, report.agent_version,
+            report.engine_version, report.driver, report.simulated, report.devices, health,
+            (report.host.memory_bytes, report.host.cpu_count) if report.host else None,
+            [_replica_news(status) for status in report.replicas],
+        )
+    )  # fmt: skip
+
+
+def _replica_news(status: ReplicaStatus) -> tuple[object, ...]:
+    return (
+        status.partition, status.deployment, status.role, status.generation, status.phase, status.pid, status.endpoint,
+        status.restarts, status.engine_version,
+    )  # fmt: skip
+
+
+def _rest(report: NodeReport) -> bytes:
+    return _encode([(status.message, status.ready_after_s) for status in report.replicas])

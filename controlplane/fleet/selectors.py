@@ -1,0 +1,219 @@
+"""What others read of the fleet: plain values, a fixed number of queries, no engine keys but for the gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Count, F, Prefetch, Q, QuerySet
+
+from controlplane.domain import health
+from controlplane.fleet import broker
+from controlplane.fleet.facts import node_view, partition_view
+from controlplane.fleet.models import Deployment, Gpu, Node, Partition
+from workers.contract import Phase
+
+SKEW_FLAG_S = 5.0  # beyond this a node's clock is worth a person's attention
+HIDDEN = "hidden"
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRow:
+    """A partition that requests may be sent to."""
+
+    partition: int
+    name: str  # node/partition
+    node: int
+    deployment: str
+    role: str
+    endpoint: str
+    engine_key: str
+    generation: int
+    phase_since: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServedRow:
+    """A deployment and the names it is asked for by, whether or not anything serves it now."""
+
+    id: int
+    deployment: str
+    aliases: tuple[str, ...]
+    min_transfer_tokens: int
+    kv_connector: str
+    mode: str
+    created_at: float
+
+
+def node_facts(now: datetime, *, nodes: list[int] | None = None, endpoints: bool = False) -> list[dict[str, Any]]:
+    """All nodes as the live view shows them. What only samples tell is None here, and filled in by telemetry."""
+    return [_node(node, now, endpoints) for node in fleet_rows(nodes)]
+
+
+def fleet_rows(nodes: list[int] | None = None) -> QuerySet[Node]:
+    """Nodes with all that lies on them, in four queries."""
+    partitions = Partition.objects.select_related("deployment", "node").prefetch_related("gpus").order_by("name", "pk")
+    rows = Node.objects.defer("spec").prefetch_related(
+        Prefetch("gpus", Gpu.objects.order_by("index", "pk")), Prefetch("partitions", partitions)
+    )
+    return rows if nodes is None else rows.filter(pk__in=nodes)
+
+
+def redacted_spec(node: Node) -> dict[str, Any] | None:
+    """The spec that the agent gets, with engine keys hidden."""
+    if node.spec is None:
+        return None
+    replicas = [
+        {**replica, "api_key": HIDDEN} if replica.get("api_key") else replica for replica in node.spec["replicas"]
+    ]
+    return {**node.spec, "replicas": replicas}
+
+
+def routing_rows(now: datetime) -> list[RoutingRow]:
+    """The confirmed partitions of nodes that are heard: ready, in the desired role, at the desired generation."""
+    found = Partition.objects.filter(
+        deployment__isnull=False,
+        phase=Phase.READY.value,
+        observed_generation=F("generation"),
+        observed_role=F("role"),
+        node__revoked=False,
+        node__last_seen__gte=now - timedelta(seconds=settings.SILENT_AFTER_S),
+    ).exclude(endpoint="")
+    columns = (
+        "pk", "name", "node_id", "node__name", "deployment__name", "role", "endpoint", "engine_key", "generation",
+        "phase_since",
+    )  # fmt: skip
+    return [
+        RoutingRow(
+            partition=row["pk"],
+            name=f"{row['node__name']}/{row['name']}",
+            node=row["node_id"],
+            deployment=row["deployment__name"],
+            role=row["role"],
+            endpoint=row["endpoint"],
+            engine_key=row["engine_key"],
+            generation=row["generation"],
+            phase_since=row["phase_since"].timestamp() if row["phase_since"] else 0.0,
+        )
+        for row in found.order_by("pk").values(*columns)
+    ]
+
+
+def served_rows() -> list[ServedRow]:
+    return [
+        ServedRow(
+            id=deployment.pk,
+            deployment=deployment.name,
+            aliases=tuple(deployment.aliases),
+            min_transfer_tokens=deployment.min_transfer_tokens,
+            kv_connector=deployment.kv_connector,
+            mode=deployment.mode,
+            created_at=deployment.created_at.timestamp(),
+        )
+        for deployment in Deployment.objects.order_by("pk")
+    ]
+
+
+def deployment_replicas() -> dict[int, dict[str, dict[str, int]]]:
+    """By deployment and role: how many partitions are assigned, and how many of those are ready."""
+    counts = (
+        Partition.objects.filter(deployment__isnull=False)
+        .order_by()
+        .values("deployment_id", "role")
+        .annotate(
+            assigned=Count("pk"),
+            ready=Count("pk", filter=Q(phase=Phase.READY.value, observed_generation=F("generation"))),
+        )
+    )
+    found: dict[int, dict[str, dict[str, int]]] = {}
+    for row in counts:
+        found.setdefault(row["deployment_id"], {})[row["role"]] = {
+            "assigned": row["assigned"],
+            "ready": row["ready"],
+        }
+    return found
+
+
+def broker_facts() -> dict[str, Any]:
+    """What this process last found out about the broker, for people: see broker.BrokerState."""
+    known = broker.state()
+    return {"reachable": known.reachable, "acl": known.acl, "detail": known.detail, "serves_nodes": known.serves_nodes}
+
+
+def _node(node: Node, now: datetime, endpoints: bool) -> dict[str, Any]:
+    partitions, gpus = list(node.partitions.all()), list(node.gpus.all())
+    for partition in partitions:
+        partition.node = node
+    view = node_view(node, gpus=gpus, partitions=partitions)
+    return {
+        "id": node.pk,
+        "name": node.name,
+        "status": health.node_status(view, now.timestamp(), settings.SILENT_AFTER_S).value,
+        "schedulable": node.schedulable,
+        "draining": node.draining,
+        "age_s": _age(node.last_seen, now),
+        "period_s": node.period_s,
+        "skew_s": node.clock_skew_s,
+        "simulated": node.simulated,
+        "generation": node.generation,
+        "observed_generation": node.observed_generation,
+        "labels": node.labels,
+        "agent_version": node.agent_version,
+        "engine_version": node.engine_version,
+        "driver": node.driver,
+        "host": None,
+        "gpus": [_gpu(gpu) for gpu in gpus],
+        "partitions": [_partition(partition, now, endpoints) for partition in partitions],
+    }
+
+
+def _gpu(gpu: Gpu) -> dict[str, Any]:
+    return {
+        "id": gpu.pk,
+        "uuid": gpu.uuid,
+        "index": gpu.index,
+        "kind": gpu.kind,
+        "name": gpu.name,
+        "memory_bytes": gpu.memory_bytes,
+        "memory_used_bytes": None,
+        "utilization": None,
+        "power_w": None,
+        "temperature_c": None,
+        "sm_clock_mhz": None,
+        "health": gpu.health,
+        "health_detail": gpu.health_detail,
+        "foreign": gpu.foreign,
+        "present": gpu.present,
+        "partition": gpu.partition_id,
+    }
+
+
+def _partition(partition: Partition, now: datetime, endpoints: bool) -> dict[str, Any]:
+    gpus = sorted(partition.gpus.all(), key=lambda gpu: gpu.index)
+    view = partition_view(partition, gpus=gpus)
+    deployment = partition.deployment
+    facts = {
+        "id": partition.pk,
+        "name": partition.name,
+        "gpus": [gpu.pk for gpu in gpus],
+        "deployment": {"id": deployment.pk, "name": deployment.name} if deployment else None,
+        "role": partition.role or None,
+        "status": health.partition_status(view, now.timestamp(), settings.SILENT_AFTER_S).value,
+        "phase": partition.phase or None,
+        "confirmed": health.is_confirmed(view),
+        "generation": partition.generation,
+        "observed_generation": partition.observed_generation,
+        "since_s": _age(partition.phase_since, now),
+        "restarts": partition.restarts,
+        "message": partition.message,
+        "ready_after_s": partition.ready_after_s,
+        "engine": None,
+        "memory_bytes": None,
+    }
+    return facts | ({"endpoint": partition.endpoint} if endpoints else {})
+
+
+def _age(moment: datetime | None, now: datetime) -> float | None:
+    return None if moment is None else round(max(0.0, (now - moment).total_seconds()), 3)
