@@ -14,6 +14,7 @@ from django.conf import settings
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor
 from controlplane.fleet import services as fleet
+from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Deployment, Gpu, Node, Partition, RegisteredModel, Role
 from controlplane.management.demo_models import DemoModel
 from controlplane.management.machine import Machine
@@ -24,8 +25,16 @@ READY_S = 600.0
 REASON = "first deployment on this machine"
 
 
-def set_up(model: DemoModel, folder: Path, node: Node) -> Deployment:
+def set_up(model: DemoModel, folder: Path, node: Node) -> None:
     """The deployment, and on a host without partitions its assignment."""
+    try:
+        _set_up(model, folder, node)
+    except FleetError as error:
+        fix = " ".join(problem.fix for problem in error.problems)
+        raise StepFailed(f"The rules refuse it: {error}", fix=fix) from error
+
+
+def _set_up(model: DemoModel, folder: Path, node: Node) -> None:
     registered = RegisteredModel.objects.filter(source=str(folder)).first() or fleet.register_model(
         name=model.folder, source=str(folder), actor=ACTOR
     )
@@ -34,7 +43,6 @@ def set_up(model: DemoModel, folder: Path, node: Node) -> Deployment:
     )
     if not node.partitions.exists():
         _assign(node, deployment)
-    return deployment
 
 
 def assigned(node: Node) -> list[Partition]:
@@ -51,6 +59,10 @@ def wait_confirmed(node: Node, machine: Machine, step: Step, *, within_s: float 
             raise _not_ready(broken or waiting[0], machine)
         time.sleep(0.25)
     step.note(", ".join(f"{p.name} {p.role}" for p in assigned(node)))
+
+
+def is_served(model: DemoModel, node: Node) -> bool:
+    return any(partition.deployment.name == model.deployment for partition in assigned(node))
 
 
 def is_confirmed(partition: Partition) -> bool:

@@ -7,14 +7,18 @@ import os
 import signal
 import threading
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 
 from django.conf import settings
 from django.core.management import call_command
 
+from controlplane.fleet import broker
+from controlplane.fleet.models import Node
 from controlplane.management import accounts, demo, demo_models, engine_program, local_agent, machine, parts
+from controlplane.management.demo_models import DemoModel
 from controlplane.management.machine import Machine
-from controlplane.management.steps import Screen, StepFailed
+from controlplane.management.steps import Screen, Step, StepFailed
 from controlplane.management.supervisor import Part, Supervisor
 
 
@@ -37,12 +41,13 @@ class Launch:
                 self._up()
                 threading.Event().wait()
             except KeyboardInterrupt:
-                code = 0
+                return 0
             except StepFailed as error:
                 self.screen.failed(error)
-                code = 1
-            self._down()
-        return code
+                return 1
+            finally:
+                self._down()
+        raise AssertionError("waited for ever, yet ended")
 
     def _up(self) -> None:
         here, screen = self.here, self.screen
@@ -55,14 +60,26 @@ class Launch:
         if engine:
             os.environ["FOREBAY_VLLM"] = str(engine.vllm)
         node = self._this_node()
-        if model and folder:
+        served = self._serve(model, folder, node, key) if model and folder else None
+        self._tell(served, key)
+
+    def _serve(self, model: DemoModel, folder: Path, node: Node, key: str) -> DemoModel | None:
+        """The model when it answers. A model that does not is no reason to take the pages down: they can mend it."""
+        screen = self.screen
+        try:
             with screen.step(f"Serve {model.told} on {node.name}") as step:
                 demo.set_up(model, folder, node)
-                demo.wait_confirmed(node, here, step)
-            if any(p.deployment.name == model.deployment for p in demo.assigned(node)):
-                with screen.step(f"Ask it: {model.question}") as step:
-                    demo.ask(model, key, step)
-        self._tell(model, key)
+                demo.wait_confirmed(node, self.here, step)
+            if not demo.is_served(model, node):
+                screen.say(f"  {node.name} serves something else; assign {model.deployment} in the browser")
+                return None
+            with screen.step(f"Ask it: {model.question}") as step:
+                demo.ask(model, key, step)
+        except StepFailed as error:
+            screen.failed(error)
+            screen.say("\nForebay itself runs on; mend it in the browser.")
+            return None
+        return model
 
     def _control_plane(self) -> None:
         here, screen, supervisor = self.here, self.screen, self.supervisor
@@ -72,14 +89,15 @@ class Launch:
         started = []
         with screen.step("Start valkey, web, gateway and worker") as step:
             if here.embedded_valkey:
-                broker = parts.valkey_part(here)
-                supervisor.start(broker)
-                supervisor.wait_ready(broker, lambda: parts.pings(settings.REDIS_URL), step)
+                valkey = parts.valkey_part(here)
+                supervisor.start(valkey)
+                supervisor.wait_ready(valkey, lambda: parts.pings(settings.REDIS_URL), step)
             elif not parts.pings(settings.REDIS_URL):
                 raise StepFailed(
                     f"No Redis or Valkey answers at {parts.without_password(settings.REDIS_URL)}.",
                     fix="correct FOREBAY_REDIS_URL, or unset it to use the embedded one",
                 )
+            broker.apply_acls()
             for part, check in parts.control_plane(here):
                 supervisor.start(part)
                 started.append((part, check))
@@ -87,7 +105,7 @@ class Launch:
                 step.note(f"waiting for {part.name}")
                 supervisor.wait_ready(part, check, step)
 
-    def _this_node(self) -> demo.Node:
+    def _this_node(self) -> Node:
         here = self.here
         with self.screen.step("Start this host's agent") as step:
             node = local_agent.node(here) or local_agent.join(here)
@@ -98,7 +116,7 @@ class Launch:
             step.note(f"node {node.name}")
         return node
 
-    def _tell(self, model: demo_models.DemoModel | None, key: str) -> None:
+    def _tell(self, model: DemoModel | None, key: str) -> None:
         say = self.screen.say
         say(f"\nForebay is up:  {settings.PUBLIC_URL}")
         if self._password:
@@ -115,17 +133,25 @@ class Launch:
         """New requests first, then what serves them. A second Ctrl-C does not wait."""
         _hurry_on_signals(self.supervisor)
         with self.screen.step("Stop everything" + (" but the engines" if self.here.keep_engines else "")) as step:
-            if self.agent:
-                step.note("agent")
-                self.supervisor.stop(self.agent)
-                if not self.here.keep_engines:
-                    step.note("engines")
-                    local_agent.stop_engines(self.here, step)
-            step.note("")
-            self.supervisor.stop_all()
+            try:
+                self._stop_agent(step)
+            except StepFailed as error:
+                self.screen.failed(error)
+            finally:
+                step.note("")
+                self.supervisor.stop_all()
+
+    def _stop_agent(self, step: Step) -> None:
+        if self.agent is None:
+            return
+        step.note("agent")
+        self.supervisor.stop(self.agent)
+        if not self.here.keep_engines:
+            step.note("engines")
+            local_agent.stop_engines(self.here, step)
 
 
-def _wanted_model(here: Machine) -> demo_models.DemoModel | None:
+def _wanted_model(here: Machine) -> DemoModel | None:
     if here.demo == "none":
         return None
     if here.demo not in demo_models.DEMOS:

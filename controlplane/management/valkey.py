@@ -62,12 +62,6 @@ def _folder(home: Path) -> Path:
 
 
 def _write_users(path: Path, plain: str) -> None:
-    """Our own user as it must be; users of nodes, saved by the server, stay as they are."""
-    kept = [line for line in _lines(path) if line.startswith("user ") and not line.startswith("user default ")]
+    """Our own user. Those of nodes are set by the control plane, which knows them from its database."""
     digest = hashlib.sha256(plain.encode()).hexdigest()
-    ours = f"user default on sanitize-payload #{digest} ~* &* +@all"
-    write_private(path, "\n".join([ours, *kept]) + "\n")
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
+    write_private(path, f"user default on sanitize-payload #{digest} ~* &* +@all\n")
