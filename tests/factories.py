@@ -81,9 +81,7 @@ def make_model(name: str | None = None, *, config: dict[str, Any] | None = None,
 
 
 def make_deployment(name: str | None = None, *, model: RegisteredModel | None = None, **columns: Any) -> Deployment:
-    return Deployment.objects.create(
-        name=name or f"deployment-{next(_count)}", model=model or make_model(), **columns
-    )
+    return Deployment.objects.create(name=name or f"deployment-{next(_count)}", model=model or make_model(), **columns)
 
 
 def make_partition(

@@ -19,7 +19,7 @@ def start() -> Cluster:
         shutil.chown(folder, cluster.user)
     cluster.run("initdb", "-D", str(folder / "data"), "-U", "forebay", "-A", "trust", "--no-sync", "-E", "UTF8")
     options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off -c max_connections=60"
-    cluster.run("pg_ctl", "-D", str(folder / "data"), "-w", "-l", str(folder / "log"), "-o", options, "start")
+    cluster.run("pg_ctl", "-D", str(folder / "data"), "-w", "-l", str(folder / "server.log"), "-o", options, "start")
     return cluster
 
 
@@ -51,17 +51,13 @@ class Cluster:
         command = [str(self.binaries / program), *arguments]
         if self.user:
             command = ["runuser", "-u", self.user, "--", *command]
-        done = subprocess.run(
-            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        ) if program == "initdb" else subprocess.run(
-            command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, check=False
-        )
+        with (self.folder / "log").open("a") as log:  # a pipe would be held open by the server that pg_ctl leaves
+            done = subprocess.run(command, cwd=self.folder, stdout=log, stderr=log, check=False)
         if done.returncode:
-            raise RuntimeError(f"{program} failed: {done.stdout or self.log()}")
+            raise RuntimeError(f"{program} failed: {self.log()}")
 
     def log(self) -> str:
-        path = self.folder / "log"
-        return path.read_text() if path.exists() else "no log"
+        return "\n".join(path.read_text() for path in sorted(self.folder.glob("*log")))
 
     def stop(self) -> None:
         self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-m", "immediate", "stop")

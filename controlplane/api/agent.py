@@ -71,7 +71,9 @@ def answer_report(body: bytes, authorization: str) -> HttpResponse:
     """The token is looked at first: whoever has none learns nothing and costs one indexed query."""
     node = _node_of(authorization)
     if node is None:
-        return problem("unknown-token", 401, "This node token is not known here. The node was removed or has re-joined.")
+        return problem(
+            "unknown-token", 401, "This node token is not known here: the node was removed, or has re-joined."
+        )
     if node.revoked:
         return problem("node-revoked", 410, f"{node.name} is revoked: its agent ends its engines and itself.")
     now = timezone.now()

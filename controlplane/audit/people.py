@@ -59,7 +59,7 @@ def set_role(user_id: int, *, role: str, actor: Actor) -> User:
 
 @transaction.atomic
 def set_active(user_id: int, *, active: bool, actor: Actor) -> User:
-    """Disabling ends the user's sessions and tokens at once; enabling brings no old session back to life."""
+    """A disabled user's sessions and tokens open nothing from the next request on."""
     user = _lock(user_id)
     if user.is_active == active:
         return user
@@ -67,7 +67,13 @@ def set_active(user_id: int, *, active: bool, actor: Actor) -> User:
         _require_another_admin(user)
     user.is_active = active
     user.save(update_fields=["is_active"])
-    record(actor, "enable-user" if active else "disable-user", user, before={"active": not active}, after={"active": active})
+    record(
+        actor,
+        "enable-user" if active else "disable-user",
+        user,
+        before={"active": not active},
+        after={"active": active},
+    )
     return user
 
 

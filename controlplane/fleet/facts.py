@@ -25,7 +25,9 @@ def device_view(gpu: Gpu) -> DeviceView:
     )
 
 
-def node_view(node: Node, *, gpus: Iterable[Gpu] | None = None, partitions: Iterable[Partition] | None = None) -> NodeView:
+def node_view(
+    node: Node, *, gpus: Iterable[Gpu] | None = None, partitions: Iterable[Partition] | None = None
+) -> NodeView:
     """`gpus` and `partitions` where the caller has them at hand already; else they are read."""
     gpus = node.gpus.all() if gpus is None else gpus
     partitions = node.partitions.all() if partitions is None else partitions

@@ -192,7 +192,8 @@ def _replica_news(partition: Partition, status: ReplicaStatus | None, values: di
         yield Event("engine-started", partition, facts | {"restarts": values["restarts"]})
     if new == Phase.READY and old in ("", Phase.STARTING, Phase.EXITED, Phase.STOPPING):
         yield Event("engine-ready", partition, facts | {"ready_after_s": values["ready_after_s"]})
-    if new == Phase.READY and partition.observed_role not in ("", values["observed_role"]) and partition.pid == values["pid"]:
+    same_process = partition.pid == values["pid"] and new == old == Phase.READY
+    if same_process and partition.observed_role != values["observed_role"]:
         yield Event("engine-relabelled", partition, facts)
     if values["restarts"] >= CRASH_LOOP_AFTER > partition.restarts:
         yield Event("engine-crash-looping", partition, facts | {"restarts": values["restarts"]}, _last_words(status))

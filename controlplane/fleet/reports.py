@@ -149,9 +149,7 @@ def _save_node(node: Node, report: NodeReport, now: datetime) -> None:
     node.save(update_fields=list(values))
 
 
-def _node_news(
-    node: Node, verdict: identity.Verdict, report: NodeReport, now: datetime
-) -> list[observed.Event]:
+def _node_news(node: Node, verdict: identity.Verdict, report: NodeReport, now: datetime) -> list[observed.Event]:
     events = []
     if verdict.is_takeover:
         after = {"instance": report.instance[:12], "silent_s": verdict.silent_s}
@@ -184,7 +182,7 @@ def _newer_spec(report: NodeReport, node: Node) -> NodeSpec | None:
 
 def _news(report: NodeReport) -> bytes:
     """What must reach the database at once if it changed. The keys of one report always come in one order."""
-    health = {sample.uuid: (sample.health, sample.health_detail, bool(sample.foreign_pids)) for sample in report.samples}
+    health = {s.uuid: (s.health, s.health_detail, bool(s.foreign_pids)) for s in report.samples}
     return _encode(
         (
             report.instance, report.boot, report.generation, report.period_s, report.agent_version,

@@ -46,7 +46,9 @@ def issue_join_token(*, node_name: str = "", ttl_s: int | None = None, actor: Ac
 
 def join_command(token: str, *, node_name: str = "") -> str:
     """What to run on the host, exactly."""
-    return f"python -m workers join {settings.PUBLIC_URL} --token {token}" + (f" --name {node_name}" if node_name else "")
+    return f"python -m workers join {settings.PUBLIC_URL} --token {token}" + (
+        f" --name {node_name}" if node_name else ""
+    )
 
 
 @transaction.atomic
@@ -90,7 +92,9 @@ def _check_token_request(node_name: str, ttl_s: int) -> None:
         fix = "Use up to 63 lower-case letters, digits, dots and dashes, beginning and ending with a letter or digit."
         raise Invalid([Problem("node-name", f"{node_name!r} is no node name.", fix)])
     if not 1 <= ttl_s <= LONGEST_TTL_S:
-        raise Invalid([Problem("ttl", f"A join token cannot live {ttl_s} s.", f"Use 1 to {LONGEST_TTL_S} s (30 days).")])
+        raise Invalid(
+            [Problem("ttl", f"A join token cannot live {ttl_s} s.", f"Use 1 to {LONGEST_TTL_S} s (30 days).")]
+        )
     if Node.objects.filter(name=node_name, revoked=True).exists():
         raise Refused([Problem("node-revoked", f"{node_name} is revoked.", "Remove it first, then join it anew.")])
 
@@ -104,7 +108,9 @@ def _admit(request: JoinRequest, address_seen: str, node_token: str) -> Node | J
         return refusal
     node = Node.objects.select_for_update().filter(name=request.name).first()
     if node and node.revoked:
-        return JoinRefused("node-revoked", 410, f"{node.name} is revoked. An admin can remove it, then it may join anew.")
+        return JoinRefused(
+            "node-revoked", 410, f"{node.name} is revoked. An admin can remove it, then it may join anew."
+        )
     if node and not repeat and not token.node_name:
         return _name_taken(request.name)
     node = _write_node(node, request, digest(node_token), address_seen)

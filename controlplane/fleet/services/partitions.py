@@ -105,7 +105,9 @@ def _require_name(node: Node, name: str) -> None:
         fix = "Use up to 40 lower-case letters, digits and dashes, beginning and ending with a letter or digit."
         raise Invalid([Problem("partition-name", f"{name!r} is no partition name.", fix)])
     if node.partitions.filter(name=name).exists():
-        raise Refused([Problem("partition-exists", f"{node.name} has a partition {name} already.", "Use another name.")])
+        raise Refused(
+            [Problem("partition-exists", f"{node.name} has a partition {name} already.", "Use another name.")]
+        )
 
 
 def _taken(gpu: Gpu) -> Problem:
