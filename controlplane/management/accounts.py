@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
 from django.contrib.auth import get_user_model
 
-from controlplane.audit.services import Actor, record
+from controlplane.audit import people
+from controlplane.audit.roles import Level, level_of
+from controlplane.audit.services import Actor
 from controlplane.gateway import services as gateway
 from controlplane.gateway.models import ApiKey
 from controlplane.management.valkey import write_private
@@ -17,20 +18,20 @@ ACTOR = Actor.system("make run")
 
 def ensure_admin(username: str = "admin") -> str | None:
     """Make the administrator if nobody can administer yet. The password, or None when somebody can."""
-    users = get_user_model().objects
-    if users.filter(is_superuser=True, is_active=True).exists():
+    active = get_user_model().objects.filter(is_active=True)
+    if any(level_of(user) == Level.ADMIN for user in active):
         return None
-    return set_admin_password(username)
+    return make_admin(username, actor=ACTOR)
 
 
-def set_admin_password(username: str, *, actor: Actor = ACTOR) -> str:
-    """Make `username` an administrator with a new random password; says the password."""
-    user, created = get_user_model().objects.get_or_create(username=username)
-    user.is_superuser = user.is_staff = user.is_active = True
-    user.set_password(password := secrets.token_urlsafe(15))
-    user.save()
-    record(actor, "create" if created else "reset password", user)
-    return password
+def make_admin(username: str, *, actor: Actor) -> str:
+    """Make `username` an active administrator, known or not, with a new random password; says the password."""
+    user = get_user_model().objects.filter(username=username).first()
+    if user is None:
+        return people.create_user(username=username, role="admin", actor=actor)[1]
+    people.set_active(user.pk, active=True, actor=actor)
+    people.set_role(user.pk, role="admin", actor=actor)
+    return people.set_password(user.pk, actor=actor)[1]
 
 
 def ensure_api_key(home: Path) -> str:

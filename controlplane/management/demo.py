@@ -13,8 +13,10 @@ from django.conf import settings
 
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor
+from controlplane.domain.health import is_confirmed
 from controlplane.fleet import services as fleet
 from controlplane.fleet.errors import FleetError
+from controlplane.fleet.facts import partition_view
 from controlplane.fleet.models import Deployment, Gpu, Node, Partition, RegisteredModel, Role
 from controlplane.management.demo_models import DemoModel
 from controlplane.management.machine import Machine
@@ -52,7 +54,7 @@ def assigned(node: Node) -> list[Partition]:
 def wait_confirmed(node: Node, machine: Machine, step: Step, *, within_s: float = READY_S) -> None:
     """Until every assigned partition of the node is confirmed; its log when one is crash-looping."""
     deadline = time.monotonic() + within_s
-    while waiting := [p for p in assigned(node) if not is_confirmed(p)]:
+    while waiting := [p for p in assigned(node) if not is_confirmed(partition_view(p))]:
         step.note(", ".join(f"{p.name} {p.role}: {p.phase or 'pending'}" for p in waiting))
         broken = next((p for p in waiting if p.restarts >= 3), None)
         if broken or time.monotonic() > deadline:
@@ -63,10 +65,6 @@ def wait_confirmed(node: Node, machine: Machine, step: Step, *, within_s: float 
 
 def is_served(model: DemoModel, node: Node) -> bool:
     return any(partition.deployment.name == model.deployment for partition in assigned(node))
-
-
-def is_confirmed(partition: Partition) -> bool:
-    return partition.phase == "ready" and partition.observed_generation >= partition.generation
 
 
 def ask(model: DemoModel, key: str, step: Step) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -167,20 +168,16 @@ class Stack:
         found: dict[int, int] = {}
         for process in psutil.process_iter():
             try:
-                environ = process.environ()
-                marker, home = environ.get("FOREBAY_REPLICA", ""), process.cmdline()
+                marker = process.environ().get("FOREBAY_REPLICA", "")
             except psutil.Error:
                 continue
-            ours = marker.partition("/")[0] == self.instance and str(self.home) in " ".join(home)
-            if ours and process.pid == os.getsid(process.pid):
+            if marker.partition("/")[0] == self.instance and process.pid == os.getsid(process.pid):
                 found[int(marker.split("/")[1])] = process.pid
         return found
 
     @property
     def instance(self) -> str:
         """How this agent marks its engines."""
-        import json
-
         return str(json.loads((self.home / "agent" / "agent.json").read_text())["instance"])
 
     def metric(self, partition: dict[str, Any], name: str, **labels: str) -> float:

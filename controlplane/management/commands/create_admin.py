@@ -17,5 +17,5 @@ class Command(BaseCommand):
         parser.add_argument("username", nargs="?", default="admin")
 
     def handle(self, *args: Any, username: str, **options: Any) -> None:
-        password = accounts.set_admin_password(username, actor=Actor.system("manage.py create_admin"))
+        password = accounts.make_admin(username, actor=Actor.system("manage.py create_admin"))
         self.stdout.write(f"{username}: {password}")
