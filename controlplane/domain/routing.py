@@ -1,0 +1,89 @@
+"""Which engines serve a request: a pair, a decode engine alone, or an aggregated one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+_MASK = (1 << 64) - 1
+
+
+class Path(StrEnum):
+    """How a request is served."""
+
+    TWO_STEP = "two_step"  # prefill, KV transfer, decode
+    DIRECT = "direct"  # a decode engine does both phases
+    AGGREGATED = "aggregated"
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """The ready engines of one deployment, by role, as ids that mean something to the caller."""
+
+    prefill: tuple[int, ...] = ()
+    decode: tuple[int, ...] = ()
+    aggregated: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    path: Path
+    engine: int  # answers the client
+    prefill: int | None = None
+
+
+def pick(
+    engines: Engines,
+    load: Mapping[int, int],
+    *,
+    prefix: int = 0,
+    transfer: bool = True,
+    failed: Collection[int] = (),
+    suspect: Collection[int] = (),
+) -> Route | None:
+    """The route with the least requests in flight; among equals the one that `prefix` belongs to.
+
+    `failed` engines are not used, `suspect` ones only when there is no other. Without `transfer` no KV is
+    moved. A decode engine serves alone rather than nobody when no prefill engine is there.
+    """
+    answering = _least(engines.decode, load, prefix, failed, suspect)
+    aggregated = _least(engines.aggregated, load, prefix, failed, suspect)
+    if aggregated is not None and (answering is None or _better(aggregated, answering, load, suspect)):
+        return Route(Path.AGGREGATED, aggregated)
+    if answering is None:
+        return None
+    prefill = _least(engines.prefill, load, prefix, failed, suspect) if transfer else None
+    if prefill is None:
+        return Route(Path.DIRECT, answering)
+    return Route(Path.TWO_STEP, answering, prefill)
+
+
+def affinity(prefix: int, engine: int) -> int:
+    """Rendezvous hashing: each prefix ranks the engines in an order of its own, which an engine that comes or
+    goes changes for its own share of the prefixes only."""
+    mixed = (prefix * 0x9E3779B97F4A7C15 + engine * 0xC2B2AE3D27D4EB4F) & _MASK
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
+    return mixed ^ (mixed >> 31)
+
+
+def _least(
+    engines: Iterable[int],
+    load: Mapping[int, int],
+    prefix: int,
+    failed: Collection[int],
+    suspect: Collection[int],
+) -> int | None:
+    best, best_rank = None, (True, 0, 0)
+    for engine in engines:
+        if engine in failed:
+            continue
+        rank = (engine in suspect, load.get(engine, 0), -affinity(prefix, engine))
+        if best is None or rank < best_rank:
+            best, best_rank = engine, rank
+    return best
+
+
+def _better(one: int, other: int, load: Mapping[int, int], suspect: Collection[int]) -> bool:
+    return (one in suspect, load.get(one, 0)) < (other in suspect, load.get(other, 0))

@@ -1,0 +1,65 @@
+"""The engines as this gateway process sees them at work: connections, requests in flight, who failed lately."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection
+
+from controlplane.domain.routing import Route, pick
+from controlplane.gateway.table import Engine, Served, Table
+from controlplane.gateway.upstream import Bounds, Pool
+
+SUSPECT_S = 5.0
+
+
+class Engines:
+    """Chooses among the table's engines. The table itself is replaced from outside."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.load: defaultdict[int, int] = defaultdict(int)
+        self._bounds = bounds
+        self._pools: dict[tuple[str, int], Pool] = {}
+        self._suspect: dict[int, float] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def route(self, served: Served, *, prefix: int, transfer: bool, failed: Collection[int]) -> Route | None:
+        return pick(
+            served.engines, self.load, prefix=prefix, transfer=transfer, failed=failed, suspect=self._suspects()
+        )
+
+    def pool(self, engine: Engine) -> Pool:
+        at = (engine.host, engine.port)
+        pool = self._pools.get(at)
+        if pool is None:
+            pool = self._pools[at] = Pool(engine.host, engine.port, self._bounds)
+        return pool
+
+    def suspect(self, engine: Engine) -> None:
+        """Prefer others to it for a while."""
+        self._suspect[engine.id] = self._loop.time() + SUSPECT_S
+
+    def trust(self, engine: Engine) -> None:
+        self._suspect.pop(engine.id, None)
+
+    def sweep(self, table: Table) -> None:
+        """Let go of engines that left the table, and of connections idle too long."""
+        known = {(engine.host, engine.port) for engine in table.engines.values()}
+        for at in [at for at in self._pools if at not in known]:
+            self._pools.pop(at).close()
+        for pool in self._pools.values():
+            pool.sweep()
+        for id in [id for id, load in self.load.items() if not load]:
+            del self.load[id]
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
+
+    def _suspects(self) -> Collection[int]:
+        if self._suspect:
+            now = self._loop.time()
+            for id in [id for id, until in self._suspect.items() if until < now]:
+                del self._suspect[id]
+        return self._suspect

@@ -1,0 +1,60 @@
+"""What the gateway's records say of the last minute, for the dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from controlplane.gateway.models import DemandMinute, RequestRecord
+
+LONGEST_S = 900  # a request that took longer is not looked for
+SAMPLE = 4000  # the newest ended requests that percentiles are taken from
+
+
+def live_summary(window_s: int = 60) -> dict[str, Any]:
+    """Figures of the requests that ended in the last `window_s` seconds. None where none tells."""
+    now = timezone.now()
+    began = now - timedelta(seconds=window_s)
+    rows = list(
+        RequestRecord.objects.filter(at__gte=began - timedelta(seconds=LONGEST_S))
+        .exclude(outcome="rejected")
+        .order_by("-id")
+        .values_list("at", "total_ms", "ttft_ms", "itl_ms", "completion_tokens", "deployment")[:SAMPLE]
+    )
+    ended = [row for row in rows if row[0] + timedelta(milliseconds=row[1]) >= began]
+    seconds = _covered_s(rows, ended, window_s)
+    return {
+        "window_s": window_s,
+        "rps": round(len(ended) / seconds, 3),
+        "ttft_ms": _percentiles([row[2] for row in ended if row[2] is not None]),
+        "itl_ms": _percentiles([row[3] for row in ended if row[3] is not None]),
+        "tokens_out_per_s": round(sum(row[4] or 0 for row in ended) / seconds, 3),
+        "active_models": len({row[5] for row in ended if row[5]} | _in_flight(began)),
+    }
+
+
+def _covered_s(rows: Sequence[Any], ended: Sequence[Any], window_s: int) -> float:
+    """The seconds that `ended` stands for: fewer than the window when the sample is full of recent ones."""
+    if len(rows) < SAMPLE or len(ended) < len(rows):
+        return float(window_s)
+    first = min(row[0] for row in ended)
+    return max(1.0, min(float(window_s), (timezone.now() - first).total_seconds()))
+
+
+def _in_flight(began: Any) -> set[str]:
+    """Deployments with a request in flight since, ended or not."""
+    minutes = DemandMinute.objects.filter(minute__gte=began.replace(second=0, microsecond=0), active_s__gt=0)
+    return set(minutes.values_list("deployment", flat=True))
+
+
+def _percentiles(values: list[float]) -> dict[str, float | None]:
+    values.sort()
+    return {"p50": _at(values, 0.50), "p95": _at(values, 0.95)}
+
+
+def _at(values: list[float], share: float) -> float | None:
+    """The nearest-rank percentile of sorted `values`."""
+    return round(values[min(len(values) - 1, int(share * len(values)))], 3) if values else None

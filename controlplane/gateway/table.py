@@ -1,0 +1,161 @@
+"""What the gateway knows of keys, deployments and engines: an immutable table, re-read every second.
+
+The last good table serves on when the database does not answer. Nothing here runs on a request's path.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+import structlog
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import close_old_connections
+from django.db.models import Max
+
+from controlplane.domain.routing import Engines
+from controlplane.fleet import selectors
+from controlplane.fleet.models import Node
+from controlplane.gateway import keys
+from controlplane.gateway.models import ApiKey
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One ready engine. `head` is the constant part of each request to it."""
+
+    id: int
+    name: str  # node/partition
+    host: str
+    port: int
+    head: bytes
+
+    @classmethod
+    def at(cls, id: int, name: str, endpoint: str, key: str) -> Engine | None:
+        """None when the endpoint or the key cannot be used; both come from outside this process."""
+        try:
+            parts = urlsplit(endpoint)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            return None
+        if parts.scheme != "http" or not host or not port or not (key + host).isascii() or not (key + host).isprintable():
+            return None
+        named = f"[{host}]" if ":" in host else host
+        head = f"host: {named}:{port}\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
+        return cls(id, name, host, port, head.encode("ascii"))
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A deployment as clients ask for it."""
+
+    name: str
+    created: int
+    min_transfer_tokens: int = 0
+    engines: Engines = Engines()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key that opens the gateway. No id: this installation's own."""
+
+    id: int | None = None
+    deployments: frozenset[str] = frozenset()  # empty: all
+    requests_per_minute: int | None = None
+    expires_at: float | None = None
+
+    def opens(self, deployment: str) -> bool:
+        return not self.deployments or deployment in self.deployments
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    keys: dict[str, Key] = field(default_factory=dict)  # by hash
+    served: dict[str, Served] = field(default_factory=dict)  # by name and alias
+    engines: dict[int, Engine] = field(default_factory=dict)
+    read_at: float = 0.0  # monotonic
+
+
+def read(now: datetime | None = None) -> Table:
+    """Read the whole table from the database."""
+    now = now or datetime.now(UTC)
+    by_deployment: dict[str, dict[str, list[int]]] = {}
+    engines: dict[int, Engine] = {}
+    for row in selectors.routing_rows(_reference(now)):
+        if engine := Engine.at(row.partition, row.name, row.endpoint, row.engine_key):
+            engines[engine.id] = engine
+            by_deployment.setdefault(row.deployment, {}).setdefault(row.role, []).append(engine.id)
+        else:
+            log.warning("an engine's endpoint cannot be used", engine=row.name, endpoint=row.endpoint)
+    served: dict[str, Served] = {}
+    for row in selectors.served_rows():
+        roles = {role: tuple(ids) for role, ids in by_deployment.get(row.deployment, {}).items()}
+        one = Served(row.deployment, int(row.created_at), row.min_transfer_tokens, Engines(**roles))
+        for alias in row.aliases:
+            served.setdefault(alias, one)
+        served[row.deployment] = one
+    return Table(_keys(now), served, engines, time.monotonic())
+
+
+def _reference(now: datetime) -> datetime:
+    """The moment that nodes are judged silent at: that of the newest report. When none comes from any node, it
+    is the reporting that is down, not all of the nodes, and the engines serve on."""
+    newest = Node.objects.aggregate(newest=Max("last_seen"))["newest"]
+    return min(now, newest) if newest else now
+
+
+def _keys(now: datetime) -> dict[str, Key]:
+    found = {keys.hash_of(keys.internal(settings.SECRET_KEY)): Key()}
+    rows = ApiKey.objects.filter(revoked_at=None).values_list(
+        "key_hash", "id", "deployments", "requests_per_minute", "expires_at"
+    )
+    for key_hash, id, deployments, per_minute, expires_at in rows:
+        if expires_at is None or expires_at > now:
+            until = expires_at.timestamp() if expires_at else None
+            found[key_hash] = Key(id, frozenset(deployments), per_minute, until)
+    return found
+
+
+class Watch(threading.Thread):
+    """Keeps `table` at most `period_s` old while the database answers."""
+
+    def __init__(self, period_s: float = 1.0, *, reader: Callable[[], Table] = read) -> None:
+        super().__init__(name="gateway-table", daemon=True)
+        self.table = Table()
+        self.failing = False
+        self._period_s = period_s
+        self._reader = reader
+        self._stop_asked = threading.Event()
+
+    def run(self) -> None:
+        while not self._stop_asked.is_set():
+            self.look()
+            self._stop_asked.wait(self._period_s)
+
+    def look(self) -> None:
+        """Read once; on failure keep what is there."""
+        try:
+            close_old_connections()
+            self.table = self._reader()
+        except DatabaseError as error:
+            if not self.failing:
+                log.error("the table cannot be read; the last one serves on", error=str(error))
+            self.failing = True
+            return
+        except Exception:
+            log.exception("the table cannot be read; the last one serves on")
+            self.failing = True
+            return
+        if self.failing:
+            log.info("the table is read again")
+        self.failing = False
+
+    def stop(self) -> None:
+        self._stop_asked.set()

@@ -1,0 +1,80 @@
+"""What is noted of one request while it is served; the record is made of it when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from os import urandom
+
+from controlplane.gateway.openai import Usage
+
+
+class Outcome(StrEnum):
+    OK = "ok"
+    CLIENT_ERROR = "client_error"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+
+
+@dataclass(slots=True)
+class Trip:
+    """Times are of the event loop's clock, in seconds; the end is the moment `ended` is set."""
+
+    kind: str
+    at: float  # unix
+    began: float
+    id: str = field(default_factory=lambda: "req-" + urandom(12).hex())
+    key: int | None = None
+    deployment: str = ""
+    streamed: bool = False
+    outcome: str = Outcome.ERROR
+    status: int = 500
+    error: str = ""
+    path: str = ""
+    prefill: str = ""
+    decode: str = ""
+    attempts: int = 0
+    kv_late: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    prefill_began: float = 0.0
+    prefilled: float = 0.0  # prefill's answer came
+    first: float = 0.0  # first event of the answer
+    last: float = 0.0
+    events: int = 0
+    ended: float = 0.0
+
+    def take_usage(self, usage: Usage | None) -> None:
+        if usage is not None:
+            self.prompt_tokens = usage.prompt_tokens
+            self.completion_tokens = usage.completion_tokens
+            self.cached_tokens = usage.cached_tokens
+
+    @property
+    def arrived(self) -> datetime:
+        return datetime.fromtimestamp(self.at, UTC)
+
+    @property
+    def prefill_ms(self) -> float | None:
+        return (self.prefilled - self.prefill_began) * 1e3 if self.prefilled else None
+
+    @property
+    def transfer_ms(self) -> float | None:
+        return (self.first - self.prefilled) * 1e3 if self.prefilled and self.first else None
+
+    @property
+    def ttft_ms(self) -> float | None:
+        return (self.first - self.began) * 1e3 if self.first else None
+
+    @property
+    def itl_ms(self) -> float | None:
+        """Mean time between tokens; of the events where the tokens are not told."""
+        gaps = (self.completion_tokens or self.events) - 1
+        return (self.last - self.first) * 1e3 / gaps if self.first and gaps > 0 else None
+
+    @property
+    def total_ms(self) -> float:
+        return (self.ended - self.began) * 1e3

@@ -1,0 +1,271 @@
+"""The HTTP/1.1 client towards the engines: keep-alive connections, each used for one exchange at a time.
+
+Small and strict on purpose; docs/adr/0006 says why it is not a library. What an engine sends is bounded:
+heads, whole answers and the time they take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httptools
+
+Sink = Callable[[bytes], None]
+
+
+class UpstreamError(Exception):
+    """The exchange with an engine failed. `answered`: some of its answer had arrived. `stale`: an idle
+    connection turned out closed, which says nothing about the engine's health."""
+
+    def __init__(self, message: str, *, answered: bool = False, stale: bool = False) -> None:
+        super().__init__(message)
+        self.answered = answered
+        self.stale = stale
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    connect_s: float = 2.0
+    idle_s: float = 3.0  # engines close idle connections after 5 s; leave before they do
+    max_idle: int = 128
+    head_bytes: int = 32_768
+    head_count: int = 100
+    answer_bytes: int = 16 * 1024 * 1024
+
+
+class Exchange:
+    """One request and its answer. Await `head`, then `attach` a sink, then await `done`; or await `done` only
+    and read `body`."""
+
+    __slots__ = ("_limit", "_pieces", "_sink", "_size", "_timer", "connection", "content_type", "done", "head", "status")
+
+    def __init__(self, connection: Connection, limit: int) -> None:
+        self.connection: Connection | None = connection
+        self.status = 0
+        self.content_type = b""
+        loop = connection.loop
+        self.head: asyncio.Future[int] = loop.create_future()
+        self.done: asyncio.Future[None] = loop.create_future()
+        self._pieces: list[bytes] = []
+        self._sink: Sink | None = None
+        self._size = 0
+        self._limit = limit
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def body(self) -> bytes:
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    def attach(self, sink: Sink) -> None:
+        """Hand what came so far, and all that comes, to `sink` as it comes."""
+        self._sink = sink
+        pieces, self._pieces = self._pieces, []
+        for piece in pieces:
+            sink(piece)
+
+    def deadline(self, seconds: float, reason: str) -> None:
+        """Fail the exchange `seconds` from now; replaces the deadline before."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.connection is not None:
+            self._timer = self.connection.loop.call_later(seconds, self.abort, reason)
+
+    def lift_deadline(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def abort(self, reason: str = "given up") -> None:
+        """Close the connection: the engine sees that nobody waits and stops working on it."""
+        connection = self.connection
+        if connection is not None:
+            self.fail(UpstreamError(reason, answered=self.status != 0))
+            connection.transport.abort()
+
+    def pause(self) -> None:
+        if self.connection is not None:
+            self.connection.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self.connection is not None:
+            self.connection.transport.resume_reading()
+
+    def take(self, data: bytes) -> None:
+        if self._sink is not None:
+            self._sink(data)
+            return
+        self._size += len(data)
+        if self._size > self._limit:
+            self.abort("the answer is too large")
+            return
+        self._pieces.append(data)
+
+    def begin(self, status: int) -> None:
+        self.status = status
+        if not self.head.done():
+            self.head.set_result(status)
+
+    def finish(self) -> None:
+        self._release()
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: UpstreamError) -> None:
+        self._release()
+        for future in (self.head, self.done):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # whoever awaits it gets it; nobody may be left to
+
+    def _release(self) -> None:
+        self.lift_deadline()
+        self.connection = None
+
+
+class Connection(asyncio.Protocol):
+    """One connection and its parser. Anything unexpected on it ends it."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.loop = pool.loop
+        self.exchange: Exchange | None = None
+        self.uses = 0
+        self.idle_since = 0.0
+        self._parser = httptools.HttpResponseParser(self)
+        self._quiet = 0  # bytes since the last piece of a body: a head or trailers without end
+        self._head_count = 0
+
+    def send(self, request: bytes) -> Exchange:
+        self.uses += 1
+        self._quiet = self._head_count = 0
+        self.exchange = exchange = Exchange(self, self.pool.bounds.answer_bytes)
+        self.transport.write(request)
+        return exchange
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:  # nobody asked
+            self.transport.abort()
+            return
+        if self._quiet > self.pool.bounds.head_bytes:
+            exchange.abort("the head of the answer is too large")
+            return
+        self._quiet += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            exchange.abort(f"the answer is no HTTP: {error}")
+            self.transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.pool.forget(self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None and exchange.connection is self:
+            answered = exchange.status != 0
+            message = "the engine closed the connection" + (f": {error}" if error else "")
+            exchange.fail(UpstreamError(message, answered=answered, stale=self.uses > 1 and not answered))
+
+    # httptools' side
+
+    def on_message_begin(self) -> None:
+        if self.exchange is None:  # a second answer to one question
+            self.transport.abort()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_count += 1
+        if self._head_count > self.pool.bounds.head_count and self.exchange is not None:
+            self.exchange.abort("too many headers in the answer")
+        elif len(name) == 12 and name.lower() == b"content-type" and self.exchange is not None:
+            self.exchange.content_type = value
+
+    def on_headers_complete(self) -> None:
+        if self.exchange is not None:
+            status = self._parser.get_status_code()
+            if status >= 200:  # an informational answer is followed by the real one
+                self.exchange.begin(status)
+
+    def on_body(self, data: bytes) -> None:
+        self._quiet = 0
+        if self.exchange is not None:
+            self.exchange.take(data)
+
+    def on_message_complete(self) -> None:
+        exchange = self.exchange
+        if exchange is None or not exchange.status:
+            return
+        self.exchange = None
+        aborted = exchange.connection is None
+        if aborted or not self._parser.should_keep_alive():
+            self.transport.close()
+        else:
+            self.pool.put_back(self)
+        if not aborted:
+            exchange.finish()
+
+
+class Pool:
+    """The connections to one engine."""
+
+    def __init__(self, host: str, port: int, bounds: Bounds = Bounds()) -> None:
+        self.host, self.port, self.bounds = host, port, bounds
+        self.loop = asyncio.get_running_loop()
+        self._idle: deque[Connection] = deque()
+        self._open: set[Connection] = set()
+        self._closed = False
+
+    async def send(self, request: bytes) -> Exchange:
+        """Write `request` on an idle connection or a new one. Nothing is ever sent twice from here."""
+        connection = self._take_idle()
+        return (connection or await self._connect()).send(request)
+
+    def put_back(self, connection: Connection) -> None:
+        connection.idle_since = self.loop.time()
+        if self._closed or len(self._idle) >= self.bounds.max_idle:
+            connection.transport.close()
+        else:
+            self._idle.append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def sweep(self) -> None:
+        """Close what lay idle too long."""
+        while self._idle and self.loop.time() - self._idle[0].idle_since > self.bounds.idle_s:
+            self._idle.popleft().transport.close()
+
+    def close(self) -> None:
+        """Close the idle connections; the others close when their exchange ends."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().transport.close()
+
+    def _take_idle(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()  # the one used last is the likeliest to be alive
+            if not connection.transport.is_closing() and self.loop.time() - connection.idle_since <= self.bounds.idle_s:
+                return connection
+            connection.transport.close()
+        return None
+
+    async def _connect(self) -> Connection:
+        try:
+            async with asyncio.timeout(self.bounds.connect_s):
+                _, connection = await self.loop.create_connection(lambda: Connection(self), self.host, self.port)
+        except TimeoutError as error:
+            raise UpstreamError("no connection in time") from error
+        except OSError as error:
+            raise UpstreamError(f"no connection: {error.strerror or error}") from error
+        self._open.add(connection)
+        return connection
