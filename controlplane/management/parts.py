@@ -17,6 +17,7 @@ from controlplane.management.machine import Machine
 from controlplane.management.supervisor import Part
 
 PYTHON = sys.executable
+AGENT_FINAL = frozenset({75, 78})  # another agent runs under this identity; not joined, or revoked
 
 
 def valkey_part(machine: Machine) -> Part:
@@ -49,7 +50,7 @@ def worker_part(machine: Machine) -> Part:
 
 def agent_part(machine: Machine) -> Part:
     command = [PYTHON, "-m", "workers", "run", "--home", str(machine.agent_home)]
-    return Part("agent", command, machine.logs / "agent.log", grace_s=20.0)
+    return Part("agent", command, machine.logs / "agent.log", grace_s=20.0, final=AGENT_FINAL)
 
 
 def control_plane(machine: Machine) -> list[tuple[Part, Callable[[], bool]]]:

@@ -29,12 +29,14 @@ LOG_LOOK_S = 60.0
 
 @dataclass
 class Part:
-    """One program of ours. `grace_s`: how long it may take to end when asked."""
+    """One program of ours. `grace_s`: how long it may take to end when asked. `final`: exit codes by which it says that
+    starting it again would not help."""
 
     name: str
     command: list[str]
     log: Path
     grace_s: float = 10.0
+    final: frozenset[int] = frozenset()
     process: subprocess.Popen[bytes] | None = None
     wanted: bool = False
     started: float = 0.0
@@ -127,19 +129,22 @@ class Supervisor:
         if not part.wanted or part.is_running:
             return
         now = time.monotonic()
-        if part.again_at is None:
+        if part.process and part.process.returncode in part.final:
+            part.wanted = False
+            self._tell_end(part, "it will not be started again")
+        elif part.again_at is None:
             part.failures = 1 if now - part.started > STEADY_S else part.failures + 1
             wait = min(LONGEST_BACKOFF_S, 2.0 ** (part.failures - 1))
             part.again_at = now + wait
-            self._tell_end(part, wait)
+            self._tell_end(part, f"starting it again in {wait:.0f} s")
         elif now >= part.again_at:
             self._spawn(part)
             self._say(f"  {part.name} started again (pid {part.pid})")
 
-    def _tell_end(self, part: Part, wait: float) -> None:
+    def _tell_end(self, part: Part, then: str) -> None:
         code = part.process.returncode if part.process else None
         how = f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
-        self._say(f"  {part.name} ended ({how}); starting it again in {wait:.0f} s. Last lines of {part.log}:")
+        self._say(f"  {part.name} ended ({how}); {then}. Last lines of {part.log}:")
         for line in tail(part.log, 5):
             self._say(f"      {line}")
 

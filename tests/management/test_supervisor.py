@@ -72,6 +72,18 @@ def test_each_quick_end_waits_longer_before_the_next_start(supervisor: Superviso
     assert part.again_at - time.monotonic() > 1.0
 
 
+def test_a_part_that_says_a_restart_is_of_no_use_is_left_alone(
+    supervisor: Supervisor, told: list[str], tmp_path: Path
+) -> None:
+    part = Part(
+        "revoked", [sys.executable, "-c", "raise SystemExit(78)"], tmp_path / "revoked.log", final=frozenset({78})
+    )
+    supervisor.start(part)
+    assert eventually(lambda: not part.wanted)
+    assert part.starts == 1
+    assert any("revoked ended (exit code 78); it will not be started again" in line for line in told)
+
+
 def test_a_part_that_ends_while_starting_fails_the_step_with_its_log(supervisor: Supervisor, tmp_path: Path) -> None:
     part = Part("broken", [sys.executable, "-c", "print('no such key'); raise SystemExit(3)"], tmp_path / "broken.log")
     supervisor.start(part)
