@@ -1,0 +1,291 @@
+"""The agent's own loop: see what runs, decide, act. It alone touches the processes and the book.
+
+Everything slow (probing engines, reading devices, reporting) happens in other threads, whose latest results it reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from workers import processes
+from workers.book import Book, Ended, HeldSpec, Record, clock
+from workers.contract import NodeSpec, Phase, ReplicaSpec, Role
+from workers.engines import Engine
+from workers.logs import Logs
+from workers.probes import Prober
+from workers.processes import Children, Marked
+from workers.reconcile import Action, Drain, Forget, Relabel, Start, Steady, Stop, Wait, reconcile
+from workers.starter import Starter
+
+log = logging.getLogger(__name__)
+PERIOD_S = 1.0
+SOON_S = 0.2  # while something is about to happen: an engine is starting, draining or stopping
+SWEEP_S = 30.0  # how often stray engines are looked for
+_CHANGING = {Phase.STARTING, Phase.DRAINING, Phase.STOPPING}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the other threads see of the agent: a snapshot, replaced as a whole at every tick."""
+
+    generation: int = 0
+    records: tuple[Record, ...] = ()
+    waits: Mapping[int, tuple[ReplicaSpec, str]] = field(default_factory=dict)
+    at: float = 0.0
+
+
+class Agent:
+    def __init__(
+        self,
+        *,
+        instance: str,
+        held: HeldSpec,
+        book: Book,
+        logs: Logs,
+        children: Children,
+        engines: Mapping[str, Engine],
+        starter: Starter,
+        prober: Prober,
+        usable: Callable[[], frozenset[str] | None] = lambda: None,
+    ) -> None:
+        self._instance, self._held, self._book, self._logs = instance, held, book, logs
+        self._children, self._engines, self._starter, self._prober = children, engines, starter, prober
+        self._usable = usable
+        self._lock = threading.Lock()
+        self._wake, self._done = threading.Event(), threading.Event()
+        self._paused = self._retiring = False
+        self._swept_at: float | None = None
+        self._stray_gpus: frozenset[str] = frozenset()
+        self.finished = threading.Event()  # retired, and nothing runs any more
+        self.on_change: Callable[[], None] = lambda: None
+        self.view = View(held.generation, tuple(book))
+
+    # --- from other threads ------------------------------------------------------------------------------
+
+    def submit(self, spec: NodeSpec) -> bool:
+        """Take `spec` if it is newer than the one held. Idempotent; does not wait for anything to be done."""
+        with self._lock:
+            taken = self._held.take(spec)
+        if taken:
+            log.info("generation %d: %d replicas", spec.generation, len(spec.replicas))
+            self._wake.set()
+        return taken
+
+    def pause(self, paused: bool) -> None:
+        """Paused, it touches no process: somebody else may be acting for this node."""
+        if paused != self._paused:
+            log.warning("paused: leaving the engines alone" if paused else "acting again")
+        self._paused = paused
+
+    def retire(self) -> None:
+        """Drain and stop every engine, whatever the spec says; `finished` is set when it is done."""
+        if not self._retiring:
+            log.warning("retiring: draining and stopping all engines")
+        self._retiring = True
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End the loop. The engines go on; the next agent process adopts them."""
+        self._done.set()
+        self._wake.set()
+
+    # --- the loop ----------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        while not self._done.is_set():
+            try:
+                self.tick(clock())
+            except Exception:
+                log.exception("tick failed; the next one starts afresh")
+            soon = any(record.replica.phase in _CHANGING for record in self._book)
+            self._wake.wait(SOON_S if soon else PERIOD_S)
+            self._wake.clear()
+
+    def adopt(self) -> None:
+        """Take over what an earlier agent process left: once, before the first tick."""
+        strays = {stray.marker: stray for stray in processes.marked(self._instance) if _leads(stray)}
+        for record in self._book:
+            if record.replica.phase == Phase.EXITED:
+                continue
+            if record.process is None:
+                self._adopt_unwritten(record, strays.get(record.its_marker()))
+            elif processes.is_alive(record.process):
+                log.info("adopted %s: pid %d", record.replica.spec.name, record.process.pid)
+        self._logs.prune(record.log for record in self._book)
+
+    def tick(self, now: float) -> None:
+        before = self.view
+        waits: dict[int, tuple[ReplicaSpec, str]] = {}
+        if not self._paused:
+            for record in self._book:
+                self._observe(record, now)
+            self._sweep(now)
+            for action in self._decide(now):
+                self._act(action, now, waits)
+            self._prober.keep_only(self._book)
+        self.view = View(self._held.generation, tuple(self._book), waits, now)
+        if self._retiring and not len(self._book):
+            self.finished.set()
+        if _shape(before) != _shape(self.view):
+            self.on_change()
+
+    def _decide(self, now: float) -> list[Action]:
+        with self._lock:
+            spec = self._held.spec
+        if self._retiring:
+            spec = NodeSpec(node=spec.node if spec else 0, generation=self._held.generation)
+        if spec is None:
+            return []  # nothing is known of what is wanted: an adopted engine must not be stopped for that
+        return reconcile(spec, self._book.replicas(), now, usable=self._usable(), held=self._stray_gpus)
+
+    # --- observe -----------------------------------------------------------------------------------------
+
+    def _observe(self, record: Record, now: float) -> None:
+        if record.replica.phase == Phase.EXITED:
+            return
+        self._logs.of(record.log).rotate()
+        if record.process is None or not processes.is_alive(record.process):
+            self._ended(record, now)
+            return
+        if engine := self._engines.get(record.replica.spec.engine):
+            self._prober.ask(record, engine)
+        probe, replica = self._prober.latest(record), record.replica
+        if probe is None or probe.begun < replica.since:
+            return
+        if replica.phase == Phase.STARTING and probe.ready:
+            log.info("%s is ready after %.1f s", replica.spec.name, now - record.started)
+            ready = replace(replica, phase=Phase.READY, since=now)
+            self._book.put(msgspec.structs.replace(record, replica=ready, ready_after_s=now - record.started))
+        elif replica.phase == Phase.DRAINING:
+            idle_since = (replica.idle_since or now) if probe.is_idle else None
+            self._put(record, replace(replica, idle_since=idle_since))
+
+    def _ended(self, record: Record, now: float) -> None:
+        """An engine has ended only when all of its processes have: any of them may still hold the device."""
+        process = record.process
+        code = self._children.exit_code(process.pid) if process else None
+        if process and (left := processes.members(process, record.its_marker())):
+            processes.kill(left)
+            return
+        tail = self._logs.of(record.log).last_lines(record.log_start, self.secrets())
+        replica = replace(record.replica, phase=Phase.EXITED, since=now)
+        message = "" if replica.asked else how_it_ended(code)
+        log.log(logging.INFO if replica.asked else logging.WARNING, "%s ended: %s", replica.spec.name, message or code)
+        self._book.put(
+            msgspec.structs.replace(
+                record, replica=replica, ended=Ended(code=code, at=now, log_tail=tail), message=message
+            )
+        )
+        if process:
+            self._children.forget(process.pid)
+
+    def secrets(self) -> set[str]:
+        """What must not leave this node in a log."""
+        held = self._held.spec.replicas if self._held.spec else ()
+        return {spec.api_key for spec in (*held, *(r.replica.spec for r in self._book)) if spec.api_key}
+
+    def _sweep(self, now: float, force: bool = False) -> None:
+        """Kill engines of this home that no record accounts for, by partition and generation."""
+        due = self._swept_at is None or now - self._swept_at >= SWEEP_S
+        if not (due or force or self._stray_gpus):
+            return
+        self._swept_at = now
+        known = {record.marker for record in self._book if record.replica.phase != Phase.EXITED}
+        strays = [stray for stray in processes.marked(self._instance) if str(stray.marker) not in known]
+        for stray in strays:
+            log.warning("pid %d is a stray engine of generation %d: killed", stray.pid, stray.marker.generation)
+        processes.kill([stray.pid for stray in strays])
+        self._stray_gpus = frozenset(uuid for stray in strays for uuid in stray.gpus)
+
+    def _adopt_unwritten(self, record: Record, stray: Marked | None) -> None:
+        """The last agent died between deciding to start this engine and writing down its pid."""
+        if stray is not None:
+            process = processes.Process(stray.pid, processes.born(stray.pid), processes.boot_id())
+            self._book.put(msgspec.structs.replace(record, process=process))
+        else:
+            self._put(record, replace(record.replica, phase=Phase.EXITED, asked=True))
+
+    # --- act ---------------------------------------------------------------------------------------------
+
+    def _act(self, action: Action, now: float, waits: dict[int, tuple[ReplicaSpec, str]]) -> None:
+        match action:
+            case Start():
+                self._start(action, now, waits)
+            case Wait(spec, reason):
+                waits[spec.partition] = (spec, reason)
+            case Relabel(spec):
+                self._relabel(spec, now)
+            case Drain(partition):
+                self._change(partition, phase=Phase.DRAINING, since=now, idle_since=None)
+            case Stop(partition, force):
+                self._stop(partition, force, now)
+            case Steady(partition):
+                self._change(partition, restarts=0)
+            case Forget(partition):
+                self._book.drop(partition)
+
+    def _start(self, action: Start, now: float, waits: dict[int, tuple[ReplicaSpec, str]]) -> None:
+        self._sweep(now, force=True)
+        if taken := self._stray_gpus & set(action.spec.gpus):
+            waits[action.spec.partition] = (action.spec, f"device {min(taken)} is held by a stray engine")
+            return
+        self._starter.start(action, now)
+
+    def _stop(self, partition: int, force: bool, now: float) -> None:
+        record = self._book.get(partition)
+        if record is None or record.process is None:
+            return
+        if force:
+            processes.kill(processes.members(record.process, record.its_marker()))
+            return
+        self._change(partition, phase=Phase.STOPPING, since=now, asked=True)
+        processes.signal_leader(record.process, signal.SIGTERM)
+
+    def _relabel(self, spec: ReplicaSpec, now: float) -> None:
+        record = self._book.get(spec.partition)
+        if record is None:
+            return
+        replica, was = record.replica, record.replica.spec
+        if replica.phase == Phase.DRAINING:
+            replica = replace(replica, phase=Phase.READY, since=now, idle_since=None)
+        until = replica.prefill_until
+        if was.role == Role.PREFILL and spec.role != Role.PREFILL:
+            until = now
+        if was.role != spec.role:
+            log.info("%s: %s -> %s, same process", spec.name, was.role, spec.role)
+        self._put(record, replace(replica, spec=spec, prefill_until=until))
+
+    def _change(self, partition: int, **changes: object) -> None:
+        if record := self._book.get(partition):
+            self._put(record, replace(record.replica, **changes))  # type: ignore[arg-type]
+
+    def _put(self, record: Record, replica: object) -> None:
+        self._book.put(msgspec.structs.replace(record, replica=replica))
+
+
+def how_it_ended(code: int | None) -> str:
+    if code is None:
+        return "ended while no agent was watching"
+    if code < 0:
+        try:
+            return f"killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"killed by signal {-code}"
+    return f"exited with code {code}"
+
+
+def _leads(stray: Marked) -> bool:
+    return processes.session_of(stray.pid) == stray.pid
+
+
+def _shape(view: View) -> tuple[object, ...]:
+    """What of a view is worth an extra report when it changes."""
+    return view.generation, tuple(
+        (r.partition, r.replica.phase, r.replica.spec.generation, r.process, r.message) for r in view.records
+    )

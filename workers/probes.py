@@ -1,0 +1,91 @@
+"""Asks running engines how they are, in threads of its own: an engine that hangs must not hold up the agent."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import httpx
+
+from workers.book import Record, clock
+from workers.contract import EngineSample, Phase
+from workers.engines import Engine
+from workers.processes import Process
+
+log = logging.getLogger(__name__)
+THREADS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The latest answer of one process. `begun` is when it was asked."""
+
+    begun: float
+    ready: bool = False
+    sample: EngineSample | None = None
+    answered: float | None = None  # when it last answered at all
+
+    @property
+    def is_idle(self) -> bool:
+        """No request runs or waits; False when that is not known."""
+        return self.sample is not None and self.sample.running == 0 and self.sample.waiting == 0
+
+
+class Prober:
+    def __init__(self, host: str, client: httpx.Client | None = None) -> None:
+        """`host` is where this node's engines are reached from the node itself."""
+        self._host = host
+        # trust_env off: a proxy of the environment must not see the engines' keys.
+        self._client = client or httpx.Client(
+            trust_env=False, limits=httpx.Limits(max_connections=THREADS * 2, max_keepalive_connections=THREADS)
+        )
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="probe")
+        self._lock = threading.Lock()
+        self._latest: dict[Process, Probe] = {}
+        self._asking: set[Process] = set()
+
+    def ask(self, record: Record, engine: Engine) -> None:
+        """Begins a probe unless one of that process is under way."""
+        process = record.process
+        with self._lock:
+            if process is None or process in self._asking:
+                return
+            self._asking.add(process)
+        self._pool.submit(self._probe, process, record, engine)
+
+    def latest(self, record: Record) -> Probe | None:
+        with self._lock:
+            return self._latest.get(record.process) if record.process else None
+
+    def keep_only(self, records: Iterable[Record]) -> None:
+        """Forgets the processes that no record names any more."""
+        living = {record.process for record in records}
+        with self._lock:
+            self._latest = {process: probe for process, probe in self._latest.items() if process in living}
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _probe(self, process: Process, record: Record, engine: Engine) -> None:
+        begun = clock()
+        try:
+            probe = self._ask(record, engine, begun)
+        except Exception:
+            log.exception("probing %s", record.replica.spec.name)
+            probe = Probe(begun)
+        with self._lock:
+            self._asking.discard(process)
+            if probe.answered is None and (before := self._latest.get(process)):
+                probe = Probe(begun, answered=before.answered)
+            self._latest[process] = probe
+
+    def _ask(self, record: Record, engine: Engine, begun: float) -> Probe:
+        url, spec = record.url(self._host), record.replica.spec
+        if record.replica.phase == Phase.STARTING:
+            ready = engine.is_ready(self._client, url, spec)
+            return Probe(begun, ready=ready, answered=clock() if ready else None)
+        sample = engine.sample(self._client, url)
+        return Probe(begun, ready=sample is not None, sample=sample, answered=clock() if sample else None)

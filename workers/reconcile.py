@@ -1,0 +1,167 @@
+"""Desired against actual: what one node should do next. No I/O, no clock.
+
+starting -> ready -> draining -> stopping -> exited; draining -> ready when the same engine is wanted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+
+from workers.contract import NodeSpec, Phase, ReplicaSpec, Role
+
+SETTLE_S = 2.0  # gateways re-read their table every second; give them two
+GRACE_S = 30.0  # after SIGTERM, before SIGKILL; longer than the engine's own shutdown timeout
+STEADY_S = 60.0  # ready for so long: earlier restarts no longer count
+BACKOFF_CAP_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One engine process as the agent last saw it. Times are of one clock, that of `now`."""
+
+    spec: ReplicaSpec
+    phase: Phase
+    since: float  # when the phase began
+    idle_since: float | None = None  # draining: seen without a request ever since; None = busy or unknown
+    prefill_until: float | None = None  # until when it was labelled prefill, if it no longer is
+    restarts: int = 0  # starts in a row that ended without staying up
+    asked: bool = False  # exited because it was told to
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    spec: ReplicaSpec
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    partition: int
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Relabel:
+    """The process is right; what is asked of it is new. Ends a drain that has not become a stop."""
+
+    spec: ReplicaSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Steady:
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wanted, but not yet to be started; `reason` is for people."""
+
+    spec: ReplicaSpec
+    reason: str
+
+
+Action = Start | Drain | Stop | Relabel | Steady | Forget | Wait
+
+
+def reconcile(
+    spec: NodeSpec,
+    actual: Mapping[int, Replica],
+    now: float,
+    *,
+    usable: Set[str] | None = None,
+    held: Set[str] = frozenset(),
+) -> list[Action]:
+    """Every action that brings `actual` nearer to `spec`, safe to take at once.
+
+    `usable`: devices that are there and not lost (None: not known yet). `held`: devices that live processes
+    outside `actual` occupy.
+    """
+    desired = {replica.partition: replica for replica in spec.replicas}
+    actions = [_keep_or_retire(actual[p], desired.get(p), now) for p in sorted(actual)]
+    busy = _occupied(actual) | dict.fromkeys(held, "an engine left over from earlier")
+    actions += [_admit(desired[p], actual.get(p), busy, usable, now) for p in sorted(desired)]
+    return [action for action in actions if action is not None]
+
+
+def backoff_s(restarts: int) -> float:
+    """How long an engine that ended by itself rests before its next start."""
+    return min(BACKOFF_CAP_S, 2.0 ** min(restarts, 16))
+
+
+def settle_s(replica: Replica) -> float:
+    """How long after its last request a draining engine must be left alone.
+
+    A decoder may pull a prefill engine's blocks until their lease ends, and no request shows while it does.
+    """
+    return SETTLE_S + (replica.spec.kv_lease_s if replica.spec.role == Role.PREFILL else 0.0)
+
+
+def is_drained(replica: Replica, now: float) -> bool:
+    """Settled and idle, or out of patience."""
+    if now - replica.since >= replica.spec.drain_s:
+        return True
+    if replica.idle_since is None:
+        return False
+    # A decode engine found idle has nothing to wait for but the gateways' next look; a prefill engine's last
+    # request may have ended just before it was found idle.
+    quiet = replica.idle_since if replica.spec.role == Role.PREFILL else replica.since
+    settled = max(replica.since, quiet) + settle_s(replica)
+    if replica.prefill_until is not None:
+        settled = max(settled, replica.prefill_until + SETTLE_S + replica.spec.kv_lease_s)
+    return now >= settled
+
+
+def _keep_or_retire(replica: Replica, desired: ReplicaSpec | None, now: float) -> Action | None:
+    partition, age = replica.spec.partition, now - replica.since
+    wanted = desired is not None and desired.content() == replica.spec.content()
+    if replica.phase == Phase.STOPPING:
+        return Stop(partition, force=True) if age >= GRACE_S else None
+    if desired is not None and wanted:
+        if desired != replica.spec or replica.phase == Phase.DRAINING:
+            return Relabel(desired)
+        steady = replica.phase == Phase.READY and replica.restarts and age >= STEADY_S
+        return Steady(partition) if steady else None
+    if replica.phase == Phase.EXITED:
+        return None if desired else Forget(partition)
+    if replica.phase == Phase.READY:
+        return Drain(partition)
+    if replica.phase == Phase.DRAINING and not is_drained(replica, now):
+        return None
+    return Stop(partition)
+
+
+def _occupied(actual: Mapping[int, Replica]) -> dict[str, str]:
+    alive = (replica for replica in actual.values() if replica.phase != Phase.EXITED)
+    return {uuid: f"partition {r.spec.name} ({r.phase})" for r in alive for uuid in r.spec.gpus}
+
+
+def _admit(
+    desired: ReplicaSpec, replica: Replica | None, busy: dict[str, str], usable: Set[str] | None, now: float
+) -> Action | None:
+    if replica is not None and replica.phase != Phase.EXITED:
+        return None
+    if not desired.gpus:
+        return Wait(desired, "no device is assigned to it")
+    if missing := [uuid for uuid in desired.gpus if usable is not None and uuid not in usable]:
+        return Wait(desired, f"device {missing[0]} is lost or not on this node")
+    if taken := [uuid for uuid in desired.gpus if uuid in busy]:
+        return Wait(desired, f"device {taken[0]} is still held by {busy[taken[0]]}")
+    restarts = 0
+    if replica is not None and not replica.asked and replica.spec.content() == desired.content():
+        rest = replica.since + backoff_s(replica.restarts) - now
+        if rest > 0:
+            return Wait(desired, f"next start in {rest:.0f} s")
+        restarts = replica.restarts + 1
+    busy.update(dict.fromkeys(desired.gpus, f"partition {desired.name} (starting)"))
+    return Start(desired, restarts)

@@ -1,0 +1,130 @@
+"""Puts the agent together and runs it until it is told to end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+
+from workers import processes
+from workers.agent import Agent
+from workers.app import Nudges, build_app
+from workers.book import Book, HeldSpec, Record
+from workers.config import Config, Settings
+from workers.contract import Phase
+from workers.devices.discover import discover
+from workers.engines import Engine
+from workers.engines.simulated import Simulated
+from workers.engines.vllm import Vllm
+from workers.logs import Logs
+from workers.probes import Prober
+from workers.processes import Children
+from workers.reporter import Reporter
+from workers.sampler import Sampler
+from workers.starter import Place, Starter
+from workers.uplink import Uplink
+
+log = logging.getLogger(__name__)
+DONE, CONFLICT, REVOKED = 0, 75, 78  # exit codes; after 75 and 78 a supervisor must not start the agent again
+LOOK_S = 0.5
+
+
+class Runtime:
+    """Everything of one agent process."""
+
+    def __init__(self, settings: Settings, config: Config) -> None:
+        """The caller holds the home."""
+        home = settings.home
+        children, logs, book = Children(), Logs(home.logs), Book(home.replicas)
+        engines: dict[str, Engine] = {"vllm": Vllm(settings.vllm), "simulated": Simulated()}
+        source = discover(settings, config)
+        place = Place(config.instance, config.listen_host(), config.address, settings.engine_ports, settings.side_ports)
+        prober = Prober(place.probe_host())
+        self._sampler = Sampler(source, lambda: book, prober, home.path)
+        self._agent = Agent(
+            instance=config.instance,
+            held=HeldSpec(home.path / "spec.json", config.node),
+            book=book,
+            logs=logs,
+            children=children,
+            engines=engines,
+            starter=Starter(place, engines=engines, source=source, book=book, logs=logs, children=children),
+            prober=prober,
+            usable=self._sampler.usable,
+        )
+        self._reporter = Reporter(
+            config,
+            self._agent,
+            Uplink(config.url, config.node_token),
+            sampler=self._sampler,
+            prober=prober,
+            logs=logs,
+            engines=engines,
+            simulated=source.simulated,
+        )
+        self._agent.on_change = self._reporter.soon
+        self._nudges = (
+            Nudges(build_app(config.broker_url, config.queue, self._agent.submit), f"node@{config.name}")
+            if config.broker_url and config.queue
+            else None
+        )
+        log.info("node %d (%s): %s", config.node, config.name, source.driver())
+
+    def run(self, stop: threading.Event) -> int:
+        """Until `stop` is set or there is no more to do; the exit code. Engines go on: the next agent adopts them."""
+        self._agent.adopt()
+        threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for name, target in (
+                ("agent", self._agent.run),
+                ("sampler", self._sampler.run),
+                ("reporter", self._reporter.run),
+            )
+        ]
+        for thread in threads:
+            thread.start()
+        if self._nudges:
+            self._nudges.start()
+        code = self._wait(stop)
+        for part in (self._agent, self._reporter, self._sampler):
+            part.stop()
+        threads[0].join(5.0)  # whatever the agent is doing to a process, it shall finish and write down
+        if self._nudges:
+            self._nudges.stop()
+        return code
+
+    def _wait(self, stop: threading.Event) -> int:
+        while not stop.wait(LOOK_S):
+            if self._agent.finished.is_set():
+                log.error("this node was revoked; its engines are stopped")
+                return REVOKED
+            if self._reporter.conflict.is_set():
+                log.error("another agent reports as this node; engines are left alone")
+                return CONFLICT
+        return DONE
+
+
+def stop_engines(settings: Settings, config: Config, grace_s: float) -> int:
+    """Stop every engine of this home: SIGTERM, then SIGKILL after the grace. The number that were running.
+
+    The caller holds the home. The spec stays: an agent that runs again starts them again.
+    """
+    book = Book(settings.home.replicas)
+    live = [record for record in book if _is_running(record)]
+    for record in live:
+        if record.process:
+            processes.signal_leader(record.process, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while any(_is_running(record) for record in live) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    while strays := processes.marked(config.instance):
+        processes.kill([stray.pid for stray in strays])
+        time.sleep(0.05)
+    for record in tuple(book):
+        book.drop(record.partition)
+    return len(live)
+
+
+def _is_running(record: Record) -> bool:
+    return record.replica.phase != Phase.EXITED and record.process is not None and processes.is_alive(record.process)

@@ -1,0 +1,94 @@
+"""Reads devices, the host and the engines' process trees once a second, in a thread of its own: drivers can hang."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from workers import processes
+from workers.book import Record, clock
+from workers.contract import Device, DeviceSample, HostSample
+from workers.devices import Holder, Source
+from workers.probes import Prober
+
+log = logging.getLogger(__name__)
+PERIOD_S = 1.0
+STALE_S = 10.0  # older readings are not reported: they no longer say how it is
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    at: float
+    devices: tuple[Device, ...]
+    samples: tuple[DeviceSample, ...]
+    host: HostSample
+    memory: Mapping[int, int] = field(default_factory=dict)  # partition -> bytes of its process tree
+    driver: str = ""
+
+
+class Sampler:
+    def __init__(
+        self, source: Source, records: Callable[[], Iterable[Record]], prober: Prober, models: Path = Path("/")
+    ) -> None:
+        self._source, self._records, self._prober, self._models = source, records, prober, models
+        self._done = threading.Event()
+        psutil.cpu_percent()  # the first call only starts the count
+        self.latest = self.read(clock())
+
+    def run(self) -> None:
+        while not self._done.wait(PERIOD_S):
+            try:
+                self.latest = self.read(clock())
+            except Exception:
+                log.exception("reading the devices failed")
+
+    def stop(self) -> None:
+        self._done.set()
+
+    def fresh(self, now: float) -> Reading | None:
+        return self.latest if now - self.latest.at <= STALE_S else None
+
+    def usable(self) -> frozenset[str]:
+        """Devices an engine can be started on."""
+        lost = {sample.uuid for sample in self.latest.samples if sample.health == "lost"}
+        return frozenset(device.uuid for device in self.latest.devices if device.uuid not in lost)
+
+    def read(self, now: float) -> Reading:
+        holders: list[Holder] = []
+        memory: dict[int, int] = {}
+        for record in self._records():
+            if holder := self._holder(record):
+                holders.append(holder)
+                memory[record.partition] = holder.figures.memory_bytes
+        samples = self._source.sample(holders, now)
+        return Reading(now, self._source.devices(), samples, self._host(), memory, self._source.driver())
+
+    def _holder(self, record: Record) -> Holder | None:
+        if not record.is_live or record.process is None:
+            return None
+        members = processes.tree(record.process)
+        if not members:
+            return None
+        probe = self._prober.latest(record)
+        return Holder(
+            gpus=record.replica.spec.gpus,
+            pids=frozenset(member.pid for member in members),
+            figures=processes.figures(members),
+            running=probe.sample.running if probe and probe.sample else None,
+        )
+
+    def _host(self) -> HostSample:
+        memory = psutil.virtual_memory()
+        return HostSample(
+            cpu_utilization=min(1.0, psutil.cpu_percent() / 100),
+            cpu_count=psutil.cpu_count() or 0,
+            memory_bytes=memory.total,
+            memory_used_bytes=memory.total - memory.available,
+            disk_free_bytes=shutil.disk_usage(self._models).free,
+        )

@@ -1,0 +1,111 @@
+"""From a ReplicaSpec to a running engine: leases its ports, writes the record, starts the process."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from workers.book import Book, Record
+from workers.contract import Device, Phase, ReplicaSpec
+from workers.devices import Source
+from workers.engines import CannotStart, Engine, Launch
+from workers.logs import Logs, file_name
+from workers.ports import NoFreePort, lease
+from workers.processes import GPUS, MARKER, Children, Marker, boot_id
+from workers.reconcile import Replica, Start
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this node's engines listen and are reached."""
+
+    instance: str
+    host: str
+    address: str
+    engine_ports: range
+    side_ports: range
+
+    def probe_host(self) -> str:
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+
+
+class Starter:
+    def __init__(
+        self, place: Place, *, engines: Mapping[str, Engine], source: Source, book: Book, logs: Logs, children: Children
+    ) -> None:
+        self._place, self._engines, self._source = place, engines, source
+        self._book, self._logs, self._children = book, logs, children
+
+    def start(self, action: Start, now: float) -> Record:
+        """The record is on disk before the process exists: an agent that dies in between finds it by its marker."""
+        spec, previous = action.spec, self._book.get(action.spec.partition)
+        record = Record(
+            replica=Replica(spec, Phase.STARTING, now, restarts=action.restarts),
+            boot=boot_id(),
+            marker=str(Marker(self._place.instance, spec.partition, spec.generation)),
+            log=file_name(spec.name, spec.partition),
+            started=now,
+            ended=previous.ended if previous and previous.replica.spec.content() == spec.content() else None,
+        )
+        try:
+            return self._start(record, previous)
+        except (CannotStart, NoFreePort, OSError) as error:
+            log.error("%s cannot be started: %s", spec.name, error)
+            failed = Replica(spec, Phase.EXITED, now, restarts=action.restarts)
+            return self._book.put(
+                msgspec.structs.replace(record, replica=failed, process=None, message=f"cannot start: {error}"[:256])
+            )
+
+    def _start(self, record: Record, previous: Record | None) -> Record:
+        spec = record.replica.spec
+        engine = self._engines.get(spec.engine)
+        if engine is None:
+            raise CannotStart(f"this agent knows no engine {spec.engine!r}")
+        port, side_port = self._lease(previous)
+        launch = Launch(
+            spec=spec,
+            devices=self._devices(spec),
+            host=self._place.host,
+            address=self._place.address,
+            port=port,
+            side_port=side_port,
+            cores=self._source.cores(spec.gpus),
+        )
+        command = engine.command(launch)
+        file = self._logs.of(record.log)
+        file.rotate()
+        when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        file.note(f"{when} starting {spec.deployment} as {spec.role}, generation {spec.generation}")
+        record = self._book.put(
+            msgspec.structs.replace(
+                record,
+                port=port,
+                side_port=side_port,
+                log_start=file.end(),
+                engine_version=engine.version(),
+            )
+        )
+        env = {**command.env, MARKER: record.marker, GPUS: ",".join(spec.gpus)}
+        process = self._children.start(command.argv, env, file.path)
+        log.info("%s started: pid %d, port %d", spec.name, process.pid, port)
+        return self._book.put(msgspec.structs.replace(record, process=process))
+
+    def _devices(self, spec: ReplicaSpec) -> tuple[Device, ...]:
+        known = {device.uuid: device for device in self._source.devices()}
+        if missing := [uuid for uuid in spec.gpus if uuid not in known]:
+            raise CannotStart(f"device {missing[0]} is not on this node")
+        return tuple(known[uuid] for uuid in spec.gpus)
+
+    def _lease(self, previous: Record | None) -> tuple[int, int]:
+        """An engine that is down keeps its ports leased: it is soon started again, and found where it was."""
+        others = [record for record in self._book if previous is None or record.partition != previous.partition]
+        place = self._place
+        port = lease(place.engine_ports, {r.port for r in others}, place.host, previous.port if previous else 0)
+        side = lease(place.side_ports, {r.side_port for r in others}, place.host, previous.side_port if previous else 0)
+        return port, side
