@@ -11,6 +11,7 @@ from typing import Any
 from controlplane.domain.problems import FactsError
 
 MAX_LAYERS = 4096
+INCOMPLETE = "model-incomplete"
 _LARGEST = 2**40  # no dimension of a model comes near; beyond it a config is broken or hostile
 
 _KV_HEADS = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num", "num_attention_groups")
@@ -26,6 +27,18 @@ _OTHER_SENSES = ("vision_config", "audio_config", "vision_tower", "image_token_i
 
 DTYPES = frozenset({"float32", "float", "float16", "half", "bfloat16"})
 KV_ELEMENT_BYTES = 2  # float32 weights are served in 16 bits too; --kv-cache-dtype and --dtype can change it
+
+# Transformers writes no key that equals its class's default; multimodal configs often leave these out.
+_LIBRARY_DEFAULTS: dict[str, dict[str, int]] = {
+    "llama": {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096, "intermediate_size": 11008},
+    "mistral": {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096,
+                "intermediate_size": 14336},
+    "gemma2": {"num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+               "hidden_size": 2304, "intermediate_size": 9216, "vocab_size": 256000, "sliding_window": 4096},
+    "gemma3_text": {"num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+                    "hidden_size": 2304, "intermediate_size": 9216, "vocab_size": 262208, "sliding_window": 4096,
+                    "max_position_embeddings": 131072},
+}  # fmt: skip
 
 # Model types whose blocks keep a running state beside, or instead of, a KV cache.
 _HYBRID_TYPES = (
@@ -49,6 +62,7 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(config, Mapping) or not config:
         raise FactsError("config.json does not hold a JSON object.", "Point at a folder saved by Transformers.")
     text = _text_config(config)
+    text = {**_LIBRARY_DEFAULTS.get(_text(text.get("model_type")), {}), **text}
     warnings: list[str] = []
     layers = _need(text, _LAYERS, "number of layers", most=MAX_LAYERS)
     heads = _first(text, _HEADS)
@@ -68,8 +82,7 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
     window, windowed = _windows(text, kinds, layers)
     _warn(warnings, is_hybrid=is_hybrid, window=window, windowed=windowed, layers=layers)
     return {
-        "architecture": _architecture(config, text),
-        "model_type": _text(text.get("model_type")) or _text(config.get("model_type")),
+        **_names(config, text),
         "layers": layers,
         "hidden_size": hidden,
         "intermediate_size": _first(text, _INTERMEDIATE),
@@ -80,7 +93,6 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
         "vocab_size": _first(text, ("vocab_size",)) or _first(config, ("vocab_size",)),
         "context_length": _context(text) or _context(config),
         "dtype": dtype,
-        "quantization": _quantization(config, text),
         "experts": _first(text, _EXPERTS),
         "experts_per_token": _first(text, _EXPERTS_PER_TOKEN),
         "tied_embeddings": bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
@@ -88,10 +100,23 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
         "kv_layers": kv_layers,
         "is_mla": is_mla,
         "is_hybrid": is_hybrid,
-        "is_multimodal": text is not config or any(key in config for key in _OTHER_SENSES),
+        "is_multimodal": any(key in config for key in (*_TEXT_CONFIGS, *_OTHER_SENSES)),
         "sliding_window": window,
         "windowed_layers": windowed,
         "warnings": tuple(warnings),
+    }
+
+
+def read_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What even a config without numbers tells."""
+    return _names(config, _text_config(config))
+
+
+def _names(config: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "architecture": _architecture(config, text),
+        "model_type": _text(text.get("model_type")) or _text(config.get("model_type")),
+        "quantization": _quantization(config, text),
     }
 
 
@@ -235,7 +260,7 @@ def _need(source: Mapping[str, Any], keys: Sequence[str], what: str, *, most: in
 
 def _missing(what: str, keys: Sequence[str]) -> FactsError:
     return FactsError(f"The config does not tell the {what} (looked for {', '.join(keys)}).",
-                      "Point at the folder of a language model saved by Transformers.")  # fmt: skip
+                      "Point at the folder of a language model saved by Transformers.", INCOMPLETE)  # fmt: skip
 
 
 def _first(source: Mapping[str, Any], keys: Sequence[str]) -> int:

@@ -67,8 +67,14 @@ class ModelFacts:
 
 
 def from_config(config: Mapping[str, Any], parameter_bytes: int | None = None) -> ModelFacts:
-    """Facts from a Hugging Face config.json. Raises FactsError where it is none that an engine could serve."""
-    read = model_config.read(config)
+    """Facts from a Hugging Face config.json. Raises FactsError where it is none that an engine could serve. A config
+    that leaves its numbers to its library is no reason to refuse the model: its fit then stays unchecked."""
+    try:
+        read = model_config.read(config)
+    except FactsError as error:
+        if error.problem.code != model_config.INCOMPLETE or not config.get("model_type"):
+            raise
+        read = {**model_config.read_names(config), "warnings": (f"{error.message} The fit is not checked.",)}
     return ModelFacts(**read, parameter_bytes=parameter_bytes)
 
 

@@ -26,6 +26,7 @@ MAX_SHARDS = 4096
 
 _LARGEST = 2**60
 _INDEX_TOLERANCE = 0.01  # headers and padding make files a little larger than their weights
+_HEADER_ALLOWANCE = 2**20
 _SECOND_COPIES = ("consolidated", "adapter_")  # the same weights in another layout, or none of the model's own
 _INDEX = "model.safetensors.index.json"
 _BITS = {
@@ -96,7 +97,7 @@ def _from_index(folder: Path) -> Weights:
     stored = sum(map(_size, shards))
     if total is None:
         return Weights(_sum_headers(shards))
-    if abs(stored - total) > stored * _INDEX_TOLERANCE + MAX_HEADER_BYTES:
+    if abs(stored - total) > stored * _INDEX_TOLERANCE + len(shards) * _HEADER_ALLOWANCE:
         return Weights(stored, (f"The index says {total} bytes of weights, the files hold {stored}; the files count.",))
     return Weights(total)
 

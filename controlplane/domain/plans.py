@@ -54,7 +54,7 @@ def plan_problems(
     now: float,
     silent_after_s: float = SILENT_AFTER_S,
 ) -> list[Problem]:
-    """Why this plan can't be laid over this node; empty when it can. A problem that all partitions share is told once."""
+    """Why this plan can't be laid over this node; empty when it can. Each kind of problem is told once."""
     devices = sorted(node.devices, key=lambda device: device.index)
     if len(devices) != plan.gpu_count:
         message = f"{plan.title} needs {plan.gpu_count} GPUs; {node.name} has {len(devices)}."
