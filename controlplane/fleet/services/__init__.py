@@ -3,7 +3,7 @@
 from controlplane.fleet.services.assignments import assign, preview_assign, release
 from controlplane.fleet.services.deployments import create_deployment, delete_deployment, update_deployment
 from controlplane.fleet.services.joining import cancel_join_token, issue_join_token, join, join_command
-from controlplane.fleet.services.models import check_fit, delete_model, read_facts, register_model
+from controlplane.fleet.services.models import check_fit, delete_model, preview_register, read_facts, register_model
 from controlplane.fleet.services.nodes import (
     cordon,
     drain,
@@ -33,6 +33,7 @@ __all__ = [
     "join_command",
     "label",
     "preview_assign",
+    "preview_register",
     "read_facts",
     "register_model",
     "release",

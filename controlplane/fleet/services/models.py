@@ -20,27 +20,33 @@ from controlplane.fleet.models import Gpu, RegisteredModel
 from controlplane.fleet.services import rows
 from workers.contract import DeviceKind
 
+LONGEST_SOURCE = 1024
 USUAL_CONTEXT = 2048  # where the model does not say
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,119}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_REVISION = re.compile(r"[\w./-]{0,64}")
+_REVISION = re.compile(r"([A-Za-z0-9_][\w./-]{0,63})?")
 
 
 def register_model(*, name: str, source: str, revision: str = "", actor: Actor) -> RegisteredModel:
     """`source` is a folder, the same on the nodes as here, or a Hugging Face repository id that the engines load."""
     name, source, revision = name.strip(), source.strip(), revision.strip()
-    _require_names(name, revision)
+    facts = preview_register(name=name, source=source, revision=revision)
     kind = kind_of(source)
-    facts = read_facts(source, revision)
     with transaction.atomic():
-        if RegisteredModel.objects.filter(name=name).exists():
-            raise Refused([Problem("model-exists", f"There is a model {name} already.", "Use another name.")])
+        _require_free(name)
         model = RegisteredModel.objects.create(
             name=name, kind=kind, source=source, revision=revision, facts=facts.to_dict()
         )
         after = {"kind": kind, "source": source, "revision": revision}
         record(actor, "register", model, after=after)
     return model
+
+
+def preview_register(*, name: str, source: str, revision: str = "") -> ModelFacts:
+    """The facts that `register_model` would keep, refused where it would refuse; nothing is saved."""
+    _require_names(name, revision)
+    _require_free(name)
+    return read_facts(source, revision)
 
 
 @transaction.atomic
@@ -56,18 +62,19 @@ def delete_model(model_id: int, *, actor: Actor) -> None:
 
 def kind_of(source: str) -> str:
     if source.startswith(("/", "~", ".")):
-        if not source.startswith("/"):
+        if not source.startswith("/") or len(source) > LONGEST_SOURCE:
             fix = "Give the full path of the folder, beginning with /."
-            raise Invalid([Problem("model-source", f"{source} is not a full path.", fix)])
+            raise Invalid([Problem("model-source", f"{source[:80]} is not a full path.", fix)])
         return RegisteredModel.Kind.FOLDER
     if _REPOSITORY.fullmatch(source) and ".." not in source:
         return RegisteredModel.Kind.HUGGING_FACE
     fix = "Give a folder's full path, or a Hugging Face repository id such as organisation/model."
-    raise Invalid([Problem("model-source", f"{source or 'Nothing'} names no model.", fix)])
+    raise Invalid([Problem("model-source", f"{source[:80] or 'Nothing'} names no model.", fix)])
 
 
 def read_facts(source: str, revision: str = "") -> ModelFacts:
     """Facts of a source that is not registered yet. A repository that is not in this host's cache stays unknown."""
+    _require_revision(revision)
     try:
         if kind_of(source) == RegisteredModel.Kind.FOLDER:
             return read_folder(source)
@@ -105,10 +112,19 @@ def check_fit(
     return answers
 
 
+def _require_free(name: str) -> None:
+    if RegisteredModel.objects.filter(name=name).exists():
+        raise Refused([Problem("model-exists", f"There is a model {name} already.", "Use another name.")])
+
+
 def _require_names(name: str, revision: str) -> None:
     if not _NAME.fullmatch(name):
         fix = "Use up to 120 letters, digits and . _ / : -, beginning with a letter or digit."
         raise Invalid([Problem("model-name", f"{name!r} is no model name.", fix)])
+    _require_revision(revision)
+
+
+def _require_revision(revision: str) -> None:
     if not _REVISION.fullmatch(revision) or ".." in revision:
         raise Invalid([Problem("model-revision", f"{revision!r} is no revision.", "Give a branch, a tag or a commit.")])
 
