@@ -7,6 +7,7 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
 
+from controlplane.api.filters import Filters, since, until
 from controlplane.api.pagination import Cursor
 from controlplane.api.resource import Resource
 from controlplane.api.shapes import Facts
@@ -30,9 +31,9 @@ class EventShape(serializers.ModelSerializer):
         }
 
 
-class EventFilters(filters.FilterSet):
-    since = filters.IsoDateTimeFilter(field_name="at", lookup_expr="gte", help_text="At or after, ISO 8601.")
-    until = filters.IsoDateTimeFilter(field_name="at", lookup_expr="lt", help_text="Before, ISO 8601.")
+class EventFilters(Filters):
+    since = since("at")
+    until = until("at")
     actor = filters.CharFilter(field_name="actor_name")
 
     class Meta:

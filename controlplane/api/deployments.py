@@ -5,13 +5,13 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from django_filters import rest_framework as filters
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import serializers
 from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from controlplane.api.filters import Filters
 from controlplane.api.resource import Resource
 from controlplane.api.shapes import ROLES, Link
 from controlplane.api.strict import Body, Id
@@ -110,7 +110,7 @@ class DeploymentBody(DeploymentChange):
     force = None
 
 
-class DeploymentFilters(filters.FilterSet):
+class DeploymentFilters(Filters):
     class Meta:
         model = Deployment
         fields = ["name", "model", "mode"]

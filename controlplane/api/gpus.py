@@ -5,21 +5,21 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from django.db.models import QuerySet
-from django_filters import rest_framework as filters
 from drf_spectacular.utils import OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from controlplane.api.filters import Filters, YesNo
 from controlplane.api.resource import Resource
 from controlplane.api.shapes import GpuShape
 from controlplane.fleet import services
 from controlplane.fleet.models import Gpu
 
 
-class GpuFilters(filters.FilterSet):
-    idle = filters.BooleanFilter(method="by_idle", help_text="true: without a deployment assigned to it.")
-    free = filters.BooleanFilter(field_name="partition", lookup_expr="isnull", help_text="true: in no partition.")
+class GpuFilters(Filters):
+    idle = YesNo(method="by_idle", help_text="true: without a deployment assigned to it.")
+    free = YesNo(field_name="partition", lookup_expr="isnull", help_text="true: in no partition.")
 
     class Meta:
         model = Gpu

@@ -6,13 +6,13 @@ from http import HTTPStatus
 
 from django.db.models import QuerySet
 from django.utils import timezone
-from django_filters import rest_framework as filters
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import serializers
 from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from controlplane.api.filters import Filters, YesNo
 from controlplane.api.resource import Resource
 from controlplane.api.shapes import Link
 from controlplane.api.strict import Body
@@ -56,8 +56,8 @@ class JoinTokenBody(Body):
     )
 
 
-class JoinTokenFilters(filters.FilterSet):
-    open = filters.BooleanFilter(method="by_open", help_text="true: can still be used.")
+class JoinTokenFilters(Filters):
+    open = YesNo(method="by_open", help_text="true: can still be used.")
 
     class Meta:
         model = JoinToken

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from django_filters import rest_framework as filters
 from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_view
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -12,6 +11,7 @@ from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from controlplane.api.filters import Filters, YesNo
 from controlplane.api.resource import Resource
 from controlplane.api.strict import Body, Nothing
 from controlplane.gateway import services
@@ -54,8 +54,8 @@ class KeyBody(Body):
     expires_at = serializers.DateTimeField(required=False, allow_null=True, default=None, help_text="null: never.")
 
 
-class KeyFilters(filters.FilterSet):
-    revoked = filters.BooleanFilter(field_name="revoked_at", lookup_expr="isnull", exclude=True)
+class KeyFilters(Filters):
+    revoked = YesNo(field_name="revoked_at", lookup_expr="isnull", exclude=True)
 
     class Meta:
         model = ApiKey

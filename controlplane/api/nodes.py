@@ -6,8 +6,9 @@ from datetime import timedelta
 from http import HTTPStatus
 
 from django.conf import settings
-from django.db.models import Prefetch, Q, QuerySet
+from django.db.models import Prefetch, Q, QuerySet, TextField
 from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast
 from django.utils import timezone
 from django_filters import rest_framework as filters
 from drf_spectacular.types import OpenApiTypes
@@ -19,6 +20,7 @@ from rest_framework.mixins import ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from controlplane.api.filters import Filters, YesNo
 from controlplane.api.resource import REASON, Resource
 from controlplane.api.shapes import Facts, GpuShape, NodeShape, PartitionShape
 from controlplane.api.strict import Body, Reason
@@ -67,8 +69,8 @@ class SplitBody(Body):
     )
 
 
-class NodeFilters(filters.FilterSet):
-    silent = filters.BooleanFilter(method="by_silence", help_text="true: not heard of lately, or never.")
+class NodeFilters(Filters):
+    silent = YesNo(method="by_silence", help_text="true: not heard of lately, or never.")
     label = filters.CharFilter(method="by_label", help_text="key=value")
 
     class Meta:
@@ -83,7 +85,7 @@ class NodeFilters(filters.FilterSet):
         key, equals, wanted = value.partition("=")
         if not key or not equals:
             raise serializers.ValidationError({"label": ["Write it as key=value."]})
-        return queryset.annotate(_label=KeyTextTransform(key, "labels")).filter(_label=wanted)
+        return queryset.annotate(label=Cast(KeyTextTransform(key, "labels"), TextField())).filter(label=wanted)
 
 
 @extend_schema_view(

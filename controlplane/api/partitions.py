@@ -18,6 +18,7 @@ from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from controlplane.api.filters import Filters, YesNo
 from controlplane.api.previews import AssignPreview
 from controlplane.api.resource import DRY_RUN, Resource
 from controlplane.api.shapes import PHASES, ROLES, PartitionShape
@@ -52,8 +53,8 @@ class ReleaseBody(Reason):
     expected_generation = seen_generation()
 
 
-class PartitionFilters(filters.FilterSet):
-    assigned = filters.BooleanFilter(field_name="deployment", lookup_expr="isnull", exclude=True)
+class PartitionFilters(Filters):
+    assigned = YesNo(field_name="deployment", lookup_expr="isnull", exclude=True)
     role = filters.ChoiceFilter(choices=[(role, role) for role in ROLES])
     phase = filters.ChoiceFilter(choices=[(phase, phase) for phase in PHASES])
 

@@ -93,7 +93,7 @@ def _flatten(detail: Any, path: str = "") -> Iterator[Entry]:
     """One entry per message, wherever in the nested fields it stands."""
     if isinstance(detail, dict):
         for name, inner in detail.items():
-            yield from _flatten(inner, path if name == "non_field_errors" else f"{path}.{name}".lstrip("."))
+            yield from _flatten(inner, _below(path, name))
     elif isinstance(detail, list):
         for index, inner in enumerate(detail):
             # A list of messages is about one value; a list of dicts is about the items of a list.
@@ -102,6 +102,12 @@ def _flatten(detail: Any, path: str = "") -> Iterator[Entry]:
         code = getattr(detail, "code", "invalid")
         fix = FIXES.get(code, "Correct the value; /api/v1/docs tells what is taken here.")
         yield Entry(code, str(detail), fix, path)
+
+
+def _below(path: str, name: str | int) -> str:
+    if name == "non_field_errors":
+        return path
+    return f"{path}[{name}]" if isinstance(name, int) else f"{path}.{name}".lstrip(".")
 
 
 def _in_a_sentence(entries: list[Entry]) -> str:

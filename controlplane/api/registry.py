@@ -5,7 +5,6 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from django_filters import rest_framework as filters
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import serializers
@@ -14,6 +13,7 @@ from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from controlplane.api.filters import Filters
 from controlplane.api.previews import FitShape
 from controlplane.api.resource import DRY_RUN, Resource
 from controlplane.api.shapes import Facts, Link
@@ -64,7 +64,7 @@ FIT_PARAMETERS = [
 ]
 
 
-class ModelFilters(filters.FilterSet):
+class ModelFilters(Filters):
     class Meta:
         model = RegisteredModel
         fields = ["name", "kind", "source"]
@@ -107,7 +107,7 @@ class Models(ListModelMixin, RetrieveModelMixin, Resource):
     def create(self, request: Request) -> Response:
         body = self.body()
         if self.flag("dry_run"):
-            facts = services.read_facts(body["source"], body["revision"])
+            facts = services.preview_register(**body)
             return Response({"facts": facts.to_dict(), "fits": _shown(services.check_fit(facts))})
         model = services.register_model(**body, actor=self.actor)
         return self.shown(model.pk, HTTPStatus.CREATED)

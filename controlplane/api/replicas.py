@@ -7,6 +7,7 @@ from drf_spectacular.utils import extend_schema, extend_schema_field, extend_sch
 from rest_framework import serializers
 from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
 
+from controlplane.api.filters import Filters
 from controlplane.api.resource import Resource
 from controlplane.api.shapes import PARTITION_STATUSES, PHASES, ROLES, Link, PartitionShape
 from controlplane.fleet.models import Partition
@@ -43,7 +44,7 @@ class ReplicaShape(PartitionShape):
         return f"/api/v1/partitions/{partition.pk}/logs"
 
 
-class ReplicaFilters(filters.FilterSet):
+class ReplicaFilters(Filters):
     role = filters.ChoiceFilter(field_name="observed_role", choices=[(role, role) for role in ROLES])
     phase = filters.ChoiceFilter(choices=[(phase, phase) for phase in PHASES])
 

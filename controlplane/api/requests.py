@@ -7,6 +7,7 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
 
+from controlplane.api.filters import Filters, since, until
 from controlplane.api.pagination import Cursor
 from controlplane.api.resource import Resource
 from controlplane.gateway.models import DemandMinute, RequestRecord
@@ -34,9 +35,9 @@ class RequestShape(serializers.ModelSerializer):
         }
 
 
-class RequestFilters(filters.FilterSet):
-    since = filters.IsoDateTimeFilter(field_name="at", lookup_expr="gte", help_text="At or after, ISO 8601.")
-    until = filters.IsoDateTimeFilter(field_name="at", lookup_expr="lt", help_text="Before, ISO 8601.")
+class RequestFilters(Filters):
+    since = since("at")
+    until = until("at")
     outcome = filters.ChoiceFilter(choices=OUTCOMES)
     path = filters.ChoiceFilter(choices=PATHS)
     min_total_ms = filters.NumberFilter(field_name="total_ms", lookup_expr="gte", help_text="The slow ones.")
@@ -77,9 +78,9 @@ class DemandShape(serializers.ModelSerializer):
         extra_kwargs = {"active_s": {"help_text": "Seconds of the minute with a request in flight."}}
 
 
-class DemandFilters(filters.FilterSet):
-    since = filters.IsoDateTimeFilter(field_name="minute", lookup_expr="gte", help_text="At or after, ISO 8601.")
-    until = filters.IsoDateTimeFilter(field_name="minute", lookup_expr="lt", help_text="Before, ISO 8601.")
+class DemandFilters(Filters):
+    since = since("minute")
+    until = until("minute")
 
     class Meta:
         model = DemandMinute

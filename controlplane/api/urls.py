@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver, path, re_path
+from django.urls import URLPattern, URLResolver, include, path, re_path
 from rest_framework.routers import SimpleRouter
 
 from controlplane.api.audit import Events
@@ -11,6 +11,7 @@ from controlplane.api.docs import Docs, Schema
 from controlplane.api.gpus import Gpus
 from controlplane.api.health import Health
 from controlplane.api.join_tokens import JoinTokens
+from controlplane.api.keys import Keys
 from controlplane.api.me import Me, Version
 from controlplane.api.nodes import Nodes
 from controlplane.api.partitions import Partitions
@@ -32,6 +33,7 @@ router.register("replicas", Replicas, "replica")
 router.register("requests", Requests, "request")
 router.register("demand", Demand, "demand")
 router.register("events", Events, "event")
+router.register("keys", Keys, "key")
 router.register("join-tokens", JoinTokens, "join-token")
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -43,5 +45,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("health", Health.as_view(), name="health"),
     path("schema", Schema.as_view(), name="schema"),
     path("docs", Docs.as_view(), name="docs"),
+    path("", include("controlplane.api.live_urls")),
     re_path(r"^(?P<path>.*)$", no_route),
 ]

@@ -1,0 +1,158 @@
+"""Every route against every role. A route that is missing here fails the first test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.urls import URLPattern, URLResolver, get_resolver
+from rest_framework.test import APIClient
+
+from controlplane.api import permissions
+from controlplane.audit import roles
+from tests.api.conftest import World
+
+# method, route -> the least that may call it
+LEAST = {
+    ("GET", "nodes"): "viewer",
+    ("GET", "nodes/{pk}"): "viewer",
+    ("PATCH", "nodes/{pk}"): "operator",
+    ("DELETE", "nodes/{pk}"): "admin",
+    ("POST", "nodes/{pk}/cordon"): "operator",
+    ("POST", "nodes/{pk}/uncordon"): "operator",
+    ("POST", "nodes/{pk}/drain"): "operator",
+    ("POST", "nodes/{pk}/revoke"): "admin",
+    ("POST", "nodes/{pk}/split"): "operator",
+    ("GET", "gpus"): "viewer",
+    ("GET", "gpus/{pk}"): "viewer",
+    ("DELETE", "gpus/{pk}"): "operator",
+    ("GET", "models"): "viewer",
+    ("POST", "models"): "operator",
+    ("GET", "models/{pk}"): "viewer",
+    ("DELETE", "models/{pk}"): "operator",
+    ("GET", "models/{pk}/fit"): "viewer",
+    ("GET", "deployments"): "viewer",
+    ("POST", "deployments"): "operator",
+    ("GET", "deployments/{pk}"): "viewer",
+    ("PATCH", "deployments/{pk}"): "operator",
+    ("DELETE", "deployments/{pk}"): "operator",
+    ("GET", "partitions"): "viewer",
+    ("POST", "partitions"): "operator",
+    ("GET", "partitions/{pk}"): "viewer",
+    ("DELETE", "partitions/{pk}"): "operator",
+    ("POST", "partitions/{pk}/assign"): "operator",
+    ("POST", "partitions/{pk}/release"): "operator",
+    ("GET", "partitions/{pk}/logs"): "viewer",
+    ("GET", "replicas"): "viewer",
+    ("GET", "replicas/{pk}"): "viewer",
+    ("GET", "live"): "viewer",
+    ("GET", "samples"): "viewer",
+    ("GET", "requests"): "viewer",
+    ("GET", "requests/{pk}"): "viewer",
+    ("GET", "demand"): "viewer",
+    ("GET", "events"): "viewer",
+    ("GET", "events/{pk}"): "viewer",
+    ("GET", "keys"): "admin",
+    ("POST", "keys"): "admin",
+    ("GET", "keys/{pk}"): "admin",
+    ("POST", "keys/{pk}/revoke"): "admin",
+    ("GET", "join-tokens"): "admin",
+    ("POST", "join-tokens"): "admin",
+    ("GET", "join-tokens/{pk}"): "admin",
+    ("DELETE", "join-tokens/{pk}"): "admin",
+    ("GET", "tokens"): "viewer",
+    ("POST", "tokens"): "viewer",
+    ("DELETE", "tokens"): "viewer",
+    ("DELETE", "tokens/{token_id}"): "viewer",
+    ("GET", "me"): "nobody",
+    ("GET", "version"): "viewer",
+    ("GET", "schema"): "viewer",
+    ("GET", "docs"): "viewer",
+    ("GET", "health"): "anonymous",
+}
+CALLERS = ("anonymous", "nobody", "viewer", "operator", "admin")
+
+
+def routes() -> Iterator[tuple[str, str, object]]:
+    """(method, route, view class) of everything under /api/v1/."""
+    api = next(entry for entry in get_resolver().url_patterns if str(entry.pattern) == "api/v1/")
+    for prefix, pattern in flat(api):
+        view = getattr(pattern.callback, "cls", None)
+        if view is None:
+            continue  # the answer to addresses that are no route
+        methods = getattr(pattern.callback, "actions", None) or [
+            name for name in view.http_method_names if hasattr(view, name)
+        ]
+        for method in methods:
+            if method not in {"head", "options"}:
+                yield method.upper(), readable(prefix), view
+
+
+def flat(resolver: URLResolver, prefix: str = "") -> Iterator[tuple[str, URLPattern]]:
+    for entry in resolver.url_patterns:
+        route = prefix + str(entry.pattern)
+        if isinstance(entry, URLResolver):
+            yield from flat(entry, route)
+        else:
+            yield route, entry
+
+
+def readable(route: str) -> str:
+    """^nodes/(?P<pk>[0-9]{1,18})/cordon$ and partitions/<int:pk>/logs as the table has them."""
+    parts = []
+    for part in route.strip("^$").replace("\\Z", "").split("/"):
+        name = part.removeprefix("(?P<").split(">")[0] if part.startswith("(?P<") else part
+        name = part.strip("<>").split(":")[-1] if part.startswith("<") else name
+        parts.append(f"{{{name}}}" if name != part else part)
+    return "/".join(parts)
+
+
+def test_the_table_has_every_route_and_no_other() -> None:
+    assert {(method, route) for method, route, _ in routes()} == set(LEAST)
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize(("method", "route"), LEAST)
+def test_a_route_opens_to_its_least_role_and_above(
+    method: str, route: str, caller: str, world: World, as_role: Callable[[str], APIClient]
+) -> None:
+    pks = {
+        "nodes": world.node.pk,
+        "gpus": world.free_gpu.pk,
+        "models": world.model.pk,
+        "deployments": world.deployment.pk,
+        "partitions": world.partition.pk,
+        "replicas": world.partition.pk,
+        "requests": world.request.pk,
+        "events": world.event.pk,
+        "keys": world.key.pk,
+        "join-tokens": world.join_token.pk,
+    }
+    address = "/api/v1/" + route.replace("{pk}", str(pks.get(route.split("/")[0], 0))).replace("{token_id}", "none")
+    response = as_role(caller).generic(method, address, b"{}", content_type="application/json")
+    if CALLERS.index(caller) >= CALLERS.index(LEAST[method, route]):
+        assert response.status_code not in {401, 403}, response.content
+        assert response.status_code < 500 or (route == "health" or route.endswith("logs")), response.content
+    elif caller == "anonymous":
+        assert response.status_code == (302 if route == "docs" else 401)
+    else:
+        assert response.status_code == 403
+        assert "This needs the role" in response.json()["detail"] or route == "docs"
+
+
+def test_every_write_names_an_action_of_the_role_table() -> None:
+    for method, route, view in routes():
+        if method == "GET":
+            continue
+        names = {*getattr(view, "role_actions", {}).values(), getattr(view, "role_action", None)} - {None}
+        assert names, f"{method} {route} names no action"
+        assert names <= set(roles.ACTIONS), f"{method} {route}"
+
+
+def test_a_write_that_names_no_action_is_refused_even_to_an_admin(admin: APIClient, monkeypatch) -> None:
+    from controlplane.api.deployments import Deployments
+
+    monkeypatch.setattr(Deployments, "role_actions", {})
+    response = admin.post("/api/v1/deployments", {}, format="json")
+    assert response.status_code == 403
+    assert permissions.action_named_by(Deployments(), "POST") is None
