@@ -24,6 +24,7 @@ from controlplane.management.steps import Screen, Step, StepFailed
 
 ACTOR = Actor.system("make run")
 READY_S = 600.0
+ASK_S = 20.0  # the gateway reads its table anew each second, and may be starting again
 REASON = "first deployment on this machine"
 
 
@@ -75,19 +76,25 @@ def ask(model: DemoModel, key: str, step: Step) -> None:
         "max_tokens": 24,
         "temperature": 0,
     }
-    deadline = time.monotonic() + 20.0  # the gateway reads its table anew each second
-    while True:
-        reply = httpx.post(
-            f"{settings.GATEWAY_URL}/v1/chat/completions",
-            json=body, headers={"Authorization": f"Bearer {key}"}, timeout=60.0,
-        )  # fmt: skip
-        if reply.status_code == 200 or time.monotonic() > deadline:
-            break
+    deadline = time.monotonic() + ASK_S
+    while (reply := _post(body, key)).status_code != 200:
+        if time.monotonic() > deadline:
+            raise StepFailed(f"The gateway answers {reply.status_code}: {reply.text[:500]}")
         time.sleep(0.5)
-    if reply.status_code != 200:
-        raise StepFailed(f"The gateway answered {reply.status_code}: {reply.text[:500]}")
     answer = reply.json()["choices"][0]["message"]["content"] or ""
     step.note(f'"{" ".join(answer.split())[:60]}" by {reply.headers.get("x-forebay-path", "?")}')
+
+
+def _post(body: dict[str, object], key: str) -> httpx.Response:
+    try:
+        return httpx.post(
+            f"{settings.GATEWAY_URL}/v1/chat/completions",
+            json=body,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=60.0,
+        )
+    except httpx.HTTPError as error:
+        return httpx.Response(503, text=str(error))
 
 
 def _assign(node: Node, deployment: Deployment) -> None:

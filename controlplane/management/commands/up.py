@@ -18,6 +18,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def handle(self, *args: Any, **options: Any) -> None:
+        os.umask(0o077)  # the home holds secrets, and so may every log
         try:
             here = machine.read(os.environ, settings.HOME)
         except StepFailed as error:
