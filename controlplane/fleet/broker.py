@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 # What a Celery worker needs to take tasks from one queue, and to put back what it took but did not finish.
 COMMANDS = (
     "ping", "select", "client|setinfo", "client|setname", "client|id", "multi", "exec", "discard", "watch", "unwatch",
-    "brpop", "rpop", "lpush", "rpush", "llen", "sadd", "smembers", "hset", "hget", "hdel", "zadd", "zrem",
+    "brpop", "rpop", "lpush", "rpush", "llen", "sadd", "smembers", "hset", "hget", "hdel", "zadd", "zrem", "zrange",
     "zrevrangebyscore", "set", "get", "del", "expire", "pexpire", "eval", "evalsha", "script|load",
 )  # fmt: skip
 
