@@ -30,10 +30,6 @@ def pytest_configure(config: pytest.Config) -> None:
     use_database(cluster.django_database())
 
 
-def pytest_unconfigure() -> None:
-    shutil.rmtree(settings.HOME, ignore_errors=True)
-
-
 def use_database(entry: dict[str, object]) -> None:
     """Point Django's default connection elsewhere; lawful only before the first query."""
     settings.DATABASES["default"] = entry

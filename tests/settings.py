@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 
 if url := os.environ.get("FOREBAY_TEST_DATABASE_URL"):
     os.environ["FOREBAY_DATABASE_URL"] = url
 elif not os.environ.get("FOREBAY_DATABASE_URL", "").startswith("postgres"):
     os.environ.pop("FOREBAY_DATABASE_URL", None)
-os.environ["FOREBAY_HOME"] = tempfile.mkdtemp(prefix="forebay-test-")
+os.environ["FOREBAY_HOME"] = home = tempfile.mkdtemp(prefix="forebay-test-")
+atexit.register(shutil.rmtree, home, ignore_errors=True)
 os.environ["FOREBAY_REDIS_URL"] = "redis://127.0.0.1:1/0"  # nothing listens there; see the `broker` fixture
 os.environ["FOREBAY_NODE_BROKER_URL"] = os.environ["FOREBAY_REDIS_URL"]
 os.environ["FOREBAY_PUBLIC_URL"] = "http://127.0.0.1:8000"

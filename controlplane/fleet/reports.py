@@ -73,6 +73,8 @@ def _require_sane(report: NodeReport, node: Node) -> None:
         raise BadReport(f"This token is of node {node.pk}; the report is of node {report.node}.")
     if len(report.devices) > MAX_DEVICES or len(report.replicas) > MAX_REPLICAS:
         raise BadReport(f"A report holds at most {MAX_DEVICES} devices and {MAX_REPLICAS} replicas.")
+    if not report.instance or any(len(text) > 64 or "\x00" in text for text in (report.instance, report.boot)):
+        raise BadReport("The agent's instance and boot are 1 to 64 plain characters.")
     if max(report.generation, report.seq) > LARGEST_COUNT:
         raise BadReport("No generation or sequence number is that large.")
 
@@ -93,8 +95,10 @@ def _write(report: NodeReport, node: Node, verdict: identity.Verdict, now: datet
     if is_known and verdict.silent_s is None and known.rest == rest and not _skew_is_news(node, report, now):
         is_written = _touch(report, node, now)
     else:
-        node = _apply(report, now) or node
-        is_written = node.last_seq == report.seq
+        left, applied = node.boot, _apply(report, now)
+        is_written, node = applied is not None, applied or node
+        if is_written and verdict.is_new_boot:
+            identity.remember_boot(node.pk, left)
     if is_written:
         _written[node.pk] = _Written(report.seq, report.boot, report.seq, news, rest, at)
     return node
@@ -114,9 +118,6 @@ def _apply(report: NodeReport, now: datetime) -> Node | None:
     if verdict.is_late:
         return None
     events = [*_node_news(node, verdict, report, now)]
-    if verdict.is_new_boot:
-        left = node.boot
-        transaction.on_commit(lambda: identity.remember_boot(node.pk, left))
     _save_node(node, report, now)
     events += observed.devices(node, report)
     events += observed.replicas(node, report, now)
@@ -129,8 +130,8 @@ def _apply(report: NodeReport, now: datetime) -> Node | None:
 
 def _save_node(node: Node, report: NodeReport, now: datetime) -> None:
     values = {
-        "instance": observed.clean(report.instance, 64),
-        "boot": observed.clean(report.boot, 64),
+        "instance": report.instance,
+        "boot": report.boot,
         "last_seq": report.seq,
         "last_seen": now,
         "observed_generation": report.generation,

@@ -23,6 +23,7 @@ from workers.contract import JoinReply, JoinRequest
 
 LONGEST_TTL_S = 30 * 86400
 REPEAT_WITHIN = timedelta(minutes=2)  # an agent whose answer was lost asks again with the same token
+_ADDRESS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[?[0-9A-Fa-f:]{2,39}\]?")
 _NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
 
@@ -66,6 +67,10 @@ def cancel_join_token(token_id: int, *, actor: Actor) -> JoinToken:
 
 def join(request: JoinRequest, *, address_seen: str) -> JoinReply:
     """Turn a join token into a node's own credentials. A refusal is recorded, then raised as JoinRefused."""
+    if not _ADDRESS.fullmatch(request.address):
+        raise JoinRefused("bad-address", 400, f"{request.address[:80]!r} is no host name or IP address.")
+    if not request.instance or len(request.instance) > 64 or "\x00" in request.instance + request.agent_version:
+        raise JoinRefused("bad-instance", 400, "The agent's instance is 1 to 64 plain characters.")
     node_token, broker_password = new_node_token(), new_broker_password()
     try:
         with transaction.atomic():
@@ -171,7 +176,7 @@ def _write_node(node: Node | None, request: JoinRequest, token_hash: str, addres
     verb = "rejoin" if node else "join"
     before = {"address": node.address} if node else None
     node = node or Node(name=request.name)
-    node.address, node.token_hash = request.address, token_hash
+    node.address, node.token_hash = request.address.strip("[]"), token_hash
     node.instance, node.boot, node.last_seq = request.instance, "", 0
     node.agent_version = request.agent_version[:64]
     node.save()
