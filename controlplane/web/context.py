@@ -1,9 +1,71 @@
-"""What every page's frame needs."""
+"""What every page's frame needs: version, who is there, what they may do, where they are."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from django.conf import settings
 from django.http import HttpRequest
+from django.urls import reverse
+
+from controlplane.audit import roles
+from controlplane.web import undo
+
+_NAV = (
+    ("web:fleet", "Fleet", "fleet", "gf"),
+    ("web:models", "Models", "models", "gm"),
+    ("web:nodes", "Nodes", "nodes", "gn"),
+    ("web:activity", "Activity", "activity", "ga"),
+    ("web:settings", "Settings", "settings", "gs"),
+)
+_BELOW = {"models": ("/models/", "/deployments/"), "nodes": ("/nodes/", "/partitions/")}
 
 
-def shell(request: HttpRequest) -> dict[str, object]:
-    return {}
+def shell(request: HttpRequest) -> dict[str, Any]:
+    return {"shell": Shell(request)}
+
+
+class Shell:
+    """Lazy: the login page and the admin ask for none of it."""
+
+    version = settings.VERSION
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._request = request
+        self._level: roles.Level | None = None
+
+    @property
+    def level(self) -> roles.Level:
+        if self._level is None:
+            self._level = roles.level_of(self._request.user)
+        return self._level
+
+    @property
+    def role(self) -> str:
+        return self.level.name.lower() if self.level else "no role"
+
+    @property
+    def can(self) -> dict[str, bool]:
+        """`can.node_join` for the action "node.join"."""
+        return {action.replace(".", "_"): self.level >= needed for action, needed in roles.ACTIONS.items()}
+
+    @property
+    def nav(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "url": (url := reverse(name)),
+                "label": label,
+                "icon": icon,
+                "keys": keys,
+                "here": self._is_here(url, icon),
+            }
+            for name, label, icon, keys in _NAV
+        ]
+
+    def _is_here(self, url: str, icon: str) -> bool:
+        path = self._request.path
+        return path == url if url == "/" else path.startswith(_BELOW.get(icon, (url,)))
+
+    @property
+    def undo(self) -> dict[str, Any] | None:
+        return undo.take(self._request)

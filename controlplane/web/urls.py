@@ -1,3 +1,54 @@
-from django.urls import URLPattern, URLResolver
+"""Addresses of the pages."""
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from django.urls import URLPattern, URLResolver, path
+
+from controlplane.web.views import account, activity, deployments, fleet, nodes, partitions, registry
+
+app_name = "web"
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("", fleet.home, name="fleet"),
+    path("palette", fleet.palette, name="palette"),
+    path("activity/", activity.activity, name="activity"),
+    path("activity/recent", fleet.recent, name="recent"),
+    path("models/", registry.models, name="models"),
+    path("models/register", registry.register, name="register"),
+    path("models/fit", registry.fit, name="fit"),
+    path("models/<int:pk>/", registry.model, name="model"),
+    path("models/<int:pk>/delete", registry.model_delete, name="model-delete"),
+    path("deployments/new", registry.deployment_new, name="deployment-new"),
+    path("deployments/<int:pk>/", deployments.deployment, name="deployment"),
+    path("deployments/<int:pk>/replicas", deployments.replicas, name="replicas"),
+    path("deployments/<int:pk>/edit", registry.deployment_edit, name="deployment-edit"),
+    path("deployments/<int:pk>/delete", registry.deployment_delete, name="deployment-delete"),
+    path("playground/<path:name>", deployments.playground, name="playground"),
+    path("nodes/", nodes.nodes, name="nodes"),
+    path("nodes/add", nodes.add, name="node-add"),
+    path("nodes/tokens/<int:pk>/cancel", nodes.cancel_token, name="token-cancel"),
+    path("nodes/<int:pk>/", nodes.node, name="node"),
+    path("nodes/<int:pk>/partitions", nodes.parts, name="node-parts"),
+    path("nodes/<int:pk>/split", nodes.split, name="split"),
+    path("nodes/<int:pk>/partitions/add", nodes.partition_add, name="partition-add"),
+    path("nodes/<int:pk>/labels", nodes.labels, name="node-labels"),
+    path("nodes/<int:pk>/labels/change", nodes.label, name="node-label"),
+    *(
+        path(f"nodes/<int:pk>/{verb}", nodes.intend, {"verb": verb}, name=f"node-{verb}")
+        for verb in ("cordon", "uncordon", "drain")
+    ),
+    path("nodes/<int:pk>/revoke", nodes.revoke, name="node-revoke"),
+    path("nodes/<int:pk>/remove", nodes.remove, name="node-remove"),
+    path("partitions/<int:pk>/", partitions.partition, name="partition"),
+    path("partitions/<int:pk>/assign", partitions.assign, name="assign"),
+    path("partitions/<int:pk>/preview", partitions.preview, name="preview"),
+    path("partitions/<int:pk>/release", partitions.release, name="release"),
+    path("partitions/<int:pk>/delete", partitions.delete, name="partition-delete"),
+    path("settings/", account.settings, name="settings"),
+    path("settings/tokens/new", account.token_new, name="rest-token-new"),
+    path("settings/tokens/<str:key>/revoke", account.token_revoke, name="rest-token-revoke"),
+    path("settings/keys", account.keys, name="keys"),
+    path("settings/keys/<int:pk>/revoke", account.key_revoke, name="key-revoke"),
+    path("settings/users", account.users, name="users"),
+    *(
+        path(f"settings/users/<int:pk>/{verb}", account.user_change, {"verb": verb}, name=f"user-{verb}")
+        for verb in ("role", "password", "enable", "disable")
+    ),
+]

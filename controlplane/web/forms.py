@@ -1,0 +1,289 @@
+"""Forms parse what people send. What is lawful is decided by the services, which say so in their own words."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import Any
+
+from django import forms
+from django.conf import settings
+
+from controlplane.audit.roles import ROLES as USER_ROLES
+from controlplane.fleet.models import Deployment, RegisteredModel, Role
+
+_HOUR = 3600
+_DAY = 86400
+
+
+class Lines(forms.CharField):
+    """Several values: one a line, or as a shell would split them."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        widget = forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "class": "mono"})
+        super().__init__(required=False, widget=widget, **kwargs)
+
+    def prepare_value(self, value: Any) -> Any:
+        """One flag with its value on a line."""
+        if not isinstance(value, (list, tuple)):
+            return value
+        lines: list[str] = []
+        for part in value:
+            follows = lines and lines[-1].startswith("-") and " " not in lines[-1] and not part.startswith("-")
+            lines[-1:] = [f"{lines[-1]} {shlex.quote(part)}"] if follows else [*lines[-1:], shlex.quote(part)]
+        return "\n".join(lines)
+
+    def to_python(self, value: Any) -> list[str]:
+        try:
+            return shlex.split(super().to_python(value) or "")
+        except ValueError as error:
+            raise forms.ValidationError(f"Cannot be split into arguments: {error}.") from error
+
+
+class Reason(forms.Form):
+    reason = forms.CharField(required=False, max_length=500, help_text="Kept in the activity trail.")
+
+
+class Confirm(forms.Form):
+    """For what cannot be undone: the name, typed, and a reason."""
+
+    confirm = forms.CharField(label="Type the name to confirm")
+    reason = forms.CharField(max_length=500, help_text="Kept in the activity trail.")
+
+    def __init__(self, *args: Any, expected: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.expected = expected
+        self.fields["confirm"].widget.attrs.update(
+            {"autocomplete": "off", "data-confirm": expected, "placeholder": expected}
+        )
+
+    def clean_confirm(self) -> str:
+        if self.cleaned_data["confirm"] != self.expected:
+            raise forms.ValidationError(f"Nothing was changed: this is not {self.expected}.")
+        return self.cleaned_data["confirm"]
+
+
+class Register(forms.Form):
+    source = forms.CharField(
+        max_length=1024,
+        label="Folder or repository",
+        help_text="Full path of a folder that is the same on the nodes as here, or a Hugging Face repository id.",
+        widget=forms.TextInput(
+            attrs={"placeholder": "/models/my-model or organisation/model", "spellcheck": "false", "autofocus": True}
+        ),
+    )
+    name = forms.CharField(
+        max_length=120, help_text="What people call it here.", widget=forms.TextInput(attrs={"spellcheck": "false"})
+    )
+    revision = forms.CharField(
+        required=False, max_length=64, help_text="Branch, tag or commit of a repository; empty for its main one."
+    )
+
+
+class Fit(forms.Form):
+    """What the memory check assumes."""
+
+    tp = forms.TypedChoiceField(
+        label="GPUs per replica", coerce=int, choices=[(n, str(n)) for n in (1, 2, 4, 8, 16)], initial=1
+    )
+    concurrency = forms.IntegerField(label="Requests at once", min_value=1, max_value=4096, initial=8)
+    context_tokens = forms.IntegerField(
+        label="Tokens per request",
+        min_value=1,
+        max_value=10_000_000,
+        required=False,
+        help_text="Empty: the model's whole context.",
+    )
+
+
+class Serve(forms.Form):
+    """A deployment. Its fields are the keyword arguments of the service."""
+
+    name = forms.CharField(
+        max_length=120,
+        label="Served name",
+        help_text='What clients put in "model".',
+        widget=forms.TextInput(attrs={"spellcheck": "false"}),
+    )
+    model_id = forms.TypedChoiceField(label="Model", coerce=int)
+    aliases = Lines(label="Other served names", help_text="One a line.")
+    engine_args = Lines(
+        label="Engine arguments, all roles",
+        help_text="As on the vllm command line, for example --max-model-len 4096. "
+        "Host, port, keys, names and KV transfer are set by the agent.",
+    )
+    prefill_args = Lines(label="Prefill only")
+    decode_args = Lines(label="Decode only")
+    mode = forms.ChoiceField(choices=[(Deployment.Mode.DEDICATED.value, "dedicated")], required=False)
+    kv_connector = forms.ChoiceField(choices=[("NixlConnector", "NIXL")], label="KV connector")
+    min_transfer_tokens = forms.IntegerField(
+        min_value=0,
+        initial=0,
+        label="Shortest prompt to transfer",
+        help_text="Tokens; shorter prompts go straight to decode.",
+    )
+    drain_s = forms.IntegerField(
+        min_value=0,
+        max_value=3600,
+        initial=120,
+        label="Drain deadline",
+        help_text="Seconds that running requests get before an engine stops.",
+    )
+    slo_ttft_ms = forms.IntegerField(min_value=1, required=False, label="TTFT objective", help_text="ms")
+    slo_itl_ms = forms.IntegerField(min_value=1, required=False, label="ITL objective", help_text="ms")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["model_id"].choices = list(RegisteredModel.objects.values_list("pk", "name"))
+        for role in Role.values:
+            self.fields[f"min_{role}"] = forms.IntegerField(min_value=0, initial=0, label=f"{role} min")
+            self.fields[f"max_{role}"] = forms.IntegerField(min_value=0, required=False, label=f"{role} max")
+        if self.data and not self.data.get("mode"):
+            self.fields.pop("mode")  # the only mode so far; the service's default stands
+
+    def bounds(self) -> list[tuple[str, Any, Any]]:
+        return [(role, self[f"min_{role}"], self[f"max_{role}"]) for role in Role.values]
+
+
+class Assign(Reason):
+    deployment = forms.TypedChoiceField(coerce=int)
+    role = forms.ChoiceField(choices=Role.choices)
+    force = forms.BooleanField(required=False, label="Go on in spite of the problems above")
+    expected_generation = forms.IntegerField(required=False, widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["deployment"].choices = list(Deployment.objects.values_list("pk", "name"))
+
+
+class Release(Reason):
+    expected_generation = forms.IntegerField(required=False, widget=forms.HiddenInput)
+
+
+class Split(forms.Form):
+    """A preset, or groups of GPU indices such as `0-3; 4 5; 6; 7`."""
+
+    preset = forms.CharField(required=False, max_length=12)
+    groups = forms.CharField(
+        required=False,
+        max_length=500,
+        label="Own groups",
+        widget=forms.TextInput(attrs={"placeholder": "0-3; 4-5; 6; 7", "spellcheck": "false"}),
+        help_text="GPUs of each partition, separated by semicolons.",
+    )
+
+    def clean_groups(self) -> list[list[int]] | None:
+        text = self.cleaned_data["groups"].strip()
+        return [indexes(part) for part in text.strip("; ").split(";")] if text else None
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean()
+        data["preset"] = None if data.get("groups") else data.get("preset") or None
+        return data
+
+
+class NewPartition(forms.Form):
+    name = forms.CharField(max_length=40, widget=forms.TextInput(attrs={"spellcheck": "false", "placeholder": "p4"}))
+    gpus = forms.CharField(max_length=200, label="GPUs", widget=forms.TextInput(attrs={"placeholder": "4-7"}))
+
+    def clean_gpus(self) -> list[int]:
+        return indexes(self.cleaned_data["gpus"])
+
+
+class Join(forms.Form):
+    node_name = forms.CharField(
+        required=False,
+        max_length=63,
+        label="Node name",
+        help_text="Empty: the host's own name. An existing node's name lets that node join again.",
+        widget=forms.TextInput(attrs={"spellcheck": "false", "autofocus": True}),
+    )
+    ttl_s = forms.TypedChoiceField(
+        label="Valid for",
+        coerce=int,
+        choices=[
+            (900, "15 minutes"),
+            (_HOUR, "1 hour"),
+            (12 * _HOUR, "12 hours"),
+            (_DAY, "1 day"),
+            (7 * _DAY, "7 days"),
+        ],
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        choices = self.fields["ttl_s"].choices
+        default = settings.JOIN_TOKEN_TTL_S
+        if default not in dict(choices):
+            self.fields["ttl_s"].choices = [*choices, (default, f"{default} s")]
+        self.fields["ttl_s"].initial = default
+
+
+class Labels(forms.Form):
+    labels = forms.CharField(
+        required=False,
+        max_length=2000,
+        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "class": "mono"}),
+        help_text="One key=value a line, for example rack=a.",
+    )
+
+    def clean_labels(self) -> dict[str, str]:
+        pairs = [line.strip().partition("=") for line in self.cleaned_data["labels"].splitlines() if line.strip()]
+        if bad := [
+            key for key, equals, _ in pairs if not equals or not re.fullmatch(r"[A-Za-z0-9._/-]{1,63}", key.strip())
+        ]:
+            raise forms.ValidationError(f"Not a key=value pair: {bad[0]}.")
+        return {key.strip(): value.strip()[:63] for key, _, value in pairs}
+
+
+class NewUser(forms.Form):
+    username = forms.CharField(
+        max_length=150, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
+    )
+    role = forms.ChoiceField(choices=[(name, name) for name in USER_ROLES])
+
+
+class UserRole(forms.Form):
+    role = forms.ChoiceField(choices=[(name, name) for name in USER_ROLES])
+
+
+class NewKey(forms.Form):
+    name = forms.CharField(max_length=120, help_text="Who or what uses it.")
+    deployments = forms.MultipleChoiceField(
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="None chosen: all of them, those to come included.",
+    )
+    requests_per_minute = forms.IntegerField(
+        required=False, min_value=1, max_value=1_000_000, help_text="Empty: no limit."
+    )
+    expires_at = forms.DateField(
+        required=False, label="Expires on", widget=forms.DateInput(attrs={"type": "date"}), help_text="Empty: never."
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["deployments"].choices = [
+            (name, name) for name in Deployment.objects.values_list("name", flat=True)
+        ]
+
+
+class NewToken(forms.Form):
+    ttl_s = forms.TypedChoiceField(
+        label="Valid for",
+        coerce=int,
+        choices=[(_DAY, "1 day"), (30 * _DAY, "30 days"), (90 * _DAY, "90 days"), (365 * _DAY, "365 days")],
+        initial=30 * _DAY,
+    )
+
+
+def indexes(text: str) -> list[int]:
+    """ "0-2, 5" -> [0, 1, 2, 5]."""
+    found: list[int] = []
+    for part in re.split(r"[\s,]+", text.strip()):
+        match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", part)
+        if match is None:
+            raise forms.ValidationError(f"Not GPU numbers: {json.dumps(text[:40])}. Write them as 0-3 or 0 1 2 3.")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return found

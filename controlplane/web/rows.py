@@ -1,0 +1,86 @@
+"""Rows joined with what the page shows of them now: status from the domain's rules, GPUs in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.db.models import QuerySet
+
+from controlplane.domain import health
+from controlplane.fleet.facts import node_view, partition_view
+from controlplane.fleet.models import Gpu, Node, Partition
+from workers.contract import DeviceKind
+
+PARTITIONS = Partition.objects.select_related("node", "deployment", "deployment__model").prefetch_related("gpus")
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRow:
+    partition: Partition
+    gpus: list[Gpu]
+    status: str
+    confirmed: bool
+
+    @property
+    def devices(self) -> str:
+        return device_word(self.gpus)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    node: Node
+    gpus: list[Gpu]
+    partitions: list[PartitionRow]
+    status: str
+
+    @property
+    def devices(self) -> str:
+        return device_word(self.gpus)
+
+    @property
+    def free(self) -> list[Gpu]:
+        return [gpu for gpu in self.gpus if gpu.partition_id is None and gpu.present]
+
+    @property
+    def in_use(self) -> list[PartitionRow]:
+        return [row for row in self.partitions if row.partition.deployment_id]
+
+    @property
+    def kinds(self) -> list[str]:
+        return sorted({gpu.name for gpu in self.gpus})
+
+
+def nodes(rows: QuerySet[Node]) -> list[NodeRow]:
+    rows = rows.defer("spec").prefetch_related("gpus", "partitions__deployment", "partitions__gpus")
+    return [_node(row, time.time()) for row in rows]
+
+
+def partitions(rows: Iterable[Partition]) -> list[PartitionRow]:
+    now = time.time()
+    return [_partition(row, now) for row in rows]
+
+
+def device_word(gpus: Iterable[Gpu]) -> str:
+    gpus = list(gpus)
+    word = "CPU slot" if gpus and all(gpu.kind == DeviceKind.CPU for gpu in gpus) else "GPU"
+    return word if len(gpus) == 1 else f"{word}s"
+
+
+def _node(node: Node, now: float) -> NodeRow:
+    gpus, members = list(node.gpus.all()), sorted(node.partitions.all(), key=lambda partition: partition.name)
+    view = node_view(node, gpus=gpus, partitions=members)
+    for member in members:
+        member.node = node
+    status = str(health.node_status(view, now, settings.SILENT_AFTER_S))
+    return NodeRow(node, gpus, [_partition(member, now) for member in members], status)
+
+
+def _partition(partition: Partition, now: float) -> PartitionRow:
+    gpus: Any = sorted(partition.gpus.all(), key=lambda gpu: gpu.index)
+    view = partition_view(partition, gpus=gpus)
+    status = str(health.partition_status(view, now, settings.SILENT_AFTER_S))
+    return PartitionRow(partition, gpus, status, health.is_confirmed(view))

@@ -1,0 +1,153 @@
+"""Values as people read them. Unknown is a dash, never zero."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.db.models import Model
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from controlplane.audit.models import AuditEvent
+
+register = template.Library()
+UNKNOWN = "–"  # noqa: RUF001
+_CHIPS = {
+    "ready": "ok", "starting": "busy", "pending": "busy", "draining": "warn", "stopping": "warn", "cordoned": "warn",
+    "drained": "warn", "silent": "warn", "crash_looping": "bad", "lost": "bad", "revoked": "bad", "never_seen": "idle",
+}  # fmt: skip
+_WORDS = {"crash_looping": "crash-looping", "never_seen": "never seen"}
+_SAID = {
+    "create": "created", "delete": "deleted", "change": "changed", "register": "registered", "assign": "assigned",
+    "release": "released", "split": "split", "cordon": "cordoned", "uncordon": "uncordoned", "drain": "drains",
+    "revoke": "revoked", "remove": "removed", "label": "labelled", "issue-join-token": "issued",
+    "cancel-join-token": "cancelled", "join": "joined", "rejoin": "joined again", "create-user": "created user",
+    "set-role": "changed the role of", "disable-user": "disabled user", "enable-user": "enabled user",
+    "set-password": "set the password of", "issue-token": "issued a REST token for",
+    "revoke-token": "revoked a REST token of", "forget-gpu": "forgot", "rotate-token": "gave a new token to",
+}  # fmt: skip
+_PAGES = {"node": "web:node", "deployment": "web:deployment", "registeredmodel": "web:model"}
+
+
+@register.filter
+def binary(value: float | None) -> str:
+    """Bytes with a unit."""
+    if value is None:
+        return UNKNOWN
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+@register.filter
+def figure(value: float | None, unit: str = "") -> str:
+    if value in (None, ""):
+        return UNKNOWN
+    text = f"{value:,.0f}" if abs(value) >= 10 or float(value).is_integer() else f"{value:,.1f}"
+    return f"{text} {unit}".strip()
+
+
+@register.filter
+def ago(at: datetime | None) -> str:
+    if at is None:
+        return "never"
+    seconds = (timezone.now() - at).total_seconds()
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{max(0, seconds) // size:.0f} {unit} ago"
+    return f"{seconds // 86400:.0f} d ago"
+
+
+@register.filter
+def share(part: float | None, whole: float | None) -> str:
+    """A width in per cent for a bar."""
+    return f"{min(100.0, max(0.0, 100 * part / whole)):.1f}%" if part and whole else "0%"
+
+
+@register.filter
+def chip(status: str) -> SafeString:
+    return format_html('<span class="chip {}">{}</span>', _CHIPS.get(status, "idle"), _WORDS.get(status, status))
+
+
+@register.filter
+def role(value: str) -> SafeString:
+    if not value:
+        return SafeString("")
+    return format_html(
+        '<span class="role"><i class="glyph {}" aria-hidden="true">{}</i>{}</span>', value, value[0].upper(), value
+    )
+
+
+@register.filter
+def glyph(value: str) -> SafeString:
+    return format_html('<i class="glyph {}" title="{}" aria-label="{}">{}</i>', value, value, value, value[:1].upper())
+
+
+@register.filter
+def span(indexes: list[int]) -> str:
+    """[0, 1, 2, 5] -> "0-2, 5"."""
+    runs: list[list[int]] = []
+    for index in sorted(indexes):
+        if runs and runs[-1][1] == index - 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+@register.filter
+def said(verb: str) -> str:
+    return _SAID.get(verb.replace("_", "-"), verb.replace("_", " ").replace("-", " "))
+
+
+@register.filter
+def subject_url(event: AuditEvent) -> str:
+    if event.subject_id is None or event.verb in {"delete", "remove"}:
+        return ""
+    if event.subject_type == "partition":
+        return reverse("web:partition", args=[event.subject_id])
+    page = _PAGES.get(event.subject_type)
+    return reverse(page, args=[event.subject_id]) if page else ""
+
+
+@register.filter
+def change_words(event: AuditEvent) -> str:
+    """An assignment and a role change in words; other changes are told in full on the activity page."""
+    before, after = event.before or {}, event.after or {}
+    if event.subject_type == "partition" and ("deployment" in before or "deployment" in after):
+        return f"{_assignment(before)} to {_assignment(after)}"
+    if "role" in before and "role" in after:
+        return f"{before['role']} to {after['role']}"
+    return ""
+
+
+@register.filter
+def item(mapping: dict[Any, Any], key: Any) -> Any:
+    return mapping.get(key)
+
+
+@register.filter
+def kind(row: Model) -> str:
+    return row._meta.verbose_name
+
+
+def _assignment(values: dict[str, Any]) -> str:
+    return f"{values['deployment']} {values.get('role')}" if values.get("deployment") else "idle"
+
+
+@register.filter
+def changes(event: AuditEvent) -> list[tuple[str, Any, Any]]:
+    """What was and what is, by name; what stayed the same is left out."""
+    before, after = event.before or {}, event.after or {}
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return [(name, _short(before.get(name)), _short(after.get(name))) for name in names]
+
+
+def _short(value: Any) -> str:
+    return UNKNOWN if value in (None, "", [], {}) else str(value)
