@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from django.db import OperationalError, connection
-from django.test import AsyncClient, Client
+from django.test import Client
 from django.utils import timezone
 
 from controlplane.api import agent
@@ -212,22 +212,16 @@ def test_a_failed_database_is_an_answer_that_slows_agents_down(monkeypatch: pyte
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_reports_run_on_threads_of_their_own_that_keep_their_connection(settings: Any) -> None:
+def test_reports_run_on_threads_of_their_own_that_keep_their_connection(settings: Any) -> None:
     settings.UPLINK_THREADS = 1
     agent._threads.cache_clear()
-    node = await Node.objects.acreate(name="n", address="127.0.0.1", token_hash=agent.digest("fbn-x"))
-    connections = []
+    node, connections = make_node(), []
     try:
-        for seq in (1, 2, 3):
-            report = NodeReport(node=node.pk, instance="i", seq=seq, at=0.0, generation=0)
-            response = await AsyncClient().post(
-                "/agent/v1/report", msgspec.json.encode(report), content_type="application/json",
-                headers={"Authorization": "Bearer fbn-x"},
-            )  # fmt: skip
+        for _ in range(3):
+            assert send(node).status_code == 200
             connections.append(agent._threads().submit(lambda: id(connection.connection)).result())
-            assert response.status_code == 200
     finally:
-        agent._threads().submit(lambda: connection.close()).result()  # noqa: PLW0108 - that of the other thread
+        agent._threads().submit(lambda: connection.close()).result()
         agent._threads().shutdown()
         agent._threads.cache_clear()
     assert len(set(connections)) == 1
