@@ -12,7 +12,7 @@ from controlplane.domain.model_config import KV_ELEMENT_BYTES
 from controlplane.domain.model_facts import ModelFacts
 
 GIB = 2**30
-UTILIZATION = 0.9  # vLLM's default share of a GPU's memory
+UTILIZATION = 0.9  # vLLM 0.32 takes 0.92 where nothing is said, earlier versions 0.9: count on the lower
 BLOCK_TOKENS = 16  # vLLM's default KV block on GPUs
 CPU_BLOCK_TOKENS = 32  # what the agent asks for on CPU slots
 ELEMENT_BYTES = {
@@ -20,11 +20,15 @@ ELEMENT_BYTES = {
     "bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4,
 }  # fmt: skip
 
-# Estimates, on the high side. vLLM measures these by a trial run at start; here nothing has run yet.
+# Estimates, on the high side: vLLM measures these by a trial run at start, and here nothing has run yet. They were
+# held against logs of vLLM on H100s: 0.6 GiB non-torch at TP 4; up to 2 GiB of CUDA graphs, mostly under 1; and
+# gpt-oss-120b, which with 1024 sequences leaves nothing of 80 GB for the KV cache.
 GPU_CONTEXT_BYTES = int(0.7 * GIB)  # CUDA context, kernels, libraries
 NCCL_BYTES = int(0.5 * GIB)  # communication buffers, with more than one GPU
-CUDA_GRAPHS_BYTES = int(0.5 * GIB)
-LOGIT_BYTES = 10  # a logit of the sampler's trial run: 16 bits, its 32-bit copy, and the sorted one
+CUDA_GRAPHS_BYTES = 1 * GIB
+LOGIT_BYTES = 26  # in the sampler's trial run: 16-bit logit, 32-bit copy, sorted, its index, probability and their sum
+# Weights that grow as they are loaded: the kernels pad. gpt-oss-120b: 60.8 GiB on disk, 64.4 to 66.0 on an H100.
+LOADED = {"mxfp4": 1.085}
 # Measured with vLLM 0.32 on CPU: an engine of a 270 MB model holds 0.69 GB beside its mapped weights.
 CPU_PROCESS_BYTES = 700_000_000
 
@@ -127,7 +131,7 @@ def fit(
     whole = cpu or shape.kv_cache_bytes is not None  # a KV cache reserved by hand sets the utilization aside
     available = gpu_memory_bytes if whole else math.ceil(gpu_memory_bytes * shape.utilization)
     overhead = overhead_bytes(facts, tp=tp, gpu_memory_bytes=gpu_memory_bytes, shape=shape, cpu=cpu)
-    weights = None if facts.parameter_bytes is None else math.ceil(facts.parameter_bytes / tp)
+    weights = loaded_bytes(facts, tp)
     per_token = kv_bytes_per_token(facts, tp, shape.kv_element_bytes) if facts.is_known else None
     kv = None if per_token is None else concurrency * _whole_blocks(context_tokens, shape) * per_token
     best = None if kv is None else _least_kv(facts, kv, context_tokens=context_tokens, shape=shape)
@@ -150,6 +154,13 @@ def fit(
         kv_tokens_capacity=capacity,
         max_concurrency_at_context=_concurrency(capacity, context_tokens, shape),
     )
+
+
+def loaded_bytes(facts: ModelFacts, tp: int) -> int | None:
+    """Weights on each GPU; None where their size is unknown."""
+    if facts.parameter_bytes is None:
+        return None
+    return math.ceil(facts.parameter_bytes * LOADED.get(facts.quantization or "", 1.0) / tp)
 
 
 def kv_bytes_per_token(facts: ModelFacts, tp: int, element_bytes: int = KV_ELEMENT_BYTES) -> int:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from controlplane.domain.memory import fit
+from controlplane.domain.engine_args import validate
+from controlplane.domain.memory import engine_shape, fit
 from controlplane.domain.plans import PLANS, gpt_oss_120b_4p4d, node_plan, plan_problems
 from controlplane.domain.types import DomainError, NodeView, Role
 from tests.domain import configs
 from tests.domain.views import NOW, make_deployment, make_gpus, make_linked_gpus, make_node, make_slots
 
-DEPLOYMENT = make_deployment(configs.GPT_OSS_120B, configs.GPT_OSS_120B_BYTES, name="gpt-oss-120b")
 SINGLES, FOURS = gpt_oss_120b_4p4d()
+PLAIN = make_deployment(configs.GPT_OSS_120B, configs.GPT_OSS_120B_BYTES, name="gpt-oss-120b")
+DEPLOYMENT = replace(PLAIN, engine_args=SINGLES.engine_args)
 
 
 def codes(node: NodeView, key: str = SINGLES.key) -> list[str]:
@@ -34,19 +38,32 @@ def test_both_variants_can_be_laid_over_eight_80_gb_gpus(key: str) -> None:
 
 
 def test_one_80_gb_gpu_holds_the_weights_and_eight_requests_of_8192_tokens() -> None:
-    """65.3 GB weights + 4.2 GB other + 4.8 GB KV = 74.3 of 77.0 GB."""
-    found = fit(DEPLOYMENT.facts, tp=1, gpu_memory_bytes=configs.H100_BYTES, concurrency=8, context_tokens=8192)
+    """70.8 GB weights + 3.3 GB other + 4.8 GB KV = 79.0 of 81.2 GB."""
+    shape = engine_shape(SINGLES.engine_args)
+    found = fit(PLAIN.facts, tp=1, gpu_memory_bytes=configs.H100_BYTES, concurrency=8, context_tokens=8192, shape=shape)
 
-    assert found.needed_bytes == pytest.approx(74.3e9, rel=0.01)
+    assert found.needed_bytes == pytest.approx(79.0e9, rel=0.01)
     assert found.fits is True
+    assert found.kv_tokens_capacity == 95_856
 
 
-def test_four_80_gb_gpus_hold_thirty_times_as_much_kv() -> None:
-    single = fit(DEPLOYMENT.facts, tp=1, gpu_memory_bytes=configs.H100_BYTES, concurrency=1, context_tokens=8192)
-    four = fit(DEPLOYMENT.facts, tp=4, gpu_memory_bytes=configs.H100_BYTES, concurrency=1, context_tokens=8192)
+def test_four_80_gb_gpus_need_no_arguments_and_hold_29_times_as_much_kv() -> None:
+    found = fit(PLAIN.facts, tp=4, gpu_memory_bytes=configs.H100_BYTES, concurrency=1, context_tokens=8192)
 
-    assert single.kv_tokens_capacity == pytest.approx(101_500, rel=0.01)
-    assert four.kv_tokens_capacity == pytest.approx(3_056_000, rel=0.01)
+    assert plan_problems(FOURS, PLAIN, node=make_node(devices=make_linked_gpus(8)), now=NOW) == []
+    assert found.kv_tokens_capacity == 2_773_424
+
+
+def test_without_its_arguments_one_gpu_is_too_small_and_the_fix_names_them() -> None:
+    (problem,) = plan_problems(SINGLES, PLAIN, node=make_node(devices=make_linked_gpus(8)), now=NOW)
+
+    assert problem.code == "memory"
+    assert problem.fix == "Give gpt-oss-120b the arguments --gpu-memory-utilization 0.95 --max-num-seqs 128."
+
+
+def test_the_arguments_of_a_plan_are_ones_that_a_deployment_may_have() -> None:
+    for plan in PLANS.values():
+        assert validate(plan.engine_args) == []
 
 
 def test_positions_are_laid_over_whatever_indices_the_node_has() -> None:
