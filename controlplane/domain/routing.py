@@ -18,7 +18,7 @@ class Path(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Engines:
+class Ready:
     """The ready engines of one deployment, by role, as ids that mean something to the caller."""
 
     prefill: tuple[int, ...] = ()
@@ -34,7 +34,7 @@ class Route:
 
 
 def pick(
-    engines: Engines,
+    ready: Ready,
     load: Mapping[int, int],
     *,
     prefix: int = 0,
@@ -47,13 +47,13 @@ def pick(
     `failed` engines are not used, `suspect` ones only when there is no other. Without `transfer` no KV is
     moved. A decode engine serves alone rather than nobody when no prefill engine is there.
     """
-    answering = _least(engines.decode, load, prefix, failed, suspect)
-    aggregated = _least(engines.aggregated, load, prefix, failed, suspect)
+    answering = _least(ready.decode, load, prefix, failed, suspect)
+    aggregated = _least(ready.aggregated, load, prefix, failed, suspect)
     if aggregated is not None and (answering is None or _better(aggregated, answering, load, suspect)):
         return Route(Path.AGGREGATED, aggregated)
     if answering is None:
         return None
-    prefill = _least(engines.prefill, load, prefix, failed, suspect) if transfer else None
+    prefill = _least(ready.prefill, load, prefix, failed, suspect) if transfer else None
     if prefill is None:
         return Route(Path.DIRECT, answering)
     return Route(Path.TWO_STEP, answering, prefill)

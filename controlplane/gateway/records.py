@@ -1,10 +1,142 @@
 """One RequestRecord per request, written in batches by a thread: the path of a request never waits for it.
 
-When the database is away the newest records are kept and the oldest dropped and counted.
+While the database is away the newest records are kept; the oldest are dropped and counted.
 """
 
 from __future__ import annotations
 
-from controlplane.gateway.summary import live_summary
+import threading
+import time
+from collections import deque
+from datetime import UTC, datetime
 
-__all__ = ["live_summary"]
+import structlog
+from django.db import Error as DatabaseError
+from django.db import IntegrityError, close_old_connections, connection, transaction
+from django.db.models import F
+from django.db.models.functions import Greatest
+
+from controlplane.gateway.demand import Demand, Minutes
+from controlplane.gateway.metrics import Metrics
+from controlplane.gateway.models import ApiKey, DemandMinute, RequestRecord
+from controlplane.gateway.summary import live_summary
+from controlplane.gateway.trip import Trip
+
+__all__ = ["Recorder", "live_summary"]
+
+log = structlog.get_logger(__name__)
+KEEP = 50_000
+BATCH = 500
+DEMAND_EVERY_S = 5.0
+RETRY_S = 5.0
+
+
+class Recorder(threading.Thread):
+    """`add` is called on the event loop, everything else in the thread."""
+
+    def __init__(self, metrics: Metrics, *, period_s: float = 0.5, keep: int = KEEP) -> None:
+        super().__init__(name="gateway-records", daemon=True)
+        self.demand = Demand()
+        self.dropped = 0
+        self._metrics = metrics
+        self._period_s = period_s
+        self._new: deque[Trip] = deque(maxlen=keep)
+        self._unwritten: deque[Trip] = deque(maxlen=keep)
+        self._demand_at = 0.0
+        self._stop_asked = threading.Event()
+        self._failing = False
+
+    def add(self, trip: Trip) -> None:
+        if len(self._new) == self._new.maxlen:
+            self.dropped += 1
+        self._new.append(trip)
+
+    def run(self) -> None:
+        while not self._stop_asked.wait(RETRY_S if self._failing else self._period_s):
+            self.flush()
+        self.flush(demand=True)
+        connection.close()
+
+    def stop(self, wait_s: float = 5.0) -> None:
+        """Write what is left, within `wait_s`."""
+        self._stop_asked.set()
+        self.join(wait_s)
+
+    def flush(self, *, demand: bool = False) -> None:
+        """Write what has gathered. A failure keeps it for the next time."""
+        self._gather()
+        try:
+            close_old_connections()
+            while self._unwritten:
+                batch = [self._unwritten[i] for i in range(min(BATCH, len(self._unwritten)))]
+                _insert(batch)
+                for _ in batch:
+                    self._unwritten.popleft()
+            if demand or time.monotonic() - self._demand_at >= DEMAND_EVERY_S:
+                self._demand_at = time.monotonic()
+                self._write_demand()
+        except Exception as error:
+            if not self._failing:
+                log.error("records cannot be written; they are kept and tried again", error=str(error))
+            self._failing = True
+            return
+        if self._failing:
+            log.info("records are written again", dropped=self.dropped)
+        self._failing = False
+
+    def _gather(self) -> None:
+        moved = []
+        while self._new:
+            moved.append(self._new.popleft())
+        self._metrics.observe(moved)
+        assert self._unwritten.maxlen is not None
+        self.dropped += max(0, len(self._unwritten) + len(moved) - self._unwritten.maxlen)
+        self._unwritten.extend(moved)
+        self._metrics.dropped.set(self.dropped)
+
+    def _write_demand(self) -> None:
+        minutes = self.demand.take(time.time())
+        try:
+            _add(minutes)
+        except DatabaseError:
+            self.demand.give_back(minutes)
+            raise
+
+
+def _insert(trips: list[Trip]) -> None:
+    rows = [_row(trip) for trip in trips]
+    try:
+        with transaction.atomic():
+            RequestRecord.objects.bulk_create(rows)
+    except IntegrityError:  # a key was deleted meanwhile
+        known = set(ApiKey.objects.values_list("pk", flat=True))
+        for row in rows:
+            if row.api_key_id not in known:
+                row.api_key_id = None
+        with transaction.atomic():
+            RequestRecord.objects.bulk_create(rows)
+
+
+def _row(trip: Trip) -> RequestRecord:
+    return RequestRecord(
+        at=trip.arrived, request_id=trip.id, api_key_id=trip.key, deployment=trip.deployment, kind=trip.kind,
+        streamed=trip.streamed, outcome=trip.outcome, status=trip.status, error=trip.error[:255], path=trip.path,
+        prefill=trip.prefill, decode=trip.decode, attempts=trip.attempts, prompt_tokens=trip.prompt_tokens,
+        completion_tokens=trip.completion_tokens, cached_tokens=trip.cached_tokens, prefill_ms=trip.prefill_ms,
+        transfer_ms=trip.transfer_ms, ttft_ms=trip.ttft_ms, itl_ms=trip.itl_ms, total_ms=trip.total_ms,
+    )  # fmt: skip
+
+
+def _add(minutes: Minutes) -> None:
+    """Several gateways add to the same rows."""
+    with transaction.atomic():
+        for (deployment, at), minute in minutes.items():
+            row, _ = DemandMinute.objects.get_or_create(deployment=deployment, minute=datetime.fromtimestamp(at, UTC))
+            DemandMinute.objects.filter(pk=row.pk).update(
+                arrivals=F("arrivals") + minute.arrivals,
+                active_s=F("active_s") + minute.active_s,
+                peak_in_flight=Greatest(F("peak_in_flight"), minute.peak_in_flight),
+                prompt_tokens=F("prompt_tokens") + minute.prompt_tokens,
+                completion_tokens=F("completion_tokens") + minute.completion_tokens,
+                errors=F("errors") + minute.errors,
+            )

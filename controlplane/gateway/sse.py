@@ -21,7 +21,7 @@ class StreamError(Exception):
 class _Chunk(msgspec.Struct):
     choices: list[msgspec.Raw] | None = None
     usage: Usage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _ErrorCode(msgspec.Struct):
@@ -78,7 +78,7 @@ class Events:
             chunk = _chunk.decode(event[5:])
         except (msgspec.DecodeError, RecursionError) as error:
             raise StreamError("the engine's stream is not JSON") from error
-        if chunk.error is not None and chunk.error != b"null":
+        if memoryview(chunk.error) != b"null":
             self.error = self.error or event[5:].strip()
             return True
         if chunk.usage is not None:

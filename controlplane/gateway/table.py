@@ -18,7 +18,7 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections
 from django.db.models import Max
 
-from controlplane.domain.routing import Engines
+from controlplane.domain.routing import Ready
 from controlplane.fleet import selectors
 from controlplane.fleet.models import Node
 from controlplane.gateway import keys
@@ -45,7 +45,13 @@ class Engine:
             host, port = parts.hostname, parts.port
         except ValueError:
             return None
-        if parts.scheme != "http" or not host or not port or not (key + host).isascii() or not (key + host).isprintable():
+        if (
+            parts.scheme != "http"
+            or not host
+            or not port
+            or not (key + host).isascii()
+            or not (key + host).isprintable()
+        ):
             return None
         named = f"[{host}]" if ":" in host else host
         head = f"host: {named}:{port}\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
@@ -59,7 +65,7 @@ class Served:
     name: str
     created: int
     min_transfer_tokens: int = 0
-    engines: Engines = Engines()
+    ready: Ready = field(default_factory=Ready)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ def read(now: datetime | None = None) -> Table:
     served: dict[str, Served] = {}
     for row in selectors.served_rows():
         roles = {role: tuple(ids) for role, ids in by_deployment.get(row.deployment, {}).items()}
-        one = Served(row.deployment, int(row.created_at), row.min_transfer_tokens, Engines(**roles))
+        one = Served(row.deployment, int(row.created_at), row.min_transfer_tokens, Ready(**roles))
         for alias in row.aliases:
             served.setdefault(alias, one)
         served[row.deployment] = one

@@ -78,3 +78,20 @@ class Trip:
     @property
     def total_ms(self) -> float:
         return (self.ended - self.began) * 1e3
+
+    def headers(self, now: float, content_type: str) -> dict[str, str]:
+        """What the response tells of how it was served; steps not yet over are not in it."""
+        steps = {"prefill": self.prefill_ms, "transfer": self.transfer_ms, "ttft": self.ttft_ms}
+        if not self.first:
+            steps["total"] = (now - self.began) * 1e3
+        headers = {
+            "content-type": content_type,
+            "server": "forebay",
+            "x-request-id": self.id,
+            "x-forebay-path": self.path,
+            "x-forebay-decode": self.decode,
+            "server-timing": ", ".join([f"{name};dur={ms:.1f}" for name, ms in steps.items() if ms is not None]),
+        }
+        if self.prefill:
+            headers["x-forebay-prefill"] = self.prefill
+        return headers

@@ -40,7 +40,10 @@ class Exchange:
     """One request and its answer. Await `head`, then `attach` a sink, then await `done`; or await `done` only
     and read `body`."""
 
-    __slots__ = ("_limit", "_pieces", "_sink", "_size", "_timer", "connection", "content_type", "done", "head", "status")
+    __slots__ = (
+        "_heard", "_limit", "_pieces", "_sink", "_size", "_timer",
+        "connection", "content_type", "done", "head", "status",
+    )  # fmt: skip
 
     def __init__(self, connection: Connection, limit: int) -> None:
         self.connection: Connection | None = connection
@@ -53,6 +56,7 @@ class Exchange:
         self._sink: Sink | None = None
         self._size = 0
         self._limit = limit
+        self._heard = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -73,10 +77,15 @@ class Exchange:
         if self.connection is not None:
             self._timer = self.connection.loop.call_later(seconds, self.abort, reason)
 
-    def lift_deadline(self) -> None:
+    def watch(self, seconds: float) -> None:
+        """Fail the exchange once the engine has been silent for so long; replaces the deadline before."""
+        connection = self.connection
+        if connection is None:
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._heard = connection.loop.time()
+        self._timer = connection.loop.call_later(seconds, self._listen, connection.loop, seconds)
 
     def abort(self, reason: str = "given up") -> None:
         """Close the connection: the engine sees that nobody waits and stops working on it."""
@@ -95,6 +104,7 @@ class Exchange:
 
     def take(self, data: bytes) -> None:
         if self._sink is not None:
+            self._heard = 0.0
             self._sink(data)
             return
         self._size += len(data)
@@ -120,8 +130,19 @@ class Exchange:
                 future.set_exception(error)
                 future.exception()  # whoever awaits it gets it; nobody may be left to
 
+    def _listen(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        """`_heard` is zeroed by each piece, for that is cheaper than reading the clock."""
+        now = loop.time()
+        if self._heard and now - self._heard >= seconds:
+            self.abort("the engine fell silent")
+            return
+        self._heard = self._heard or now
+        self._timer = loop.call_later(seconds - (now - self._heard), self._listen, loop, seconds)
+
     def _release(self) -> None:
-        self.lift_deadline()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self.connection = None
 
 
@@ -220,13 +241,18 @@ class Pool:
         self.host, self.port, self.bounds = host, port, bounds
         self.loop = asyncio.get_running_loop()
         self._idle: deque[Connection] = deque()
-        self._open: set[Connection] = set()
         self._closed = False
 
-    async def send(self, request: bytes) -> Exchange:
-        """Write `request` on an idle connection or a new one. Nothing is ever sent twice from here."""
+    async def send(self, request: bytes, *, not_after: float | None = None) -> Exchange:
+        """Write `request` on an idle connection or a new one, but not after that moment of the loop's clock.
+        Nothing is ever sent twice from here."""
         connection = self._take_idle()
-        return (connection or await self._connect()).send(request)
+        if connection is None:
+            connection = await self._connect(not_after)
+        if not_after is not None and self.loop.time() > not_after:
+            self.put_back(connection)
+            raise UpstreamError("too late")
+        return connection.send(request)
 
     def put_back(self, connection: Connection) -> None:
         connection.idle_since = self.loop.time()
@@ -236,7 +262,6 @@ class Pool:
             self._idle.append(connection)
 
     def forget(self, connection: Connection) -> None:
-        self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
 
@@ -248,6 +273,10 @@ class Pool:
     def close(self) -> None:
         """Close the idle connections; the others close when their exchange ends."""
         self._closed = True
+        self.flush()
+
+    def flush(self) -> None:
+        """Close the idle connections."""
         while self._idle:
             self._idle.pop().transport.close()
 
@@ -259,13 +288,13 @@ class Pool:
             connection.transport.close()
         return None
 
-    async def _connect(self) -> Connection:
+    async def _connect(self, not_after: float | None) -> Connection:
+        until = self.loop.time() + self.bounds.connect_s
         try:
-            async with asyncio.timeout(self.bounds.connect_s):
+            async with asyncio.timeout_at(until if not_after is None else min(until, not_after)):
                 _, connection = await self.loop.create_connection(lambda: Connection(self), self.host, self.port)
         except TimeoutError as error:
             raise UpstreamError("no connection in time") from error
         except OSError as error:
             raise UpstreamError(f"no connection: {error.strerror or error}") from error
-        self._open.add(connection)
         return connection

@@ -24,9 +24,7 @@ class Engines:
         self._loop = asyncio.get_running_loop()
 
     def route(self, served: Served, *, prefix: int, transfer: bool, failed: Collection[int]) -> Route | None:
-        return pick(
-            served.engines, self.load, prefix=prefix, transfer=transfer, failed=failed, suspect=self._suspects()
-        )
+        return pick(served.ready, self.load, prefix=prefix, transfer=transfer, failed=failed, suspect=self._suspects())
 
     def pool(self, engine: Engine) -> Pool:
         at = (engine.host, engine.port)
@@ -38,6 +36,9 @@ class Engines:
     def suspect(self, engine: Engine) -> None:
         """Prefer others to it for a while."""
         self._suspect[engine.id] = self._loop.time() + SUSPECT_S
+
+    def is_suspect(self, engine: Engine) -> bool:
+        return engine.id in self._suspect
 
     def trust(self, engine: Engine) -> None:
         self._suspect.pop(engine.id, None)

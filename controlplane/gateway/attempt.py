@@ -1,0 +1,213 @@
+"""One attempt to serve a request on one route: prefill, hand the KV over, answer. Stream or whole."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import structlog
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from controlplane.domain.routing import Path, Route
+from controlplane.gateway.engines import Engines
+from controlplane.gateway.failures import EngineFailed, raise_for
+from controlplane.gateway.limits import Limits
+from controlplane.gateway.openai import Ask, Kind, Usage, error_body
+from controlplane.gateway.relay import Relay
+from controlplane.gateway.sse import error_status
+from controlplane.gateway.table import Engine, Table
+from controlplane.gateway.trip import Outcome, Trip
+from controlplane.gateway.upstream import Exchange, UpstreamError
+
+log = structlog.get_logger(__name__)
+
+LATE = "the KV deadline passed"
+HEADS = {
+    Kind.CHAT: b"POST /v1/chat/completions HTTP/1.1\r\n",
+    Kind.COMPLETION: b"POST /v1/completions HTTP/1.1\r\n",
+}
+
+
+class _Prefilled(msgspec.Struct):
+    kv_transfer_params: msgspec.Raw = msgspec.Raw(b"null")
+    usage: Usage | None = None
+
+
+class _Answer(msgspec.Struct):
+    usage: Usage | None = None
+
+
+_prefilled = msgspec.json.Decoder(_Prefilled)
+_answer = msgspec.json.Decoder(_Answer)
+
+
+class Attempt:
+    """Used once. Fails with EngineFailed as long as the client has got nothing."""
+
+    __slots__ = ("_ask", "_engine", "_engines", "_limits", "_loop", "_params", "_prefill", "_trip")
+
+    def __init__(self, trip: Trip, ask: Ask, route: Route, *, table: Table, engines: Engines, limits: Limits) -> None:
+        self._engines, self._limits, self._trip, self._ask = engines, limits, trip, ask
+        self._loop = asyncio.get_running_loop()
+        self._engine = table.engines[route.engine]
+        self._prefill = table.engines[route.prefill] if route.prefill is not None else None
+        self._params: msgspec.Raw | None = None
+        trip.path, trip.decode = route.path, self._engine.name
+        trip.prefill = self._prefill.name if self._prefill else ""
+        trip.prefilled = trip.first = trip.last = 0.0
+
+    async def run(self, request: web.BaseRequest) -> web.StreamResponse:
+        load, id = self._engines.load, self._engine.id
+        load[id] += 1
+        try:
+            if self._prefill is not None:
+                self._params = await self._run_prefill(self._prefill)
+                if self._params is None:  # the engine had nothing to hand over
+                    self._trip.path = Path.DIRECT
+            return await (self._stream(request) if self._ask.stream else self._whole())
+        finally:
+            load[id] -= 1
+
+    async def _run_prefill(self, engine: Engine) -> msgspec.Raw | None:
+        trip, load = self._trip, self._engines.load
+        load[engine.id] += 1
+        trip.prefill_began = self._loop.time()
+        try:
+            exchange = await self._send(engine, self._ask.for_prefill(), "p")
+            exchange.deadline(self._limits.prefill_s, "no answer to the prefill in time")
+            await self._finish(exchange, engine)
+        finally:
+            load[engine.id] -= 1
+        trip.prefilled = self._loop.time()
+        try:
+            answer = _prefilled.decode(exchange.body)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise EngineFailed(engine, f"its prefill's answer cannot be read: {error}", engine.id) from error
+        trip.take_usage(answer.usage)
+        trip.completion_tokens = None
+        params = answer.kv_transfer_params
+        return params if memoryview(params)[:1] == b"{" else None
+
+    async def _whole(self) -> web.Response:
+        trip = self._trip
+        exchange = await self._hand_over()
+        exchange.deadline(self._limits.answer_s, "no answer in time")
+        await self._finish(exchange, self._engine)
+        body = exchange.body
+        try:
+            trip.take_usage(_answer.decode(body).usage)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise EngineFailed(self._engine, f"its answer cannot be read: {error}", self._engine.id) from error
+        trip.outcome, trip.status, trip.error = Outcome.OK, 200, ""
+        return web.Response(body=body, headers=trip.headers(self._loop.time(), "application/json"))
+
+    async def _stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        exchange = await self._hand_over()
+        relay = Relay(self._trip, exchange, strip_usage=not self._ask.wants_usage, stall_s=self._limits.stall_s)
+        try:
+            await self._begin(exchange, relay)
+            return await self._pass_on(request, exchange, relay)
+        finally:
+            relay.stop()
+            exchange.abort()
+            self._trip.events = relay.events.count
+            self._trip.take_usage(relay.events.usage)
+
+    async def _begin(self, exchange: Exchange, relay: Relay) -> None:
+        """Wait for the first event; until then the request can go elsewhere."""
+        limits, engine = self._limits, self._engine
+        if self._params is None:
+            exchange.deadline(limits.head_s, "it did not begin its stream in time")
+        else:  # an engine that took the request renews the lease of its blocks itself: docs/adr/0006
+            exchange.deadline(self._trip.prefilled + limits.kv_deadline_s - self._loop.time(), LATE)
+        try:
+            await exchange.head
+        except UpstreamError as error:
+            raise self._failure(engine, error) from error
+        if exchange.status != 200 or not exchange.content_type.startswith(b"text/event-stream"):
+            exchange.deadline(limits.head_s, "it did not finish its answer in time")
+            await self._finish(exchange, engine)
+            raise EngineFailed(engine, "it answered with no stream", engine.id)
+        exchange.deadline(limits.first_s, "its first event did not come in time")
+        exchange.attach(relay)
+        await asyncio.wait((relay.started, exchange.done), return_when=asyncio.FIRST_COMPLETED)
+        if not relay.started.done():
+            raise EngineFailed(engine, relay.broken or "its stream ended before its first event", engine.id)
+        if relay.events.error and not relay.events.count:
+            raise_for(engine, self._prefill, error_status(relay.events.error), relay.events.error)
+        self._engines.trust(engine)
+        exchange.watch(limits.silence_s)
+
+    async def _pass_on(self, request: web.BaseRequest, exchange: Exchange, relay: Relay) -> web.StreamResponse:
+        self._trip.status = 200
+        headers = self._trip.headers(self._loop.time(), "text/event-stream; charset=utf-8")
+        response = web.StreamResponse(headers={**headers, "cache-control": "no-cache"})
+        chunked = request.version >= HttpVersion11
+        if chunked:
+            response.enable_chunked_encoding()
+        else:
+            response.force_close()
+        writer = await response.prepare(request)
+        await response.write(relay.take())
+        transport = request.transport
+        if transport is None or writer is None:
+            raise ConnectionResetError("the client hung up")
+        relay.go(transport, writer, chunked=chunked)
+        await self._end(exchange, relay)
+        await response.write_eof(relay.take())
+        return response
+
+    async def _end(self, exchange: Exchange, relay: Relay) -> None:
+        """Wait for the end of the stream, and tell the client when it is not a good one."""
+        trip, events = self._trip, relay.events
+        why = "its stream ended early"
+        try:
+            await exchange.done
+        except UpstreamError as error:
+            why = relay.broken or str(error)
+        if events.error:
+            trip.outcome, trip.error = Outcome.ERROR, events.error[:255].decode("utf-8", "replace")
+        elif events.done:
+            trip.outcome, trip.error = Outcome.OK, ""
+        else:
+            log.warning("a stream broke", request=trip.id, engine=self._engine.name, why=why)
+            self._engines.suspect(self._engine)
+            trip.outcome, trip.error = Outcome.ERROR, f"{self._engine.name}: {why}"[:255]
+            said = error_body("The engine failed during the answer.", kind="server_error", code="engine_failed")
+            relay.say(b"data: " + said + b"\n\n")
+
+    async def _hand_over(self) -> Exchange:
+        """Give the request to the engine that answers it, if there are blocks then before the KV deadline."""
+        not_after = None if self._params is None else self._trip.prefilled + self._limits.kv_deadline_s
+        return await self._send(self._engine, self._ask.for_answer(self._params), "d", not_after)
+
+    async def _send(self, engine: Engine, body: bytes, step: str, not_after: float | None = None) -> Exchange:
+        head = b"%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
+            HEADS[self._ask.kind], engine.head, f"{self._trip.id}-{self._trip.attempts}{step}".encode(), len(body),
+        )  # fmt: skip
+        try:
+            return await self._engines.pool(engine).send(head + body, not_after=not_after)
+        except UpstreamError as error:
+            late = not_after is not None and self._loop.time() >= not_after
+            raise self._failure(engine, UpstreamError(LATE) if late else error) from error
+
+    async def _finish(self, exchange: Exchange, engine: Engine) -> None:
+        """Wait for the whole answer; any but a good one is raised."""
+        try:
+            await exchange.done
+        except UpstreamError as error:
+            raise self._failure(engine, error) from error
+        finally:
+            exchange.abort()  # nothing to abort when it is done: this is for a client that hung up
+        if exchange.status != 200:
+            raise_for(engine, None if engine is self._prefill else self._prefill, exchange.status, exchange.body)
+        self._engines.trust(engine)
+
+    def _failure(self, engine: Engine, error: UpstreamError) -> EngineFailed:
+        if error.stale:  # its idle connections were closed: perhaps it restarted; a new one will tell
+            self._engines.pool(engine).flush()
+            return EngineFailed(engine, str(error), suspect=False)
+        if str(error) == LATE:  # it may be slow only: prefer others to it
+            return EngineFailed(engine, LATE, late=True)
+        return EngineFailed(engine, str(error), engine.id)

@@ -1,0 +1,34 @@
+"""How an attempt to serve a request ends when it does not end well."""
+
+from __future__ import annotations
+
+from controlplane.gateway.table import Engine
+
+CLIENTS_FAULT = frozenset({400, 413, 415, 422})  # passed on as they are; any other failure is the engine's
+
+
+class EngineFailed(Exception):
+    """An attempt failed before the client got anything. `exclude`: engines not to be tried again for this
+    request. `late`: the KV deadline passed. `suspect`: others should avoid the engine for a while."""
+
+    def __init__(self, engine: Engine, message: str, *exclude: int, late: bool = False, suspect: bool = True) -> None:
+        super().__init__(f"{engine.name}: {message}")
+        self.engine, self.exclude, self.late, self.suspect = engine, exclude, late, suspect
+
+
+class EngineRefused(Exception):
+    """The engine says that the request is wrong, so the client is told, in the engine's words."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(f"refused with {status}")
+        self.status, self.body = status, body
+
+
+def raise_for(engine: Engine, prefill: Engine | None, status: int, body: bytes) -> None:
+    """Raise what an answer other than 200 means."""
+    if status in CLIENTS_FAULT:
+        raise EngineRefused(status, body)
+    message = f"it answered {status}: {body[:200].decode('utf-8', 'replace')}"
+    # A decode that failed may have failed for want of the prefill's blocks: leave that prefill out, and
+    # prefer another decode.
+    raise EngineFailed(engine, message, prefill.id if prefill else engine.id)

@@ -1,0 +1,26 @@
+"""What the gateway bounds, in one place. Everything that clients and engines send is bounded by something here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from django.conf import settings
+
+from controlplane.gateway.upstream import Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    body_bytes: int = 10 * 1024 * 1024
+    body_s: float = 30.0  # to send it in
+    in_flight: int = 2048
+    attempts: int = 3
+    kv_deadline_s: float = field(default_factory=lambda: settings.KV_DEADLINE_S)
+    prefill_s: float = 120.0
+    answer_s: float = 900.0  # a whole, unstreamed answer
+    head_s: float = 60.0  # until an engine begins a stream
+    first_s: float = 300.0  # until its first event
+    silence_s: float = 300.0  # between its events
+    stall_s: float = 60.0  # how long a client may leave its stream unread
+    drain_s: float = 12.0  # for requests in flight at shutdown
+    upstream: Bounds = field(default_factory=Bounds)

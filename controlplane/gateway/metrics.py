@@ -1,0 +1,57 @@
+"""Prometheus metrics of one gateway process. Fed from the records, off the path of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from controlplane.gateway.trip import Trip
+
+LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+BETWEEN_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
+
+
+class Metrics:
+    """Labels are names of deployments and our own words; nothing a client sends becomes a label."""
+
+    def __init__(self) -> None:
+        self.registry = own = CollectorRegistry()
+        name = "forebay_gateway_"
+        served = ["deployment"]
+        self.requests = Counter(
+            name + "requests", "Requests ended", ["deployment", "kind", "path", "outcome"], registry=own
+        )
+        self.unauthorized = Counter(name + "unauthorized", "Requests without a valid key", registry=own)
+        self.retries = Counter(name + "retries", "Attempts beyond the first", served, registry=own)
+        self.kv_late = Counter(name + "kv_late", "Prefills redone past the KV deadline", served, registry=own)
+        self.prompt = Counter(name + "prompt_tokens", "Prompt tokens", served, registry=own)
+        self.completion = Counter(name + "completion_tokens", "Tokens generated", served, registry=own)
+        self.ttft = Histogram(name + "ttft_seconds", "Time to first token", served, buckets=LATENCY_S, registry=own)
+        self.itl = Histogram(name + "itl_seconds", "Mean time between tokens", served, buckets=BETWEEN_S, registry=own)
+        self.prefill = Histogram(name + "prefill_seconds", "Prefill step", served, buckets=LATENCY_S, registry=own)
+        self.in_flight = Gauge(name + "in_flight", "Requests in flight", registry=own)
+        self.dropped = Gauge(name + "records_dropped", "Records lost while the database was away", registry=own)
+        self.table_age = Gauge(name + "table_age_seconds", "Age of the routing table", registry=own)
+
+    def observe(self, trips: Iterable[Trip]) -> None:
+        for trip in trips:
+            name = trip.deployment
+            self.requests.labels(name, trip.kind, trip.path, trip.outcome).inc()
+            if not name:
+                continue
+            if trip.attempts > 1:
+                self.retries.labels(name).inc(trip.attempts - 1)
+            if trip.kv_late:
+                self.kv_late.labels(name).inc(trip.kv_late)
+            self.prompt.labels(name).inc(trip.prompt_tokens or 0)
+            self.completion.labels(name).inc(trip.completion_tokens or 0)
+            self._times(name, trip)
+
+    def _times(self, name: str, trip: Trip) -> None:
+        for histogram, ms in ((self.ttft, trip.ttft_ms), (self.itl, trip.itl_ms), (self.prefill, trip.prefill_ms)):
+            if ms is not None:
+                histogram.labels(name).observe(ms / 1e3)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

@@ -1,0 +1,75 @@
+"""Runs a gateway process: its threads, its server, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+
+import structlog
+
+from controlplane.gateway.limits import Limits
+from controlplane.gateway.metrics import Metrics
+from controlplane.gateway.records import Recorder
+from controlplane.gateway.server import Gateway
+from controlplane.gateway.table import Watch
+
+log = structlog.get_logger(__name__)
+SWEEP_S = 1.0
+
+
+async def serve(
+    host: str, port: int, *, limits: Limits | None = None, ready: asyncio.Future[int] | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT, then let requests in flight end. `ready` gets the port."""
+    limits = limits or Limits()
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    metrics = Metrics()
+    watch, recorder = Watch(), Recorder(metrics)
+    await asyncio.to_thread(watch.look)
+    watch.start()
+    recorder.start()
+    gateway = Gateway(lambda: watch.table, recorder, metrics, limits)
+    protocol = gateway.server()
+    listener = await loop.create_server(protocol, host, port, backlog=1024, reuse_address=True)
+    sweeper = loop.create_task(_sweep(gateway, watch))
+    log.info("the gateway listens", host=host, port=listener.sockets[0].getsockname()[1])
+    gc.collect()
+    gc.freeze()  # what is there now stays: no need to look at it again
+    await stop.wait()
+    await _end(gateway, listener, protocol, limits)
+    sweeper.cancel()
+    watch.stop()
+    await asyncio.to_thread(recorder.stop)
+
+
+async def _sweep(gateway: Gateway, watch: Watch) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        table = watch.table
+        gateway.engines.sweep(table)
+        gateway.buckets.keep({key.id for key in table.keys.values() if key.id is not None})
+
+
+async def _end(gateway: Gateway, listener: asyncio.Server, protocol: object, limits: Limits) -> None:
+    """Stop accepting, let what is in flight end, cut what does not."""
+    log.info("the gateway shuts down", in_flight=gateway.in_flight)
+    gateway.draining = True
+    listener.close()
+    until = asyncio.get_running_loop().time() + limits.drain_s
+    while gateway.in_flight and asyncio.get_running_loop().time() < until:
+        await asyncio.sleep(0.05)
+    await protocol.shutdown(1.0)  # type: ignore[attr-defined]
+    gateway.engines.close()
+
+
+def run(host: str, port: int) -> None:
+    import uvloop
+
+    # The record thread must not hold the interpreter from the event loop for the default 5 ms.
+    sys.setswitchinterval(0.0005)
+    uvloop.run(serve(host, port))

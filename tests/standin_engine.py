@@ -1,0 +1,335 @@
+"""A strict protocol stand-in for a vLLM engine: it speaks the two-step protocol and invents the text.
+
+It proves what a router does with the protocol, never what an engine does with a model. It refuses a wrong
+key, a prefill body that a real engine could not hand over, and unknown, expired, altered or replayed blocks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import json
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import httptools
+
+NOT_FOR_PREFILL = ("stream_options", "n", "best_of", "logprobs", "top_logprobs", "prompt_logprobs")
+
+
+class Fabric:
+    """What the engines of one test know of each other's KV blocks: who issued them, until when, used or not."""
+
+    def __init__(self, secret: str = "standin", lease_s: float = 30.0) -> None:
+        self.secret, self.lease_s = secret.encode(), lease_s
+        self.pulled: set[str] = set()
+        self._issued = 0
+
+    def issue(self, engine_id: str, prompt: str) -> dict[str, Any]:
+        self._issued += 1
+        params: dict[str, Any] = {
+            "do_remote_prefill": True,
+            "do_remote_decode": False,
+            "remote_block_ids": [[self._issued]],
+            "remote_engine_id": engine_id,
+            "remote_request_id": f"{engine_id}-{self._issued}",
+            "remote_host": "127.0.0.1",
+            "remote_port": 1,
+            "tp_size": 1,
+            "remote_num_tokens": len(prompt),
+            "standin_expires_ms": int((time.time() + self.lease_s) * 1000),
+            "standin_prompt": _digest(prompt),
+        }
+        return {**params, "standin_seal": self._seal(params)}
+
+    def pull(self, params: dict[str, Any], prompt: str) -> str:
+        """Use the blocks up; the reason when they may not be used."""
+        claims = dict(params)
+        seal = claims.pop("standin_seal", "")
+        if not hmac.compare_digest(str(seal), self._seal(claims)):
+            return "unknown remote blocks"
+        if claims["standin_expires_ms"] < time.time() * 1000:
+            return "remote blocks expired"
+        if claims["standin_prompt"] != _digest(prompt):
+            return "remote blocks of another prompt"
+        if seal in self.pulled:
+            return "remote blocks replayed"
+        self.pulled.add(seal)
+        return ""
+
+    def _seal(self, claims: dict[str, Any]) -> str:
+        return hmac.digest(self.secret, json.dumps(claims, sort_keys=True).encode(), "sha256").hex()
+
+
+@dataclass
+class Behaviour:
+    """How the engine acts, settable at any moment."""
+
+    first_s: float = 0.0  # before the first byte
+    itl_s: float = 0.0  # between tokens
+    status: int = 0  # answer this status instead
+    status_body: bytes = b'{"error":{"message":"made to fail","type":"server_error","param":null,"code":500}}'
+    hang: bool = False  # take the request and never answer
+    die_after: int = -1  # cut the connection after this many stream chunks
+    garbage: bool = False  # answer with what is no HTTP
+    close: bool = False  # close each connection after its answer without having said so
+    params: Any = ...  # hand over this instead of real kv_transfer_params
+    padding: int = 0  # extra bytes per answer or stream chunk
+    split: int = 0  # write answers in pieces of this many bytes
+
+
+@dataclass
+class Seen:
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+
+@dataclass
+class Standin:
+    """One engine. `served` keeps the last bodies, `aborted` counts clients that went away before the end."""
+
+    name: str = "standin"
+    key: str = ""
+    model: str = "tiny"
+    fabric: Fabric = field(default_factory=Fabric)
+    act: Behaviour = field(default_factory=Behaviour)
+    served: deque[Seen] = field(default_factory=lambda: deque(maxlen=256))
+    aborted: int = 0
+    running: int = 0
+    connections: int = 0
+    server: asyncio.Server | None = None
+    open: set[Connection] = field(default_factory=set)
+
+    async def start(self, port: int = 0) -> Standin:
+        loop = asyncio.get_running_loop()
+        self.server = await loop.create_server(lambda: Connection(self), "127.0.0.1", port)
+        return self
+
+    @property
+    def port(self) -> int:
+        assert self.server is not None
+        return int(self.server.sockets[0].getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def stop(self) -> None:
+        if self.server is not None:
+            self.server.close()
+        for connection in list(self.open):
+            connection.transport.abort()
+
+    def bodies(self) -> list[dict[str, Any]]:
+        return [seen.body for seen in self.served if seen.body]
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection; requests are answered one after the other."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, engine: Standin) -> None:
+        self.engine = engine
+        self.parser = httptools.HttpRequestParser(self)
+        self.task: asyncio.Task[None] | None = None
+        self.writable = asyncio.Event()
+        self.writable.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self.engine.open.add(self)
+        self.engine.connections += 1
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.engine.open.discard(self)
+        self.writable.set()
+        if self.task is not None and not self.task.done():
+            self.engine.aborted += 1
+            self.task.cancel()
+
+    def pause_writing(self) -> None:
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        self.parser.feed_data(data)
+
+    def on_message_begin(self) -> None:
+        self.path, self.headers, self.body = "", {}, b""
+
+    def on_url(self, url: bytes) -> None:
+        self.path += url.decode()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.decode().lower()] = value.decode()
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.task = asyncio.get_running_loop().create_task(self.answer())
+
+    async def answer(self) -> None:
+        engine = self.engine
+        engine.running += 1
+        try:
+            await self._answer(engine, engine.act)
+        finally:
+            engine.running -= 1
+
+    async def _answer(self, engine: Standin, act: Behaviour) -> None:
+        body = json.loads(self.body) if self.body else {}
+        engine.served.append(Seen(self.path, self.headers, body))
+        if act.garbage:
+            self.transport.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+            self.transport.close()
+        elif self.path == "/health":
+            self.send(200, {})
+        elif engine.key and self.headers.get("authorization") != f"Bearer {engine.key}":
+            self.send(401, _error("Unauthorized", 401))
+        elif act.hang:
+            await asyncio.sleep(3600)
+        elif act.status:
+            self.send_bytes(act.status, act.status_body)
+        elif self.path == "/v1/models":
+            self.send(200, {"object": "list", "data": [{"id": engine.model, "object": "model"}]})
+        elif self.path in {"/v1/completions", "/v1/chat/completions"}:
+            await self._generate(body, act)
+        else:
+            self.send(404, _error("Not Found", 404))
+
+    async def _generate(self, body: dict[str, Any], act: Behaviour) -> None:
+        prompt = json.dumps(body.get("messages", body.get("prompt")))
+        params = body.get("kv_transfer_params") or {}
+        if refusal := self._refusal(body, params, prompt):
+            self.send(400, _error(refusal, 400))
+            return
+        if act.first_s:
+            await asyncio.sleep(act.first_s)
+        limit = body.get("max_completion_tokens", body.get("max_tokens", 16))
+        if params.get("do_remote_decode"):
+            handed = self.engine.fabric.issue(self.engine.name, prompt) if act.params is ... else act.params
+            self.send(200, self._whole(prompt, 1, handed, act))
+        elif body.get("stream"):
+            await self._stream(body, prompt, limit, act)
+        else:
+            if act.itl_s:
+                await asyncio.sleep(act.itl_s * (limit - 1))
+            self.send(200, self._whole(prompt, limit, None, act))
+
+    def _refusal(self, body: dict[str, Any], params: dict[str, Any], prompt: str) -> str:
+        if params.get("do_remote_decode"):
+            if body.get("max_completion_tokens", body.get("max_tokens")) != 1 or body.get("stream"):
+                return "a prefill must ask for one token, not streamed"
+            if "max_completion_tokens" in body and "max_tokens" in body and body["max_tokens"] != 1:
+                return "max_tokens contradicts max_completion_tokens"
+            if body.get("min_tokens", 0) > 1:
+                return "min_tokens must not exceed max_tokens"
+            if unfit := [name for name in NOT_FOR_PREFILL if name in body]:
+                return f"does not fit a prefill: {unfit}"
+        elif params.get("do_remote_prefill"):
+            if body.get("n", 1) != 1:
+                return "remote blocks serve one sequence"
+            return self.engine.fabric.pull(params, prompt)
+        elif params:
+            return "kv_transfer_params of neither kind"
+        return ""
+
+    def _whole(self, prompt: str, tokens: int, handed: Any, act: Behaviour) -> dict[str, Any]:
+        text = " ".join(f"t{i}" for i in range(tokens)) + "x" * act.padding
+        chat = self.path.endswith("chat/completions")
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
+        choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        return {
+            "id": "cmpl-standin", "object": "chat.completion" if chat else "text_completion", "created": 1,
+            "model": self.engine.model, "choices": [choice], "usage": _usage(prompt, tokens),
+            "kv_transfer_params": handed,
+        }  # fmt: skip
+
+    async def _stream(self, body: dict[str, Any], prompt: str, tokens: int, act: Behaviour) -> None:
+        self._write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+                    b"transfer-encoding: chunked\r\n\r\n")  # fmt: skip
+        chat = self.path.endswith("chat/completions")
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        for i in range(tokens):
+            if i == act.die_after:
+                self.transport.abort()
+                return
+            delta = {"delta": {"content": f" t{i}{'x' * act.padding}"}} if chat else {"text": f" t{i}"}
+            self._event({"choices": [{"index": 0, **delta, "finish_reason": None}]})
+            if act.itl_s:
+                due += act.itl_s
+                await asyncio.sleep(max(0.0, due - loop.time()))
+            await self.writable.wait()
+        if (body.get("stream_options") or {}).get("include_usage"):
+            self._event({"choices": [], "usage": _usage(prompt, tokens)})
+        self._write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+
+    def _event(self, chunk: dict[str, Any]) -> None:
+        kind = "chat.completion.chunk" if self.path.endswith("chat/completions") else "text_completion"
+        head = {"id": "cmpl-standin", "object": kind, "created": 1, "model": self.engine.model}
+        event = b"data: " + json.dumps({**head, **chunk}, separators=(",", ":")).encode() + b"\n\n"
+        self._write(b"%x\r\n%b\r\n" % (len(event), event))
+
+    def send(self, status: int, body: dict[str, Any]) -> None:
+        self.send_bytes(status, json.dumps(body, separators=(",", ":")).encode())
+
+    def send_bytes(self, status: int, body: bytes) -> None:
+        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        self._write(head.encode() + body)
+        if self.engine.act.close:
+            self.transport.close()
+
+    def _write(self, data: bytes) -> None:
+        if not (size := self.engine.act.split):
+            self.transport.write(data)
+            return
+        for start in range(0, len(data), size):
+            self.transport.write(data[start : start + size])
+
+
+def _digest(prompt: str) -> str:
+    return hashlib.sha256(prompt.encode()).hexdigest()[:16]
+
+
+def _usage(prompt: str, tokens: int) -> dict[str, int]:
+    count = max(1, len(prompt) // 4)
+    return {"prompt_tokens": count, "completion_tokens": tokens, "total_tokens": count + tokens}
+
+
+def _error(message: str, status: int) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "BadRequestError", "param": None, "code": status}}
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    act = Behaviour(first_s=options.first_ms / 1e3, itl_s=options.itl_ms / 1e3)
+    engine = Standin(options.name, options.key, options.model, Fabric(options.secret), act)
+    engine.served = deque(maxlen=1)
+    await engine.start(options.port)
+    print(engine.port, flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    flags = argparse.ArgumentParser(description=__doc__)
+    flags.add_argument("--port", type=int, default=0)
+    flags.add_argument("--name", default="standin")
+    flags.add_argument("--key", default="")
+    flags.add_argument("--model", default="tiny")
+    flags.add_argument("--secret", default="standin")
+    flags.add_argument("--first-ms", type=float, default=0.0)
+    flags.add_argument("--itl-ms", type=float, default=0.0)
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(_serve(flags.parse_args()))
