@@ -88,6 +88,7 @@ def broker(valkey: Broker, settings: object) -> Iterator[Broker]:
     settings.REDIS_URL = settings.NODE_BROKER_URL = valkey.url
     with valkey.client() as client:
         client.flushall()
+        client.acl_log_reset()
         nudge.reset()
         fleet_broker.reset()
         yield valkey

@@ -96,7 +96,7 @@ def user_of(node_id: int) -> str:
 def rules_of(node_id: int, password_hash: str) -> list[str]:
     """ACL rules, beginning from nothing. Keys are named exactly: `node.1*` would open node.10's queue to node 1."""
     queue = queue_of(node_id)
-    keys = [queue, f"{queue}\x06\x16*", f"{queue}.*", f"_kombu.binding.{queue}"]
+    keys = [queue, f"{queue}\x06\x16*", f"{queue}.*", f"_kombu.binding.{queue}", f"_kombu.binding_permanent.{queue}"]
     return [
         "reset",
         "on",

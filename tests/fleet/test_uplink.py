@@ -130,7 +130,10 @@ def test_a_second_agent_is_told_so() -> None:
         (b"\xff", "malformed"),
         ({"node": "1"}, "$.node"),
         ({"node": 1, "instance": "i", "seq": -1, "at": 0, "generation": 0}, "$.seq"),
-        ({"node": 1, "instance": "i", "seq": 1, "at": 0, "generation": 0, "replicas": [{"partition": 1}]}, "$.replicas"),
+        (
+            {"node": 1, "instance": "i", "seq": 1, "at": 0, "generation": 0, "replicas": [{"partition": 1}]},
+            "$.replicas",
+        ),
         ({"node": 1, "instance": "i" * 300, "seq": 1, "at": 0, "generation": 0}, "$.instance"),
         ({"node": 1}, "instance"),
     ],
