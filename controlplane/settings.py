@@ -226,7 +226,10 @@ REST_KNOX = {"TOKEN_TTL": None, "TOKEN_LIMIT_PER_USER": None, "AUTO_REFRESH": Fa
 SPECTACULAR_SETTINGS = {
     "TITLE": "Forebay admin API",
     "VERSION": VERSION,
-    "DESCRIPTION": "Models, GPU nodes, partitions, assignments and live state of a Forebay control plane.",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "controlplane.api.introduction.introduce",
+    ],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",

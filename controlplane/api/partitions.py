@@ -145,6 +145,9 @@ class Partitions(ListModelMixin, RetrieveModelMixin, Resource):
         description="Takes its assignment away; the engine ends once its requests have ended.",
         request=ReleaseBody,
         responses=PartitionShape,
+        examples=[
+            OpenApiExample("for the night", value={"reason": "night", "expected_generation": 42}, request_only=True)
+        ],
     )
     @action(detail=True, methods=["post"])
     def release(self, request: Request, pk: str) -> Response:

@@ -14,7 +14,8 @@ from rest_framework import exceptions
 from rest_framework.views import set_rollback
 
 from controlplane.api.documents import Document, Entry, single
-from controlplane.fleet.errors import FleetError
+from controlplane.domain.problems import DomainError
+from controlplane.fleet.errors import FleetError, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ def no_route(request: HttpRequest, path: str = "") -> JsonResponse:
 def _document_of(error: Exception) -> Document | None:
     if isinstance(error, FleetError):
         return _of_fleet(error)
+    if isinstance(error, DomainError):
+        return _of_fleet(Refused([error.problem]))
     if isinstance(error, OperationalError):
         logger.warning("the database failed an API request", exc_info=error)
         return DATABASE_BUSY

@@ -41,7 +41,7 @@ class Resource(GenericViewSet):
         known = set(self.parameters.get(self.action, ()))
         if self.action != "list":
             return known
-        known |= {"page", "cursor", "page_size"} if self.paginator else set()
+        known |= self.paginator.parameters if self.paginator else set()
         known |= {"ordering"} if self.ordering_fields else set()
         return known | set(self.filterset_class.base_filters if getattr(self, "filterset_class", None) else ())
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from http import HTTPStatus
-from typing import Any
 
-from django.db import transaction
-from django.db.models import Q, QuerySet
-from django.utils import timezone
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from knox.models import AuthToken
 from rest_framework import serializers
@@ -21,9 +16,8 @@ from rest_framework.views import APIView
 
 from controlplane.api.authentication import Password
 from controlplane.api.strict import Body
-from controlplane.audit import services as audit
+from controlplane.audit import tokens
 from controlplane.audit.requests import actor_of
-from controlplane.audit.services import Actor
 
 DAY_S = 24 * 3600
 DEFAULT_TTL_S = 30 * DAY_S
@@ -88,7 +82,7 @@ class Tokens(APIView):
         responses=TokenShape(many=True),
     )
     def get(self, request: Request) -> Response:
-        return Response(TokenShape(_mine(request), many=True, context={"request": request}).data)
+        return Response(TokenShape(tokens.of(request.user), many=True, context={"request": request}).data)
 
     @extend_schema(
         operation_id="tokens_create",
@@ -107,7 +101,7 @@ class Tokens(APIView):
     def post(self, request: Request) -> Response:
         body = TokenBody(data=request.data)
         body.is_valid(raise_exception=True)
-        token, plain = issue(ttl_s=body.validated_data["expires_in_s"], actor=actor_of(request, "rest"))
+        token, plain = tokens.issue(ttl_s=body.validated_data["expires_in_s"], actor=actor_of(request, "rest"))
         shown = TokenShape(token, context={"request": request}).data
         return Response({**shown, "token": plain}, HTTPStatus.CREATED)
 
@@ -120,7 +114,7 @@ class Tokens(APIView):
         responses={204: OpenApiResponse(description="They are gone.")},
     )
     def delete(self, request: Request) -> Response:
-        revoke(_mine(request), actor=actor_of(request, "rest"))
+        tokens.revoke(tokens.of(request.user), actor=actor_of(request, "rest"))
         return Response(status=HTTPStatus.NO_CONTENT)
 
 
@@ -137,33 +131,10 @@ class OneToken(APIView):
     )
     def delete(self, request: Request, token_id: str) -> Response:
         if token_id == "current":  # noqa: S105 - the word, not a secret
-            found = _mine(request).filter(pk=getattr(request.auth, "pk", ""))
+            found = tokens.of(request.user).filter(pk=getattr(request.auth, "pk", ""))
         else:
-            found = _mine(request).filter(token_key=token_id)
+            found = tokens.of(request.user).filter(token_key=token_id)
         if not found.exists():
             raise NotFound(f"You have no token {token_id}.")
-        revoke(found, actor=actor_of(request, "rest"))
+        tokens.revoke(found, actor=actor_of(request, "rest"))
         return Response(status=HTTPStatus.NO_CONTENT)
-
-
-def issue(*, ttl_s: int, actor: Actor) -> tuple[AuthToken, str]:
-    with transaction.atomic():
-        token, plain = AuthToken.objects.create(actor.user, expiry=timedelta(seconds=ttl_s))
-        audit.record(actor, "issue_token", actor.user, after=_audited(token))
-    return token, plain
-
-
-def revoke(tokens: QuerySet[AuthToken], *, actor: Actor) -> None:
-    with transaction.atomic():
-        for token in tokens.select_for_update():
-            audit.record(actor, "revoke_token", actor.user, before=_audited(token))
-            token.delete()
-
-
-def _audited(token: AuthToken) -> dict[str, Any]:
-    return {"token": token.token_key[:8], "expires_at": token.expiry.isoformat() if token.expiry else None}
-
-
-def _mine(request: Request) -> QuerySet[AuthToken]:
-    own = AuthToken.objects.filter(user=request.user).order_by("-created")
-    return own.filter(Q(expiry=None) | Q(expiry__gt=timezone.now()))

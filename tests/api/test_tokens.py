@@ -64,7 +64,7 @@ def test_only_a_hash_of_the_token_is_kept(ada: User) -> None:
     plain = login(ada)["token"]
     token = AuthToken.objects.get()
     assert plain not in (token.digest, token.token_key)
-    event = AuditEvent.objects.get(verb="issue_token")
+    event = AuditEvent.objects.get(verb="issue-token")
     assert event.actor == ada
     assert plain not in str(event.after)
 
@@ -132,7 +132,7 @@ def test_logging_out_ends_the_token_it_came_with(ada: User) -> None:
     assert bearing(ended["token"]).delete(f"{ADDRESS}/current").status_code == 204
     problem_of(bearing(ended["token"]).get("/api/v1/me"), 401)
     assert bearing(kept["token"]).get("/api/v1/me").status_code == 200
-    assert AuditEvent.objects.filter(verb="revoke_token", actor=ada).count() == 1
+    assert AuditEvent.objects.filter(verb="revoke-token", actor=ada).count() == 1
 
 
 def test_a_token_can_be_ended_by_its_id_but_not_another_persons(ada: User) -> None:

@@ -1,0 +1,41 @@
+"""What the OpenAPI document says before its first route."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TEXT = """\
+Models, GPU nodes, partitions, assignments and live state of a Forebay control plane. [Back to it](/).
+
+**Login.** `POST tokens` with a username and password gives a token; send it as `Authorization: Token ...`. \
+In a browser that is logged in, this page works as it is.
+
+**Errors** are problem documents (RFC 9457, `application/problem+json`): `problems` names each thing that is wrong \
+and how to mend it. Fields and parameters that are not known are refused by name.
+
+**Lists** come in pages: follow `next`. **Null** means unknown, never zero. Times are ISO 8601.
+"""
+
+TAGS = {
+    "live": "The fleet as it is now, samples over time, engine logs.",
+    "nodes": "Hosts, each with one agent.",
+    "gpus": "Accelerators and CPU slots, as the agents report them.",
+    "partitions": "Sets of GPUs of a node, and what is assigned to them.",
+    "replicas": "The engines that run.",
+    "models": "Registered weights and their facts.",
+    "deployments": "How models are served.",
+    "requests": "What went through the gateway, one record a request.",
+    "demand": "What was asked of each deployment, by minute.",
+    "events": "Who changed what, when and why, and what agents saw.",
+    "keys": "Keys that open the gateway. Admins only.",
+    "join-tokens": "Tokens that let a host join, once. Admins only.",
+    "access": "Tokens for this API, and who I am.",
+    "system": "Health and versions.",
+}
+
+
+def introduce(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """drf-spectacular's hook: add the text, and the tags in the order in which they are shown."""
+    result["info"]["description"] = TEXT
+    result["tags"] = [{"name": name, "description": text} for name, text in TAGS.items()]
+    return result
