@@ -103,7 +103,9 @@ def _args(deployment: Deployment, role: Role) -> tuple[str, ...]:
 
 
 def _nudge_if_heard(node: Node, spec: dict[str, object]) -> None:
-    """Nobody reads the queue of a node that is not heard; it gets the spec with its first report."""
+    """Nobody reads the queue of a node that is not heard; it gets the spec with its first report. And of several
+    changes in one transaction only the last is worth a message."""
     last_seen = node.last_seen.timestamp() if node.last_seen else None
-    if not is_silent(last_seen, time.time(), settings.SILENT_AFTER_S):
+    is_heard = not is_silent(last_seen, time.time(), settings.SILENT_AFTER_S)
+    if is_heard and Node.objects.filter(pk=node.pk, generation=spec["generation"]).exists():
         nudge.send(node.pk, spec)

@@ -15,8 +15,8 @@ import redis
 from django.utils import timezone
 
 from controlplane.audit.services import Actor
-from controlplane.fleet import nudge, services
 from controlplane.fleet import broker as fleet_broker
+from controlplane.fleet import nudge, services
 from controlplane.fleet.credentials import digest
 from controlplane.fleet.models import Node
 from controlplane.fleet.tasks import sweep
@@ -112,7 +112,7 @@ class TestUsers:
                 lambda: client.execute_command("MONITOR"),
             ):
                 with pytest.raises(
-                    (redis.exceptions.NoPermissionError, redis.exceptions.ResponseError), match="(?i)perm"
+                    (redis.exceptions.NoPermissionError, redis.exceptions.ResponseError), match=r"(?i)perm"
                 ):
                     attempt()
 
@@ -256,7 +256,7 @@ def queued(broker: Broker, node: Node) -> dict[str, Any]:
         return json.loads(client.lrange(f"node.{node.pk}", 0, -1)[0])
 
 
-class consuming:  # noqa: N801 - reads as a statement
+class consuming:
     """The node's own consumer, as the agent runs it."""
 
     def __init__(self, url: str, node: Node, submit: Callable[[NodeSpec], Any]) -> None:

@@ -35,8 +35,8 @@ class TestWhatIsWritten:
         found = Device(uuid="GPU-a", index=0, kind="nvidia", name="H100", memory_bytes=80, peers=("GPU-b",))
 
         tell(
-            node, devices=(found,), host=HostSample(memory_bytes=9, cpu_count=4), driver="NVML 560", agent_version="0.1",
-            simulated=True, period_s=2.0,
+            node, devices=(found,), host=HostSample(memory_bytes=9, cpu_count=4), driver="NVML 560", simulated=True,
+            period_s=2.0,
         )  # fmt: skip
 
         node.refresh_from_db()

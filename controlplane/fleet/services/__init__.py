@@ -15,8 +15,10 @@ from controlplane.fleet.services.nodes import (
     uncordon,
 )
 from controlplane.fleet.services.partitions import create_partition, delete_partition, split_node
+from controlplane.fleet.services.plans import apply_plan
 
 __all__ = [
+    "apply_plan",
     "assign",
     "cancel_join_token",
     "check_fit",
