@@ -53,7 +53,7 @@ class ModelFacts:
 
     @property
     def is_known(self) -> bool:
-        return self.layers > 0 and self.heads > 0
+        return self.layers > 0
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "warnings": list(self.warnings)}

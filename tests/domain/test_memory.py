@@ -177,6 +177,14 @@ def test_a_reserved_kv_cache_sets_the_utilization_aside() -> None:
     assert (found.fits, found.kv_tokens_capacity) == (False, 0)
 
 
+def test_a_model_without_a_kv_cache_still_has_to_fit() -> None:
+    mamba = from_config({"model_type": "mamba", "num_hidden_layers": 64, "hidden_size": 2560}, 100 * 10**9)
+
+    for shape in (EngineShape(), EngineShape(kv_cache_bytes=10**9)):
+        found = fit(mamba, tp=1, gpu_memory_bytes=H100_BYTES, concurrency=1, context_tokens=2048, shape=shape)
+        assert found.fits is False
+
+
 def test_engine_arguments_change_the_shape() -> None:
     args = ("--gpu-memory-utilization=0.5", "--max_num_batched_tokens", "2k", "--max-num-seqs", "16",
             "--block-size", "32", "--kv-cache-dtype", "fp8", "--enforce-eager")  # fmt: skip

@@ -162,6 +162,7 @@ def test_windows_are_counted_where_layer_types_tell() -> None:
 def test_windows_follow_the_pattern_of_their_family() -> None:
     assert from_config(configs.GEMMA3_27B).windowed_layers == 52  # 62 layers, each sixth attends to everything
     assert from_config(configs.MISTRAL_7B_V01).windowed_layers == 32
+    assert from_config(changed(configs.LLAMA_70B, sliding_window=512, sliding_window_pattern=4)).windowed_layers == 60
     gemma2 = {"model_type": "gemma2", "torch_dtype": "bfloat16", "sliding_window": 4096}
     assert from_config(gemma2).windowed_layers == 13
 
