@@ -18,7 +18,7 @@ from workers.book import Book, Ended, HeldSpec, Record, clock
 from workers.contract import NodeSpec, Phase, ReplicaSpec, Role
 from workers.engines import Engine
 from workers.logs import Logs
-from workers.probes import Prober
+from workers.probes import Probe, Prober
 from workers.processes import Children, Marked
 from workers.reconcile import Action, Drain, Forget, Relabel, Start, Steady, Stop, Wait, reconcile
 from workers.starter import Starter
@@ -117,6 +117,9 @@ class Agent:
                 self._adopt_unwritten(record, strays.get(record.its_marker()))
             elif processes.is_alive(record.process):
                 log.info("adopted %s: pid %d", record.replica.spec.name, record.process.pid)
+        for record in self._book:
+            self._observe(record, clock())  # what died meanwhile must not be reported as ready
+        self.view = View(self._held.generation, tuple(self._book), {}, clock())
         self._logs.prune(record.log for record in self._book)
 
     def tick(self, now: float) -> None:
@@ -153,11 +156,15 @@ class Agent:
         if record.process is None or not processes.is_alive(record.process):
             self._ended(record, now)
             return
-        if engine := self._engines.get(record.replica.spec.engine):
-            self._prober.ask(record, engine)
         probe, replica = self._prober.latest(record), record.replica
-        if probe is None or probe.begun < replica.since:
-            return
+        if probe is not None and probe.begun >= replica.since:  # an answer from before says nothing of this phase
+            self._learn(record, probe, now)
+        current = self._book.get(record.partition)
+        if current and (engine := self._engines.get(replica.spec.engine)):
+            self._prober.ask(current, engine)
+
+    def _learn(self, record: Record, probe: Probe, now: float) -> None:
+        replica = record.replica
         if replica.phase == Phase.STARTING and probe.ready:
             log.info("%s is ready after %.1f s", replica.spec.name, now - record.started)
             ready = replace(replica, phase=Phase.READY, since=now)

@@ -17,6 +17,7 @@ from workers.processes import Process
 
 log = logging.getLogger(__name__)
 THREADS = 16
+EVERY_S, SOON_S = 0.9, 0.15  # between two probes of an engine: of a ready one, of one that is changing
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,13 @@ class Prober:
         self._asking: set[Process] = set()
 
     def ask(self, record: Record, engine: Engine) -> None:
-        """Begins a probe unless one of that process is under way."""
+        """Begins a probe, unless one of that process is under way or was just made."""
         process = record.process
+        every = EVERY_S if record.replica.phase == Phase.READY else SOON_S
         with self._lock:
             if process is None or process in self._asking:
+                return
+            if (last := self._latest.get(process)) and clock() - last.begun < every:
                 return
             self._asking.add(process)
         self._pool.submit(self._probe, process, record, engine)

@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
+
 from workers.contract import Device, DeviceKind
 
 log = logging.getLogger(__name__)
@@ -56,11 +58,23 @@ def _gpu(nvml: Any, index: int) -> _Gpu | None:
             _text(nvml.nvmlDeviceGetUUID(handle)),
             _text(nvml.nvmlDeviceGetName(handle)),
             _text(nvml.nvmlDeviceGetPciInfo(handle).busId),
-            int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+            _memory(nvml, handle),
         )
     except nvml.NVMLError as error:
         log.warning("GPU %d cannot be read: %s", index, error)
         return None
+
+
+def _memory(nvml: Any, handle: Any) -> int:
+    """GPUs that share the host's memory do not tell of any: the host's is theirs."""
+    try:
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except nvml.NVMLError as error:
+        if error.value == nvml.NVML_ERROR_NOT_SUPPORTED:
+            return int(psutil.virtual_memory().total)
+        if error.value == nvml.NVML_ERROR_NO_PERMISSION:
+            return 0
+        raise
 
 
 def _whole(nvml: Any, gpu: _Gpu, peers: tuple[str, ...]) -> Seen:

@@ -102,6 +102,8 @@ def _on_cpu(launch: Launch) -> bool:
 def _owned(launch: Launch, on_cpu: bool) -> Iterator[str]:
     """After the operator's arguments, for the last one counts."""
     spec = launch.spec
+    if not is_given(spec.args, "--disable-uvicorn-access-log"):
+        yield "--disable-uvicorn-access-log"  # or the agent's own look at /metrics fills the log
     yield from ("--served-model-name", *spec.served_names)
     yield from ("--host", launch.host, "--port", str(launch.port))
     yield from ("--shutdown-timeout", str(SHUTDOWN_S))

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workers.contract import NodeSpec, Phase, ReplicaSpec, Role
+from workers.reconcile import (
+    GRACE_S,
+    STEADY_S,
+    Drain,
+    Forget,
+    Relabel,
+    Replica,
+    Start,
+    Steady,
+    Stop,
+    Wait,
+    backoff_s,
+    reconcile,
+)
+
+
+def want(partition: int = 1, **changes: object) -> ReplicaSpec:
+    values = {
+        "partition": partition, "name": f"p{partition}", "deployment": "demo", "role": Role.DECODE,
+        "gpus": (f"G{partition}",), "model": "m", "served_names": ("demo",), "drain_s": 120.0, "kv_lease_s": 30,
+    }  # fmt: skip
+    return ReplicaSpec(**(values | changes))  # type: ignore[arg-type]
+
+
+def node(*replicas: ReplicaSpec, generation: int = 1) -> NodeSpec:
+    stamped = tuple(msgspec.structs.replace(r, generation=generation) for r in replicas)
+    return NodeSpec(node=7, generation=generation, replicas=stamped)
+
+
+def have(spec: ReplicaSpec, phase: Phase = Phase.READY, since: float = 0.0, **changes: object) -> dict[int, Replica]:
+    spec = msgspec.structs.replace(spec, generation=1)
+    return {spec.partition: Replica(spec, phase, since, **changes)}  # type: ignore[arg-type]
+
+
+def test_what_is_missing_is_started():
+    [action] = reconcile(node(want()), {}, 0.0)
+    assert action == Start(msgspec.structs.replace(want(), generation=1))
+
+
+def test_what_is_right_is_left_alone():
+    assert reconcile(node(want()), have(want()), 9.0) == []
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.READY, Phase.ASLEEP])
+def test_a_new_role_with_equal_content_is_only_a_label(phase):
+    flipped = node(want(role=Role.PREFILL), generation=2)
+    [action] = reconcile(flipped, have(want(role=Role.DECODE), phase), 9.0)
+    assert action == Relabel(flipped.replicas[0])
+
+
+def test_new_content_drains_settles_stops_then_starts():
+    changed = node(want(args=("--x",)), generation=2)
+    assert [a for a in reconcile(changed, have(want()), 0.0) if not isinstance(a, Wait)] == [Drain(1)]
+    draining = have(want(), Phase.DRAINING, idle_since=0.1)
+    assert reconcile(changed, draining, 1.9) == []  # gateways may not know yet
+    assert reconcile(changed, draining, 2.0) == [Stop(1)]
+    assert reconcile(changed, have(want(), Phase.STOPPING), 3.0) == []
+    [start] = reconcile(changed, have(want(), Phase.EXITED, asked=True), 3.0)
+    assert start == Start(changed.replicas[0], restarts=0)
+
+
+def test_a_prefill_engine_is_kept_until_nobody_can_pull_its_blocks_any_more():
+    gone, prefill = node(generation=2), want(role=Role.PREFILL)
+    idle = have(prefill, Phase.DRAINING, idle_since=5.0)
+    assert reconcile(gone, idle, 36.9) == []
+    assert reconcile(gone, idle, 37.0) == [Stop(1)]
+
+
+def test_an_engine_that_prefilled_until_lately_is_kept_as_long():
+    idle = have(want(), Phase.DRAINING, since=10.0, idle_since=10.0, prefill_until=9.0)
+    assert reconcile(node(generation=2), idle, 40.9) == []
+    assert reconcile(node(generation=2), idle, 41.0) == [Stop(1)]
+
+
+def test_a_busy_engine_is_drained_until_its_deadline_and_no_longer():
+    busy = have(want(drain_s=60.0), Phase.DRAINING)
+    assert reconcile(node(generation=2), busy, 59.9) == []
+    assert reconcile(node(generation=2), busy, 60.0) == [Stop(1)]
+
+
+def test_the_deadline_bounds_the_wait_for_the_lease_too():
+    idle = have(want(role=Role.PREFILL, drain_s=3.0), Phase.DRAINING, idle_since=0.0)
+    assert reconcile(node(generation=2), idle, 3.0) == [Stop(1)]
+
+
+def test_a_drain_ends_when_the_same_engine_is_wanted_again():
+    again = node(want(role=Role.PREFILL), generation=3)
+    assert reconcile(again, have(want(), Phase.DRAINING), 1.0) == [Relabel(again.replicas[0])]
+
+
+def test_an_engine_that_is_starting_has_nothing_to_drain():
+    assert reconcile(node(generation=2), have(want(), Phase.STARTING), 1.0) == [Stop(1)]
+
+
+def test_one_that_ignores_sigterm_is_killed_after_the_grace():
+    stopping = have(want(), Phase.STOPPING)
+    assert reconcile(node(), stopping, GRACE_S - 0.1) == []
+    assert reconcile(node(), stopping, GRACE_S) == [Stop(1, force=True)]
+
+
+def test_what_is_no_longer_wanted_is_forgotten_once_it_has_ended():
+    assert reconcile(node(generation=2), have(want(), Phase.EXITED), 0.0) == [Forget(1)]
+
+
+def test_a_crashed_engine_rests_longer_each_time_up_to_a_cap():
+    for restarts in range(12):
+        crashed = have(want(), Phase.EXITED, restarts=restarts)
+        rest = backoff_s(restarts)
+        [waiting] = reconcile(node(want()), crashed, rest - 0.01)
+        assert isinstance(waiting, Wait) and "next start" in waiting.reason
+        [start] = reconcile(node(want()), crashed, rest)
+        assert isinstance(start, Start) and start.restarts == restarts + 1
+    assert [backoff_s(n) for n in (0, 1, 2, 3)] == [1, 2, 4, 8] and backoff_s(50) == 60
+
+
+def test_a_crashed_engine_with_new_content_starts_at_once():
+    crashed = have(want(), Phase.EXITED, restarts=7)
+    [start] = reconcile(node(want(args=("--fixed",)), generation=2), crashed, 0.0)
+    assert isinstance(start, Start) and start.restarts == 0
+
+
+def test_restarts_are_forgotten_after_a_while_of_being_ready():
+    assert reconcile(node(want()), have(want(), restarts=2), STEADY_S - 1) == []
+    assert reconcile(node(want()), have(want(), restarts=2), STEADY_S) == [Steady(1)]
+
+
+def test_a_crashed_engine_reports_the_newest_generation_while_it_rests():
+    newer = node(want(), generation=5)
+    assert Relabel(newer.replicas[0]) in reconcile(newer, have(want(), Phase.EXITED, restarts=3), 1.0)
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.READY, Phase.DRAINING, Phase.STOPPING, Phase.ASLEEP])
+def test_nothing_starts_on_a_device_that_a_live_process_holds(phase):
+    wide = want(2, gpus=("G1", "G2"))
+    actions = reconcile(node(wide, generation=2), have(want(1), phase), 0.5)
+    assert not [a for a in actions if isinstance(a, Start)]
+    assert [a.reason for a in actions if isinstance(a, Wait)] == [f"device G1 is still held by partition p1 ({phase})"]
+
+
+def test_nothing_starts_on_a_device_held_by_a_process_nobody_wrote_down():
+    [action] = reconcile(node(want()), {}, 0.0, held={"G1"})
+    assert isinstance(action, Wait) and "left over" in action.reason
+
+
+def test_nothing_starts_on_a_device_that_is_lost():
+    [action] = reconcile(node(want()), {}, 0.0, usable={"G2"})
+    assert isinstance(action, Wait) and "G1 is lost or not on this node" in action.reason
+
+
+def test_of_two_replicas_for_one_device_only_the_first_starts():
+    actions = reconcile(node(want(1, gpus=("G",)), want(2, gpus=("G",))), {}, 0.0)
+    assert [type(a) for a in actions] == [Start, Wait]
+
+
+def test_a_replica_without_devices_is_not_started():
+    [action] = reconcile(node(want(gpus=())), {}, 0.0)
+    assert isinstance(action, Wait)
+
+
+# --- any history -----------------------------------------------------------------------------------------
+
+DEVICES = ("A", "B", "C", "D")
+layouts = st.lists(
+    st.tuples(
+        st.integers(1, 4),
+        st.sampled_from(Role),
+        st.sets(st.sampled_from(DEVICES), min_size=1, max_size=3),
+        st.sampled_from(["x", "y"]),
+    ),
+    max_size=4,
+    unique_by=lambda t: t[0],
+)
+EVENTS = ["tick", "tick", "tick", "crash", "fail", "restart", "lose", "jump"]
+
+
+class World:
+    """A node whose engines start, drain, crash, hang and die, and whose agent restarts; safety is checked after
+    every single action."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.replicas: dict[int, Replica] = {}
+        self.spec = NodeSpec(node=7, generation=0)
+        self.lost: set[str] = set()
+        self.strays: set[str] = set()
+        self.fail_starts = False
+
+    def deliver(self, spec: NodeSpec) -> None:
+        if spec.generation > self.spec.generation:
+            self.spec = spec
+
+    def tick(self) -> None:
+        self.now += 1.0
+        usable = set(DEVICES) - self.lost
+        for action in reconcile(self.spec, self.replicas, self.now, usable=usable, held=self.strays):
+            self.act(action)
+            self.check()
+        self.strays = set()  # the sweep has killed them
+        for partition, replica in list(self.replicas.items()):
+            self.replicas[partition] = self.progress(replica)
+
+    def act(self, action: object) -> None:
+        match action:
+            case Start(spec, restarts):
+                assert not self.lost & set(spec.gpus) and not self.strays & set(spec.gpus)
+                phase = Phase.EXITED if self.fail_starts else Phase.STARTING
+                self.replicas[spec.partition] = Replica(spec, phase, self.now, restarts=restarts)
+            case Drain(p):
+                assert self.replicas[p].phase == Phase.READY
+                self.replicas[p] = replace(self.replicas[p], phase=Phase.DRAINING, since=self.now, idle_since=None)
+            case Stop(p, force):
+                assert force == (self.replicas[p].phase == Phase.STOPPING)
+                if not force:
+                    self.replicas[p] = replace(self.replicas[p], phase=Phase.STOPPING, since=self.now, asked=True)
+            case Relabel(spec):
+                old = self.replicas[spec.partition]
+                assert old.spec.content() == spec.content(), "a relabel must not stand for a replacement"
+                phase = Phase.READY if old.phase == Phase.DRAINING else old.phase
+                self.replicas[spec.partition] = replace(old, spec=spec, phase=phase)
+            case Steady(p):
+                self.replicas[p] = replace(self.replicas[p], restarts=0)
+            case Forget(p):
+                assert self.replicas[p].phase == Phase.EXITED, "a live process must not be forgotten"
+                del self.replicas[p]
+
+    def progress(self, replica: Replica) -> Replica:
+        age = self.now - replica.since
+        if replica.phase == Phase.STARTING and age >= 2:
+            return replace(replica, phase=Phase.READY, since=self.now)
+        if replica.phase == Phase.DRAINING:
+            return replace(replica, idle_since=self.now if replica.idle_since is None else replica.idle_since)
+        if replica.phase == Phase.STOPPING and age >= 2:
+            return replace(replica, phase=Phase.EXITED, since=self.now)
+        return replica
+
+    def check(self) -> None:
+        held = [gpu for r in self.replicas.values() if r.phase != Phase.EXITED for gpu in r.spec.gpus]
+        assert len(held) == len(set(held)), "two engines on one device"
+
+
+def disjoint(layout: list[tuple[int, Role, set[str], str]]) -> list[ReplicaSpec]:
+    taken: set[str] = set()
+    replicas = []
+    for partition, role, gpus, model in layout:
+        if not gpus & taken:
+            taken |= gpus
+            replicas.append(want(partition, role=role, gpus=tuple(sorted(gpus)), model=model))
+    return replicas
+
+
+def happen(world: World, event: str, victim: int) -> None:
+    replica = world.replicas.get(victim)
+    if event == "crash" and replica and replica.phase != Phase.EXITED:
+        world.replicas[victim] = replace(replica, phase=Phase.EXITED, since=world.now)
+    elif event == "restart" and replica and replica.phase == Phase.STARTING:
+        # The agent was killed before it wrote the pid down, and its record is gone with it.
+        world.strays |= set(replica.spec.gpus)
+        del world.replicas[victim]
+    elif event == "fail":
+        world.fail_starts = not world.fail_starts
+    elif event == "lose":
+        world.lost ^= {DEVICES[victim - 1]}
+    elif event == "jump":
+        world.now += 45.0
+    world.tick()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(layouts, min_size=1, max_size=5),
+    st.randoms(use_true_random=False),
+    st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(1, 4)), max_size=40),
+)
+def test_any_history_converges_and_never_puts_two_engines_on_one_device(all_layouts, rnd, events):
+    specs = [node(*disjoint(layout), generation=i + 1) for i, layout in enumerate(all_layouts)]
+    mail = [spec for spec in specs[:-1] for _ in range(rnd.randint(0, 2))] + [specs[-1]]  # lost and repeated
+    rnd.shuffle(mail)  # and out of order
+    world, queue = World(), list(events)
+    for letter in mail:
+        world.deliver(letter)
+        for _ in range(rnd.randint(0, 8)):
+            happen(world, *(queue.pop() if queue else ("tick", 1)))
+    world.lost, world.fail_starts = set(), False
+    for _ in range(400):
+        world.tick()
+    assert {p: r.spec for p, r in world.replicas.items()} == {r.partition: r for r in specs[-1].replicas}
+    assert all(replica.phase == Phase.READY for replica in world.replicas.values())
+
+
+@settings(max_examples=200, deadline=None)
+@given(layouts, st.integers(0, 3))
+def test_even_a_spec_that_wants_a_device_twice_never_gets_two_engines_on_it(layout, crashes):
+    greedy = node(*(want(p, role=role, gpus=tuple(sorted(gpus)), model=m) for p, role, gpus, m in layout))
+    world = World()
+    world.deliver(greedy)
+    for step in range(30):
+        happen(world, "crash" if step < crashes else "tick", step % 4 + 1)
