@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.logs import Log, Logs, file_name, redact
+
+
+def read_on(log: Log, offset: int) -> tuple[int, str]:
+    start, text = log.read(offset, ())
+    return start + len(text.encode()), text
+
+
+def test_a_reader_that_asks_on_misses_nothing_and_sees_nothing_twice(tmp_path):
+    log = Log(tmp_path / "a.log")
+    with log.path.open("ab", buffering=0) as engine:
+        engine.write(b"one\ntwo")
+        offset, first = read_on(log, 0)
+        engine.write(b" ends\nthree\n")
+        offset, second = read_on(log, offset)
+    assert first == "one\n" and second == "two ends\nthree\n"
+    assert read_on(log, offset) == (offset, "")
+
+
+def test_the_tail_begins_with_a_line(tmp_path):
+    log = Log(tmp_path / "a.log")
+    log.path.write_text("".join(f"line {n}\n" for n in range(10000)))
+    start, text = log.read(-1, ())
+    assert text.startswith("line ") and text.endswith("line 9999\n") and start + len(text) == log.end()
+
+
+def test_rotation_under_a_running_writer_keeps_offsets_going_on(tmp_path):
+    log = Log(tmp_path / "a.log")
+    code = "import time\nfor n in range(60):\n  print('line', n, flush=True); time.sleep(.02)"
+    with log.path.open("ab") as file:
+        writer = subprocess.Popen([sys.executable, "-c", code], stdout=file)
+    offset, text, rotated = 0, "", 0
+    while writer.poll() is None or log.end() > offset:
+        before = offset
+        offset, more = read_on(log, offset)
+        assert offset >= before
+        text += more
+        if rotated < 3:
+            rotated += log.rotate(max_bytes=60)
+        time.sleep(0.01)
+    assert rotated == 3 and text.endswith("line 59\n")
+    lines = text.splitlines()
+    assert len(lines) == len(set(lines)) and lines == sorted(lines, key=lambda line: int(line.split()[1]))
+    assert Log(log.path).end() == log.end()  # another process goes on at the same offsets
+
+
+def test_only_so_many_old_files_are_kept(tmp_path):
+    log = Log(tmp_path / "a.log")
+    for n in range(6):
+        log.path.write_bytes(b"%d" % n * 100)
+        assert log.rotate(max_bytes=100)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.base", "a.log", "a.log.1", "a.log.2", "a.log.3"]
+    assert (tmp_path / "a.log.1").read_bytes() == b"5" * 100 and log.base == 600
+
+
+def test_an_offset_that_was_rotated_away_begins_at_what_is_left(tmp_path):
+    log = Log(tmp_path / "a.log")
+    log.path.write_text("old\n" * 100)
+    log.rotate(max_bytes=1)
+    log.path.write_text("new\n")
+    assert log.read(3, ()) == (400, "new\n")
+
+
+def test_the_last_lines_are_those_of_the_last_start(tmp_path):
+    log = Log(tmp_path / "a.log")
+    log.path.write_text("earlier\n")
+    since = log.end()
+    with log.path.open("a") as file:
+        file.write("Traceback\nboom hunter2-key\n")
+    assert log.last_lines(since, {"hunter2-key"}) == "Traceback\nboom ***********"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Authorization: Bearer abcdefgh12345",
+        "token hf_abcdefghijklmnop",
+        "fb-0123456789abcdef",
+        "'api_key': 'abcdefghijk'",
+        "redis://node-1:pass-word@host/0",
+        "--api-key=abcdefghijk",
+    ],
+)
+def test_what_looks_like_a_secret_is_starred_out(text):
+    hidden = redact(text, ())
+    assert "*" in hidden and len(hidden) == len(text)
+    assert not any(secret in hidden for secret in ("abcdefgh", "0123456789", "pass-word"))
+
+
+@given(st.binary(max_size=400), st.integers(0, 400))
+def test_whatever_an_engine_writes_offsets_stay_right(tmp_path_factory, data, offset):
+    log = Log(tmp_path_factory.mktemp("log") / "a.log")
+    log.path.write_bytes(data)
+    start, text = log.read(min(offset, len(data)), {"é", "ab"})
+    taken = data[start : start + len(text.encode())]
+    assert len(text.encode()) == len(taken)
+
+
+def test_a_partitions_name_cannot_lead_out_of_the_folder():
+    assert file_name("../../etc/passwd", 5) == "-etc-passwd-5.log" and file_name("p0", 12) == "p0-12.log"
+
+
+def test_logs_nobody_wrote_to_for_long_are_removed(tmp_path):
+    logs = Logs(tmp_path)
+    for name in ("kept-1.log", "gone-2.log", "gone-2.log.1", "gone-2.base"):
+        (tmp_path / name).write_text("x")
+    logs.prune(["kept-1.log"], older_than_s=-1)
+    assert [p.name for p in tmp_path.iterdir()] == ["kept-1.log"]
+    assert logs.of("kept-1.log") is logs.of("kept-1.log")
