@@ -1,0 +1,134 @@
+"""Two at once: the row decides, and exactly one wins."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from controlplane.audit.models import AuditEvent
+from controlplane.audit.services import Actor
+from controlplane.fleet import reports, services
+from controlplane.fleet.errors import Conflict, JoinRefused
+from controlplane.fleet.models import JoinToken, Node, Partition
+from controlplane.fleet.publish import spec_of
+from tests.factories import make_deployment, make_node, make_partition
+from tests.fleet.reporting import report_of
+from workers.contract import JoinRequest
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def at_once(*calls: Callable[[], object]) -> list[object]:
+    """What each call returned or raised, all of them let go at the same moment, each on a connection of its own."""
+    gate, results = threading.Barrier(len(calls)), [None] * len(calls)
+
+    def run(number: int) -> None:
+        try:
+            gate.wait(10)
+            results[number] = calls[number]()
+        except Exception as error:
+            results[number] = error
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=[number]) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return results
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_of_two_racing_assigns_exactly_one_wins(actor: Actor, attempt: int) -> None:
+    partition, deployment = make_partition(), make_deployment("chat")
+
+    results = at_once(
+        *(
+            lambda role=role: services.assign(
+                partition.pk, deployment_id=deployment.pk, role=role, actor=actor, expected_generation=0
+            )
+            for role in ("prefill", "decode")
+        )
+    )
+
+    won = [result for result in results if isinstance(result, Partition)]
+    lost = [result for result in results if isinstance(result, Conflict)]
+    assert (len(won), len(lost)) == (1, 1)
+    partition.refresh_from_db()
+    node = Node.objects.get(pk=partition.node_id)
+    assert (partition.role, partition.generation, node.generation) == (won[0].role, 1, 1)
+    assert [replica.role for replica in spec_of(node).replicas] == [won[0].role]
+    assert AuditEvent.objects.filter(verb="assign").count() == 1
+
+
+def test_racing_changes_of_one_node_each_get_a_generation_of_their_own(actor: Actor) -> None:
+    node, deployment = make_node(), make_deployment()
+    partitions = [make_partition(node) for _ in range(4)]
+
+    results = at_once(
+        *(
+            lambda pk=partition.pk: services.assign(pk, deployment_id=deployment.pk, role="decode", actor=actor)
+            for partition in partitions
+        )
+    )
+
+    assert sorted(result.generation for result in results) == [1, 2, 3, 4]
+    assert len(spec_of(Node.objects.get(pk=node.pk)).replicas) == 4
+
+
+def test_a_token_is_used_once_however_many_come_with_it(actor: Actor) -> None:
+    _, plain = services.issue_join_token(actor=actor)
+
+    def join(name: str) -> object:
+        request = JoinRequest(token=plain, name=name, address="127.0.0.1", instance=name, agent_version="0", at=0.0)
+        return services.join(request, address_seen="127.0.0.1")
+
+    results = at_once(*(lambda name=name: join(name) for name in ("a", "b", "c")))
+
+    refused = [result for result in results if isinstance(result, JoinRefused)]
+    assert [refusal.code for refusal in refused] == ["join-token-used"] * 2
+    assert Node.objects.count() == 1
+    assert JoinToken.objects.get().used_by == Node.objects.get()
+
+
+def test_two_hosts_that_want_one_name_get_it_once(actor: Actor) -> None:
+    tokens = [services.issue_join_token(actor=actor)[1] for _ in range(2)]
+
+    def join(token: str) -> object:
+        request = JoinRequest(
+            token=token, name="a", address="127.0.0.1", instance=token[:20], agent_version="0", at=0.0
+        )
+        return services.join(request, address_seen="127.0.0.1")
+
+    results = at_once(*(lambda token=token: join(token) for token in tokens))
+
+    assert [result.code for result in results if isinstance(result, JoinRefused)] == ["node-exists"]
+    assert Node.objects.count() == 1
+
+
+def test_an_operator_and_a_report_never_undo_each_other(actor: Actor) -> None:
+    partition = make_partition()
+    deployment = make_deployment()
+    node = partition.node
+    said = [report_of(node, seq=1000 + number, driver=f"driver {number}") for number in range(8)]
+
+    def report_all() -> None:
+        for one in said:
+            reports.receive(one, node=Node.objects.get(pk=node.pk), now=timezone.now())
+
+    def flip() -> None:
+        for role in ("prefill", "decode") * 4:
+            services.assign(partition.pk, deployment_id=deployment.pk, role=role, actor=actor)
+
+    assert at_once(report_all, flip) == [None, None]
+
+    node.refresh_from_db()
+    partition.refresh_from_db()
+    assert (node.driver, partition.role) == ("driver 7", "decode")
+    assert spec_of(node).replicas[0].role == "decode"
+    assert node.generation == partition.generation >= 8
