@@ -5,7 +5,7 @@ Follows vLLM 0.32 `transformers_utils/model_arch_config_convertor.py` for the na
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from controlplane.domain.problems import FactsError
@@ -63,47 +63,50 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
         raise FactsError("config.json does not hold a JSON object.", "Point at a folder saved by Transformers.")
     text = _text_config(config)
     text = {**_LIBRARY_DEFAULTS.get(_text(text.get("model_type")), {}), **text}
-    warnings: list[str] = []
     layers = _need(text, _LAYERS, "number of layers", most=MAX_LAYERS)
-    heads = _first(text, _HEADS)
     is_hybrid = _is_hybrid(config, text)
-    if not heads and not is_hybrid:
-        raise _missing("number of attention heads", _HEADS)
-    hidden = _first(text, _HIDDEN)
-    dtype = _dtype(config, text, warnings)
-    is_mla = _first(text, ("kv_lora_rank",)) > 0
-    kv_heads = _kv_heads(text, heads)
-    head_dim = _head_dim(text, hidden, heads, is_mla=is_mla)
-    if heads and not head_dim:
-        raise _missing("size of an attention head", ("head_dim", *_HIDDEN))
-    kinds = _layer_kinds(text)
-    kv_layers = _kv_layers(kinds, layers, heads)
-    per_layer = (1 if is_mla else 2 * kv_heads) * head_dim * KV_ELEMENT_BYTES
-    window, windowed = _windows(text, kinds, layers)
-    _warn(warnings, is_hybrid=is_hybrid, window=window, windowed=windowed, layers=layers)
+    window, windowed = _windows(text, _layer_kinds(text), layers)
+    dtype = _dtype(config, text)
     return {
         **_names(config, text),
+        **_attention(text, layers, is_hybrid=is_hybrid),
         "layers": layers,
-        "hidden_size": hidden,
         "intermediate_size": _first(text, _INTERMEDIATE),
         "moe_intermediate_size": _first(text, ("moe_intermediate_size",)),
-        "heads": heads,
-        "kv_heads": 1 if is_mla else kv_heads,
-        "head_dim": head_dim,
         "vocab_size": _first(text, ("vocab_size",)) or _first(config, ("vocab_size",)),
         "context_length": _context(text) or _context(config),
         "dtype": dtype,
         "experts": _first(text, _EXPERTS),
         "experts_per_token": _first(text, _EXPERTS_PER_TOKEN),
         "tied_embeddings": bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
-        "kv_bytes_per_token": kv_layers * per_layer,
-        "kv_layers": kv_layers,
-        "is_mla": is_mla,
         "is_hybrid": is_hybrid,
         "is_multimodal": any(key in config for key in (*_TEXT_CONFIGS, *_OTHER_SENSES)),
         "sliding_window": window,
         "windowed_layers": windowed,
-        "warnings": tuple(warnings),
+        "warnings": tuple(_warnings(dtype, is_hybrid=is_hybrid, window=window, windowed=windowed, layers=layers)),
+    }
+
+
+def _attention(text: Mapping[str, Any], layers: int, *, is_hybrid: bool) -> dict[str, Any]:
+    """Heads, and what a token costs in KV cache."""
+    heads, hidden = _first(text, _HEADS), _first(text, _HIDDEN)
+    if not heads and not is_hybrid:
+        raise _missing("number of attention heads", _HEADS)
+    is_mla = _first(text, ("kv_lora_rank",)) > 0
+    kv_heads = _kv_heads(text, heads)
+    head_dim = _head_dim(text, hidden, heads, is_mla=is_mla)
+    if heads and not head_dim:
+        raise _missing("size of an attention head", ("head_dim", *_HIDDEN))
+    kv_layers = _kv_layers(_layer_kinds(text), layers, heads)
+    vectors = 1 if is_mla else 2 * kv_heads
+    return {
+        "hidden_size": hidden,
+        "heads": heads,
+        "kv_heads": 1 if is_mla else kv_heads,
+        "head_dim": head_dim,
+        "is_mla": is_mla,
+        "kv_layers": kv_layers,
+        "kv_bytes_per_token": kv_layers * vectors * head_dim * KV_ELEMENT_BYTES,
     }
 
 
@@ -156,13 +159,12 @@ def _head_dim(text: Mapping[str, Any], hidden: int, heads: int, *, is_mla: bool)
     return given or (hidden // heads if heads else 0)
 
 
-def _dtype(config: Mapping[str, Any], text: Mapping[str, Any], warnings: list[str]) -> str:
+def _dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str:
     for source in (config, text):
         for key in ("dtype", "torch_dtype"):
             name = _text(source.get(key)).removeprefix("torch.")
             if name in DTYPES:
                 return {"float": "float32", "half": "float16"}.get(name, name)
-    warnings.append("The config names no dtype; 2 bytes per KV element are assumed.")
     return ""
 
 
@@ -236,12 +238,14 @@ def _windows(text: Mapping[str, Any], kinds: Sequence[str], layers: int) -> tupl
     return window, layers
 
 
-def _warn(warnings: list[str], *, is_hybrid: bool, window: int | None, windowed: int, layers: int) -> None:
+def _warnings(dtype: str, *, is_hybrid: bool, window: int | None, windowed: int, layers: int) -> Iterator[str]:
+    if not dtype:
+        yield "The config names no dtype; 2 bytes per KV element are assumed."
     if is_hybrid:
-        warnings.append("Hybrid model: some layers keep a running state, which prefill/decode pairs cannot be trusted"
-                        " to hand over; its memory beside the KV cache is not counted.")  # fmt: skip
+        yield ("Hybrid model: some layers keep a running state, which prefill/decode pairs cannot be trusted to hand"
+               " over; its memory beside the KV cache is not counted.")  # fmt: skip
     if window and windowed:
-        warnings.append(f"{windowed} of {layers} layers keep {window} tokens; KV bytes per token is an upper bound.")
+        yield f"{windowed} of {layers} layers keep {window} tokens; KV bytes per token is an upper bound."
 
 
 def _context(text: Mapping[str, Any]) -> int:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from controlplane.domain.model_facts import from_config
-from controlplane.domain.types import DeploymentView, DeviceView, NodeView, PartitionView, Role
+from controlplane.domain.placement import check
+from controlplane.domain.types import DeploymentView, DeviceView, NodeView, PartitionView, Problem, Role
 from tests.domain import configs
 
 NOW = 1_800_000_000.0
@@ -58,3 +59,25 @@ def make_deployment(
 def make_peer(role: Role, number: int = 9, gpus: int | Sequence[DeviceView] = 1, **keys: Any) -> PartitionView:
     """Another partition of the same deployment."""
     return make_partition(number, gpus, **{"deployment": "chat", "role": role, **keys})
+
+
+def problems(
+    partition: PartitionView | None = None,
+    deployment: DeploymentView | None = None,
+    role: Role = Role.DECODE,
+    *,
+    node: NodeView | None = None,
+    peers: tuple[PartitionView, ...] = (),
+) -> list[Problem]:
+    return check(
+        partition or make_partition(),
+        deployment or make_deployment(),
+        role,
+        node=node or make_node(),
+        peers=peers,
+        now=NOW,
+    )
+
+
+def codes(*args: Any, **keys: Any) -> list[str]:
+    return [problem.code for problem in problems(*args, **keys)]
