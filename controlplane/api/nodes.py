@@ -23,8 +23,9 @@ from rest_framework.response import Response
 from controlplane.api.filters import Filters, YesNo
 from controlplane.api.resource import REASON, Resource
 from controlplane.api.shapes import Facts, GpuShape, NodeShape, PartitionShape
-from controlplane.api.strict import Body, Reason
+from controlplane.api.strict import Body, Id, Reason
 from controlplane.audit import roles
+from controlplane.domain.plans import PLANS
 from controlplane.fleet import selectors, services
 from controlplane.fleet.models import Gpu, Node, Partition
 
@@ -67,6 +68,12 @@ class SplitBody(Body):
         max_length=1024,
         help_text="GPU indices, one list a partition.",
     )
+
+
+class PlanBody(Reason):
+    plan = serializers.ChoiceField(list(PLANS))
+    deployment = Id(help_text="What all its partitions run.")
+    force = serializers.BooleanField(required=False, default=False, help_text="Override problems that are `forceable`.")
 
 
 class NodeFilters(Filters):
@@ -122,6 +129,7 @@ class Nodes(ListModelMixin, Resource):
         "drain": "node.cordon",
         "revoke": "node.revoke",
         "split": "partition.change",
+        "plan": "partition.assign",
     }
     queryset = Node.objects.defer("spec").prefetch_related("partitions")
     serializer_class = NodeShape
@@ -136,6 +144,7 @@ class Nodes(ListModelMixin, Resource):
         "drain": Reason,
         "revoke": Reason,
         "split": SplitBody,
+        "plan": PlanBody,
     }
 
     @extend_schema(
@@ -215,6 +224,28 @@ class Nodes(ListModelMixin, Resource):
     @action(detail=True, methods=["post"], pagination_class=None)
     def split(self, request: Request, pk: str) -> Response:
         services.split_node(self.id, **self.body(), actor=self.actor)
+        _, partitions = self._parts(self.get_object())
+        return Response(partitions, HTTPStatus.CREATED)
+
+    @extend_schema(
+        summary="Lay a plan over a node",
+        description="A ready-made split with a role for each partition, as 4 prefill and 4 decode on 8 GPUs: all of it "
+        "is done or nothing.",
+        request=PlanBody,
+        responses={201: PartitionShape(many=True)},
+        filters=False,
+        examples=[
+            OpenApiExample(
+                "gpt-oss-120b on 8 GPUs",
+                value={"plan": "gpt-oss-120b-4p4d", "deployment": 1, "reason": "launch"},
+                request_only=True,
+            )
+        ],
+    )
+    @action(detail=True, methods=["post"], pagination_class=None)
+    def plan(self, request: Request, pk: str) -> Response:
+        body = self.body()
+        services.apply_plan(self.id, deployment_id=body.pop("deployment"), **body, actor=self.actor)
         _, partitions = self._parts(self.get_object())
         return Response(partitions, HTTPStatus.CREATED)
 

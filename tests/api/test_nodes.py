@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 from controlplane.audit.models import AuditEvent
 from controlplane.fleet.models import Gpu, Node
 from tests.api.conftest import World, problem_of
-from tests.factories import make_gpu, make_node
+from tests.factories import make_deployment, make_gpu, make_node
 
 
 def names(response) -> list[str]:
@@ -141,6 +141,24 @@ def test_groups_split_the_node(operator: APIClient) -> None:
 def test_a_split_that_cannot_be_changes_nothing(body: dict, status: int, operator: APIClient) -> None:
     node = make_node(gpus=2)
     problem_of(operator.post(f"/api/v1/nodes/{node.pk}/split", body, format="json"), status)
+    assert not node.partitions.exists()
+
+
+def test_a_plan_splits_and_assigns_at_once(operator: APIClient) -> None:
+    node, deployment = make_node(gpus=8), make_deployment()
+    body = {"plan": "gpt-oss-120b-4p4d", "deployment": deployment.pk, "reason": "launch"}
+    response = operator.post(f"/api/v1/nodes/{node.pk}/plan", body, format="json")
+    assert response.status_code == 201, response.content
+    assert [row["role"] for row in response.json()] == ["prefill"] * 4 + ["decode"] * 4
+    assert {row["deployment"]["id"] for row in response.json()} == {deployment.pk}
+
+
+def test_a_plan_that_does_not_fit_changes_nothing(operator: APIClient) -> None:
+    node, deployment = make_node(gpus=4), make_deployment()
+    body = {"plan": "gpt-oss-120b-4p4d", "deployment": deployment.pk}
+    problem_of(operator.post(f"/api/v1/nodes/{node.pk}/plan", body, format="json"), 409)
+    problem_of(operator.post(f"/api/v1/nodes/{node.pk}/plan", {**body, "plan": "all of it"}, format="json"), 400)
+    problem_of(operator.post(f"/api/v1/nodes/{node.pk}/plan", {**body, "deployment": 4711}, format="json"), 404)
     assert not node.partitions.exists()
 
 

@@ -23,6 +23,7 @@ LEAST = {
     ("POST", "nodes/{pk}/drain"): "operator",
     ("POST", "nodes/{pk}/revoke"): "admin",
     ("POST", "nodes/{pk}/split"): "operator",
+    ("POST", "nodes/{pk}/plan"): "operator",
     ("GET", "gpus"): "viewer",
     ("GET", "gpus/{pk}"): "viewer",
     ("DELETE", "gpus/{pk}"): "operator",
