@@ -10,7 +10,7 @@ from typing import Any
 from django import forms
 from django.conf import settings
 
-from controlplane.audit.roles import ROLES as USER_ROLES
+from controlplane.domain.plans import PLANS
 from controlplane.fleet.models import Deployment, RegisteredModel, Role
 
 _HOUR = 3600
@@ -183,6 +183,18 @@ class Split(forms.Form):
         return data
 
 
+class ApplyPlan(Reason):
+    """A ready-made split with its roles, for one deployment."""
+
+    plan = forms.ChoiceField(choices=lambda: [(plan.key, f"{plan.key}: {plan.title}") for plan in PLANS.values()])
+    deployment = forms.TypedChoiceField(coerce=int)
+    force = forms.BooleanField(required=False, label="Go on in spite of problems that allow it")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["deployment"].choices = list(Deployment.objects.values_list("pk", "name"))
+
+
 class NewPartition(forms.Form):
     name = forms.CharField(max_length=40, widget=forms.TextInput(attrs={"spellcheck": "false", "placeholder": "p4"}))
     gpus = forms.CharField(max_length=200, label="GPUs", widget=forms.TextInput(attrs={"placeholder": "4-7"}))
@@ -235,47 +247,6 @@ class Labels(forms.Form):
         ]:
             raise forms.ValidationError(f"Not a key=value pair: {bad[0]}.")
         return {key.strip(): value.strip()[:63] for key, _, value in pairs}
-
-
-class NewUser(forms.Form):
-    username = forms.CharField(
-        max_length=150, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
-    )
-    role = forms.ChoiceField(choices=[(name, name) for name in USER_ROLES])
-
-
-class UserRole(forms.Form):
-    role = forms.ChoiceField(choices=[(name, name) for name in USER_ROLES])
-
-
-class NewKey(forms.Form):
-    name = forms.CharField(max_length=120, help_text="Who or what uses it.")
-    deployments = forms.MultipleChoiceField(
-        required=False,
-        widget=forms.CheckboxSelectMultiple,
-        help_text="None chosen: all of them, those to come included.",
-    )
-    requests_per_minute = forms.IntegerField(
-        required=False, min_value=1, max_value=1_000_000, help_text="Empty: no limit."
-    )
-    expires_at = forms.DateField(
-        required=False, label="Expires on", widget=forms.DateInput(attrs={"type": "date"}), help_text="Empty: never."
-    )
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["deployments"].choices = [
-            (name, name) for name in Deployment.objects.values_list("name", flat=True)
-        ]
-
-
-class NewToken(forms.Form):
-    ttl_s = forms.TypedChoiceField(
-        label="Valid for",
-        coerce=int,
-        choices=[(_DAY, "1 day"), (30 * _DAY, "30 days"), (90 * _DAY, "90 days"), (365 * _DAY, "365 days")],
-        initial=30 * _DAY,
-    )
 
 
 def indexes(text: str) -> list[int]:

@@ -28,6 +28,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("nodes/<int:pk>/partitions", nodes.parts, name="node-parts"),
     path("nodes/<int:pk>/split", nodes.split, name="split"),
     path("nodes/<int:pk>/partitions/add", nodes.partition_add, name="partition-add"),
+    path("nodes/<int:pk>/plan", nodes.plan, name="node-plan"),
     path("nodes/<int:pk>/labels", nodes.labels, name="node-labels"),
     path("nodes/<int:pk>/labels/change", nodes.label, name="node-label"),
     *(

@@ -94,6 +94,7 @@ setInterval(() => {
   const quick = { ...view, agesOnly: view.fill !== "age" };
   rows.forEach((r) => { const node = store.nodes.get(r.id); if (node) repaint(r.element, node, quick); });
   panel.tick();
+  document.querySelector(".kpis").classList.toggle("stale", !store.online && Date.now() - store.heard > 6000);
 }, 1000);
 subscribe(changed);
 legend();

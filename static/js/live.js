@@ -1,7 +1,8 @@
 // One picture of the fleet, kept fresh: REST snapshot first, then frames over the socket. A gap, a new epoch or a
 // tab that slept fetches the snapshot again; without a socket the page polls and says so.
 const POLL_MS = 5000, SLEPT_MS = 6000, RETRY_MS = [1000, 2000, 5000];
-export const store = { nodes: new Map(), summary: null, epoch: null, seq: -1, offset: 0, ready: false, online: false };
+let unreachable = "";
+export const store = { nodes: new Map(), summary: null, epoch: null, seq: -1, offset: 0, ready: false, online: false, heard: 0 };
 const listeners = new Set();
 let socket = null, retries = 0, fetching = null, queue = [], lostAt = null, pollTimer = null, lastTick = Date.now(), againTimer = null;
 
@@ -33,19 +34,21 @@ export async function snapshot() {
 async function load() {
   try {
     const response = await fetch("/api/v1/live", { headers: { Accept: "application/json" }, cache: "no-store" });
-    if (response.status === 401 || response.status === 403) return light("lost", "signed out; reload the page");
+    if (response.status === 401 || response.status === 403) return signedOut();
     if (!response.ok) throw new Error(`status ${response.status}`);
     const body = await response.json();
-    Object.assign(store, { summary: body.summary, epoch: body.epoch, seq: body.seq, offset: body.at - Date.now() / 1000, ready: true });
+    Object.assign(store, { summary: body.summary, epoch: body.epoch, seq: body.seq, offset: body.at - Date.now() / 1000, ready: true, heard: Date.now() });
     store.nodes.clear();
     body.nodes.forEach((node) => keep(node, body.at));
     tell({ all: true });
     const waiting = queue; queue = [];
     waiting.forEach(apply);
+    unreachable = "";
     light(store.online ? "live" : "lost");
-  } catch (error) {
+  } catch {
     lostAt ??= Date.now();
-    light("lost", "server unreachable");
+    unreachable = "the server does not answer";
+    light("lost");
   }
   return undefined;
 }
@@ -58,6 +61,7 @@ function apply(frame) {
   if (frame.epoch === store.epoch && frame.seq <= store.seq) return;
   if (frame.epoch !== store.epoch || frame.seq !== store.seq + 1) { queue.push(frame); again(); return; }
   store.seq = frame.seq;
+  store.heard = Date.now();
   store.offset = frame.at - Date.now() / 1000;
   store.summary = frame.summary;
   frame.nodes.forEach((node) => keep(node, frame.at));
@@ -92,11 +96,17 @@ function watchSleep() {
   if (slept) snapshot();
 }
 
-function light(state, why = "polling every 5 s") {
+function signedOut() {
+  unreachable = "signed out; reload the page";
+  lostAt ??= Date.now();
+  light("lost");
+}
+
+function light(state) {
   const node = document.getElementById("light");
   if (!node) return;
   const since = lostAt ? new Date(lostAt).toLocaleTimeString("en-GB") : new Date().toLocaleTimeString("en-GB");
-  const words = { live: "live", catching: "catching up", lost: `lost since ${since}, ${why}` }[state];
+  const words = { live: "live", catching: "catching up", lost: `lost since ${since}, ${unreachable || "polling every 5 s"}` }[state];
   if (node.dataset.state === state && node.lastChild.textContent === words) return;
   node.dataset.state = state;
   node.lastChild.textContent = words;

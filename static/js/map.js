@@ -105,7 +105,10 @@ function fill(cell, gpu, node, view) {
   cell.classList.toggle("unknown", value === null);
   cell.title = describe(gpu, partOf(node, gpu), node);
   if (value === null) { cell.style.background = ""; cell.style.color = ""; text(cell, view.dense ? "" : UNKNOWN); return; }
-  const { fill: background, ink } = paint(FILLS[view.fill].place(value));
+  const place = FILLS[view.fill].place(value);
+  const resting = !partOf(node, gpu)?.deployment && place < 0.05; // nothing runs there, as it should be
+  cell.classList.toggle("resting", resting);
+  const { fill: background, ink } = resting ? { fill: "", ink: "" } : paint(place);
   cell.style.background = background;
   cell.style.color = ink;
   text(cell, view.dense ? "" : FILLS[view.fill].show(value) + (view.columns <= 8 && FILLS[view.fill].unit === "%" ? "%" : ""));

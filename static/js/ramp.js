@@ -11,7 +11,8 @@ export function at(t) {
   const clamped = Math.min(1, Math.max(0, t));
   const place = (light() ? 1 - clamped : clamped) * (STOPS.length - 1);
   const i = Math.min(STOPS.length - 2, Math.floor(place)), f = place - i;
-  return STOPS[i].map((v, k) => Math.round(v + (STOPS[i + 1][k] - v) * f));
+  const pale = light() ? (1 - clamped) * 0.5 : 0; // bright yellow for "nothing" would shout on a white page
+  return STOPS[i].map((v, k) => { const c = v + (STOPS[i + 1][k] - v) * f; return Math.round(c + (255 - c) * pale); });
 }
 
 export function paint(t) {

@@ -16,7 +16,7 @@ document.addEventListener("keydown", (event) => {
 }, true);
 
 function go(key) {
-  const link = [...document.querySelectorAll(".side nav a")].find((a) => a.querySelector("kbd")?.textContent === `g${key}`);
+  const link = [...document.querySelectorAll(".side nav a")].find((a) => a.querySelector("kbd")?.textContent === `g ${key}`);
   if (link) location.href = link.href;
 }
 

@@ -120,6 +120,8 @@ def subject_url(event: AuditEvent) -> str:
 def change_words(event: AuditEvent) -> str:
     """An assignment and a role change in words; other changes are told in full on the activity page."""
     before, after = event.before or {}, event.after or {}
+    if event.source == AuditEvent.Source.AGENT:
+        return _assignment(after) if after.get("deployment") else ""
     if event.subject_type == "partition" and ("deployment" in before or "deployment" in after):
         return f"{_assignment(before)} to {_assignment(after)}"
     if "role" in before and "role" in after:

@@ -15,7 +15,7 @@ from controlplane.audit import people, roles, tokens
 from controlplane.audit.requests import actor_of
 from controlplane.gateway import services as gateway
 from controlplane.gateway.models import ApiKey
-from controlplane.web import forms
+from controlplane.web import account_forms as forms
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, done, find, refused, show
 
@@ -34,7 +34,8 @@ def token_new(request: HttpRequest) -> HttpResponse:
         return show(request, "settings/home.html", {"tokens": tokens.of(request.user), "form": form}, invalid=True)
     token, plain = tokens.issue(ttl_s=form.cleaned_data["ttl_s"], actor=actor_of(request, "web"))
     use = f'curl -H "Authorization: Token {plain}" {django_settings.PUBLIC_URL}/api/v1/nodes'
-    return _once(request, "REST token", plain, use=use, up="web:settings", note=f"Valid until {token.expiry:%Y-%m-%d %H:%M} UTC.")
+    note = f"Valid until {token.expiry:%Y-%m-%d %H:%M} UTC."
+    return _once(request, "REST token", plain, use=use, up="web:settings", note=note)
 
 
 @require_POST
@@ -56,9 +57,8 @@ def keys(request: HttpRequest) -> HttpResponse:
     except REFUSALS as error:
         return show(request, "settings/keys.html", context, error)
     use = f'curl -H "Authorization: Bearer {plain}" {django_settings.GATEWAY_URL}/v1/models'
-    return _once(
-        request, f"API key {key.name}", plain, use=use, up="web:keys", note="Clients of the OpenAI API send it to the gateway."
-    )
+    note = "Clients of the OpenAI API send it to the gateway."
+    return _once(request, f"API key {key.name}", plain, use=use, up="web:keys", note=note)
 
 
 @require_POST
@@ -96,7 +96,8 @@ def user_change(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
             return done(request, f"{user} is {roles.level_of(user).name.lower()} now.", "web:users")
         if verb == "password":
             user, plain = people.set_password(pk, actor=actor)
-            return _once(request, f"Password of {user}", plain, use="", up="web:users", note="The user's sessions have ended.")
+            note = "The user's sessions have ended."
+            return _once(request, f"Password of {user}", plain, use="", up="web:users", note=note)
         user = people.set_active(pk, active=verb == "enable", actor=actor)
     except REFUSALS as error:
         return refused(request, error, "web:users")

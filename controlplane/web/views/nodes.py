@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
@@ -13,8 +12,9 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.requests import actor_of
 from controlplane.domain.partitions import presets_for
+from controlplane.domain.plans import PLANS
 from controlplane.fleet import services
-from controlplane.fleet.models import JoinToken, Node
+from controlplane.fleet.models import Deployment, JoinToken, Node
 from controlplane.web import forms, rows, undo
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, back, done, find, refused, show
@@ -49,7 +49,7 @@ def add(request: HttpRequest) -> HttpResponse:
         token, plain = services.issue_join_token(**form.cleaned_data, actor=actor_of(request, "web"))
     except REFUSALS as error:
         return show(request, "nodes/add.html", {"form": form}, error)
-    command = f"python -m workers join {settings.PUBLIC_URL} --token {plain}"
+    command = services.join_command(plain, node_name=token.node_name)
     answer = show(request, "nodes/token.html", {"token": token, "command": command})
     answer["Cache-Control"] = "no-store"
     return answer
@@ -163,6 +163,23 @@ def partition_add(request: HttpRequest, pk: int) -> HttpResponse:
     return done(request, f"Made partition {made.name}.", "web:node", pk)
 
 
+@require_POST
+@needs("partition.assign")
+def plan(request: HttpRequest, pk: int) -> HttpResponse:
+    row = _row(pk)
+    form = forms.ApplyPlan(request.POST)
+    context = {"row": row, "form": forms.Split(), **_split_context(row), "plan_form": form}
+    if not form.is_valid():
+        return show(request, "nodes/split.html", context, invalid=True)
+    values = dict(form.cleaned_data)
+    try:
+        deployment = values.pop("deployment")
+        made = services.apply_plan(pk, deployment_id=deployment, **values, actor=actor_of(request, "web"))
+    except REFUSALS as error:
+        return show(request, "nodes/split.html", context, error)
+    return done(request, f"Split {row.node.name} and assigned its {len(made)} partitions.", "web:node", pk)
+
+
 def _destroy(request: HttpRequest, pk: int, verb: str, service: Any, effect: str, *to: Any) -> HttpResponse:
     row = find(Node.objects, pk, "node")
     form = forms.Confirm(request.POST or None, expected=row.name)
@@ -186,10 +203,10 @@ def _split_context(row: rows.NodeRow) -> dict[str, Any]:
     for name in presets_for(len(present)):
         count, size = (int(part) for part in name.split("x"))
         choices.append((name, [present[n * size : (n + 1) * size] for n in range(count)]))
-    return {
-        "presets": choices,
-        "busy": [r for r in row.partitions if r.partition.deployment_id or r.status != "unassigned"],
-    }
+    busy = [r for r in row.partitions if r.partition.deployment_id or r.status != "unassigned"]
+    fitting = any(ready_made.gpu_count == len(present) for ready_made in PLANS.values())
+    offered = fitting and not busy and Deployment.objects.exists()
+    return {"presets": choices, "busy": busy, "plan_form": forms.ApplyPlan() if offered else None}
 
 
 def _log(request: HttpRequest, row: rows.NodeRow) -> int | None:

@@ -1,0 +1,49 @@
+"""Forms of the settings: users, API keys of the gateway, REST tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+
+from controlplane.audit.roles import ROLES
+from controlplane.fleet.models import Deployment
+
+_DAY = 86400
+
+
+class NewUser(forms.Form):
+    username = forms.CharField(
+        max_length=150, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
+    )
+    role = forms.ChoiceField(choices=[(name, name) for name in ROLES])
+
+
+class NewKey(forms.Form):
+    name = forms.CharField(max_length=120, help_text="Who or what uses it.")
+    deployments = forms.MultipleChoiceField(
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="None chosen: all of them, those to come included.",
+    )
+    requests_per_minute = forms.IntegerField(
+        required=False, min_value=1, max_value=1_000_000, help_text="Empty: no limit."
+    )
+    expires_at = forms.DateField(
+        required=False, label="Expires on", widget=forms.DateInput(attrs={"type": "date"}), help_text="Empty: never."
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["deployments"].choices = [
+            (name, name) for name in Deployment.objects.values_list("name", flat=True)
+        ]
+
+
+class NewToken(forms.Form):
+    ttl_s = forms.TypedChoiceField(
+        label="Valid for",
+        coerce=int,
+        choices=[(_DAY, "1 day"), (30 * _DAY, "30 days"), (90 * _DAY, "90 days"), (365 * _DAY, "365 days")],
+        initial=30 * _DAY,
+    )

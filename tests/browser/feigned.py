@@ -1,0 +1,168 @@
+"""Nodes that exist only as reports, for pictures of a large fleet: they join and report through the real uplink, and
+call themselves simulated everywhere. Their figures are made up; nothing here is shown as a measurement."""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import msgspec
+
+from workers.contract import (
+    Device,
+    DeviceKind,
+    DeviceSample,
+    EngineSample,
+    HostSample,
+    LogChunk,
+    NodeReport,
+    NodeSpec,
+    Phase,
+    ReplicaSpec,
+    ReplicaStatus,
+    ReportReply,
+)
+
+GIB = 2**30
+
+
+@dataclass
+class FeignedNode:
+    web: str
+    name: str
+    gpus: int = 8
+    kind: str = "Simulated H100 80GB"
+    starts_s: float = 4.0
+    broken: set[int] = field(default_factory=set)  # device indexes that are lost
+    phases: dict[int, Phase] = field(default_factory=dict)  # partition -> a phase it stays in
+    spec: NodeSpec | None = None
+    seq: int = 0
+
+    def join(self, token: str) -> None:
+        body = {
+            "token": token,
+            "name": self.name,
+            "address": "127.0.0.1",
+            "instance": f"feigned-{self.name}",
+            "agent_version": "feigned",
+            "at": time.time(),
+        }
+        reply = httpx.post(f"{self.web}/agent/v1/join", json=body, timeout=30)
+        assert reply.status_code == 200, reply.text
+        self.id, self.token = reply.json()["node"], reply.json()["node_token"]
+        self.began: dict[int, float] = {}
+        self.totals: dict[int, float] = {}
+        self.noise = random.Random(self.name)
+        self.wanted: list[int] = []
+
+    def report(self, client: httpx.Client) -> None:
+        self.seq += 1
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        body = msgspec.json.encode(self._report())
+        reply = client.post(f"{self.web}/agent/v1/report", content=body, headers=headers, timeout=30)
+        assert reply.status_code == 200, reply.text
+        answer = msgspec.json.decode(reply.content, type=ReportReply)
+        self.wanted = [wanted.partition for wanted in answer.logs]
+        if answer.spec is not None:
+            self.spec = answer.spec
+
+    def _report(self) -> NodeReport:
+        replicas = self.spec.replicas if self.spec else ()
+        devices = tuple(
+            Device(uuid=self._uuid(i), index=i, kind=DeviceKind.SIMULATED, name=self.kind, memory_bytes=80 * GIB)
+            for i in range(self.gpus)
+        )
+        busy = {uuid: replica for replica in replicas for uuid in replica.gpus}
+        return NodeReport(
+            node=self.id, instance=f"feigned-{self.name}", boot="b1", seq=self.seq, at=time.time(),
+            generation=self.spec.generation if self.spec else 0, agent_version="feigned", engine_version="simulated",
+            driver="simulated", simulated=True, devices=devices,
+            samples=tuple(self._sample(device, busy.get(device.uuid)) for device in devices),
+            host=HostSample(cpu_utilization=0.2, cpu_count=96, memory_bytes=1024 * GIB, memory_used_bytes=212 * GIB, disk_free_bytes=3000 * GIB),
+            replicas=tuple(self._replica(replica) for replica in replicas),
+            logs=tuple(LogChunk(partition=p, offset=0, text=self._log(p)) for p in self.wanted[:1]),
+        )  # fmt: skip
+
+    def _uuid(self, index: int) -> str:
+        return f"GPU-feigned-{self.name}-{index}"
+
+    def _load(self, key: str, base: float) -> float:
+        phase = sum(map(ord, key)) % 60
+        wave = math.sin((time.time() + phase) / 17) * 0.12 + self.noise.uniform(-0.06, 0.06)
+        return min(0.99, max(0.02, base + wave + (phase - 30) / 150))
+
+    def _sample(self, device: Device, replica: ReplicaSpec | None) -> DeviceSample:
+        if device.index in self.broken:
+            return DeviceSample(uuid=device.uuid, health="lost", health_detail="fallen off the bus")
+        if replica is None or self._phase(replica) is not Phase.READY:
+            return DeviceSample(uuid=device.uuid, utilization=0.0, memory_used_bytes=GIB, power_w=74, temperature_c=31)
+        load = self._load(device.uuid, {"prefill": 0.78, "decode": 0.55}.get(replica.role, 0.3))
+        return DeviceSample(
+            uuid=device.uuid, utilization=load, memory_used_bytes=int(72 * GIB), power_w=120 + 540 * load,
+            temperature_c=38 + 34 * load, sm_clock_mhz=1980,
+        )  # fmt: skip
+
+    def _phase(self, replica: ReplicaSpec) -> Phase:
+        if replica.partition in self.phases:
+            return self.phases[replica.partition]
+        began = self.began.setdefault(replica.partition, time.time())
+        return Phase.READY if time.time() - began > self.starts_s else Phase.STARTING
+
+    def _replica(self, replica: ReplicaSpec) -> ReplicaStatus:
+        phase = self._phase(replica)
+        load = self._load(f"{self.name}{replica.partition}", 0.5)
+        total = self.totals[replica.partition] = self.totals.get(replica.partition, 0.0) + 900 * load
+        sample = EngineSample(
+            running=round(6 * load), waiting=round(2 * load), kv_usage=load * 0.8, prompt_tokens_total=total * 6,
+            generation_tokens_total=total, external_kv_tokens_total=total * 5 if replica.role == "decode" else 0.0,
+            requests_total=total / 200, ttft_sum_s=total / 200 * 0.31, ttft_count=total / 200,
+            itl_sum_s=total * 0.021, itl_count=total,
+        )  # fmt: skip
+        more: dict[str, Any] = {"sample": sample, "ready_after_s": 21.4} if phase is Phase.READY else {}
+        if phase is Phase.EXITED:
+            more = {"restarts": 4, "message": "exited with code 1: CUDA error: out of memory"}
+        return ReplicaStatus(
+            partition=replica.partition, deployment=replica.deployment, role=replica.role, generation=replica.generation,
+            phase=phase, phase_age_s=12.0, pid=4242, endpoint="http://127.0.0.1:1", engine_version="simulated",
+            memory_bytes=70 * GIB, **more,
+        )  # fmt: skip
+
+    def _log(self, partition: int) -> str:
+        lines = [f"INFO feigned engine of partition {partition}: step {n}, {3 + n % 5} running" for n in range(40)]
+        return "\n".join(lines) + "\n"
+
+
+class Fleet:
+    """Reports of all nodes once a second, until stopped. A node in `quiet` says nothing more."""
+
+    def __init__(self, nodes: list[FeignedNode]) -> None:
+        self.nodes, self.quiet, self.errors = nodes, set[str](), list[str]()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Fleet:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        with httpx.Client() as client:
+            while not self._ended.is_set():
+                for node in self.nodes:
+                    if node.name not in self.quiet and not self._ended.is_set():
+                        self._report(node, client)
+                self._ended.wait(1.0)
+
+    def _report(self, node: FeignedNode, client: httpx.Client) -> None:
+        try:
+            node.report(client)
+        except (httpx.HTTPError, AssertionError) as error:  # the web process may be stopped on purpose
+            self.errors.append(f"{node.name}: {error}")

@@ -1,0 +1,122 @@
+"""What the pictures show: models, deployments, nodes and assignments, made by the real services."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import django
+
+django.setup()
+
+from controlplane.audit.services import Actor  # noqa: E402
+from controlplane.fleet import services  # noqa: E402
+from controlplane.fleet.models import Deployment, Node, Partition, RegisteredModel  # noqa: E402
+from tests.browser.feigned import FeignedNode  # noqa: E402
+
+ACTOR = Actor.system("pictures")
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096,
+    "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+    "vocab_size": 128256, "max_position_embeddings": 131072, "torch_dtype": "bfloat16",
+}  # fmt: skip
+PLAN = [
+    ["chat p4", "chat d4"], ["chat d4", "chat p4"], ["code p2", "code p2", "code d2", "code d2"],
+    ["mini a1", "mini a1", "mini a1", "mini a1", "code d2", "idle2"], ["chat p4", "idle4"], ["idle8"], ["mini a1", "mini a1", "idle2", "idle4"],
+]  # fmt: skip
+
+
+def folder(name: str, gib: float) -> str:
+    path = Path(tempfile.mkdtemp(prefix="forebay-model-")) / name
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(LLAMA))
+    index = {"metadata": {"total_size": int(gib * 2**30)}, "weight_map": {"a": "model.safetensors"}}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+    header = json.dumps({"a": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
+    (path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    return str(path)
+
+
+def furnish(web: str, count: int) -> list[FeignedNode]:
+    for name, gib in (("llama-3.1-8b-instruct", 15.0), ("code-llama-8b", 15.0), ("mini-1b", 2.4)):
+        services.register_model(name=name, source=folder(name, gib), actor=ACTOR)
+    models = list(RegisteredModel.objects.order_by("id"))
+    for name, model in zip(("chat-8b", "code-8b", "mini-1b"), models, strict=True):
+        services.create_deployment(
+            name=name,
+            model_id=model.pk,
+            engine_args=["--max-model-len", "8192"],
+            slo_ttft_ms=500,
+            slo_itl_ms=40,
+            actor=ACTOR,
+        )
+    nodes = [FeignedNode(web, f"h100-{n + 1:02d}") for n in range(count)]
+    for node in nodes:
+        _, token = services.issue_join_token(actor=ACTOR)
+        node.join(token)
+        services.label(node.id, labels={"rack": "a" if node.id % 2 else "b"}, actor=ACTOR)
+    return nodes
+
+
+def assign(nodes: list[FeignedNode]) -> dict[str, int]:
+    """Split and assign as PLAN says; ids of the rows that the pictures are about."""
+    names = {"chat": "chat-8b", "code": "code-8b", "mini": "mini-1b"}
+    for feigned, parts in zip(nodes, PLAN * (1 + len(nodes) // len(PLAN)), strict=False):
+        sizes = [int(part[-1]) for part in parts]
+        starts = [sum(sizes[:n]) for n in range(len(sizes))]
+        made = services.split_node(
+            feigned.id, groups=[list(range(a, a + s)) for a, s in zip(starts, sizes, strict=True)], actor=ACTOR
+        )
+        for partition, part in zip(made, parts, strict=True):
+            if not part.startswith("idle"):
+                name, role = part.split()
+                deployment = Deployment.objects.get(name=names[name])
+                wanted = {"p": "prefill", "d": "decode", "a": "aggregated"}[role[0]]
+                services.assign(
+                    partition.pk, deployment_id=deployment.pk, role=wanted, actor=ACTOR, reason="first layout"
+                )
+    services.cordon(nodes[5].id, actor=ACTOR, reason="firmware update at 14:00")
+    on = lambda n, name: Partition.objects.get(node_id=nodes[n].id, name=name).pk  # noqa: E731
+    return {
+        "ready": on(0, "p0"), "crashing": on(3, "p1"), "draining": on(4, "p0"), "idle": on(4, "p1"), "cordoned": on(5, "p0"),
+        "node": nodes[0].id, "crash_node": nodes[3].id, "silent_node": nodes[-1].id, "cordoned_node": nodes[5].id,
+        "deployment": Deployment.objects.get(name="chat-8b").pk, "model": RegisteredModel.objects.get(name="mini-1b").pk,
+        "free_node": Node.objects.get(pk=nodes[5].id).pk,
+    }  # fmt: skip
+
+
+def scenes(ids: dict[str, int]) -> list[tuple[str, str, Any]]:
+    source = RegisteredModel.objects.first().source
+
+    def typed_fit(page: Any) -> None:
+        page.fill("#id_source", source)
+        page.fill("#id_name", "llama-8b-again")
+        page.wait_for_timeout(1500)
+
+    def issue(page: Any) -> None:
+        page.click("main button[type=submit]")
+        page.wait_for_timeout(800)
+
+    def palette(page: Any) -> None:
+        page.keyboard.press("Control+k")
+        page.wait_for_timeout(700)
+
+    def helped(page: Any) -> None:
+        page.keyboard.press("?")
+
+    return [
+        ("fleet", "/", None), ("fleet-selected", f"/?sel=p{ids['ready']}", None), ("fleet-crashing", f"/?sel=p{ids['crashing']}", None),
+        ("fleet-kv", "/?fill=kv&group=model", None), ("fleet-role", "/?fill=temperature&group=role", None), ("fleet-nothing", "/?filter=nosuch", None),
+        ("palette", "/", palette), ("help", "/", helped),
+        ("models", "/models/", None), ("register", "/models/register", typed_fit), ("model", f"/models/{ids['model']}/", None),
+        ("deployment", f"/deployments/{ids['deployment']}/", None), ("deployment-form", f"/deployments/{ids['deployment']}/edit", None),
+        ("nodes", "/nodes/", None), ("node", f"/nodes/{ids['node']}/?range=15m", None), ("node-silent", f"/nodes/{ids['silent_node']}/", None),
+        ("node-crashing", f"/nodes/{ids['crash_node']}/", None), ("node-add", "/nodes/add", None), ("node-token", "/nodes/add", issue),
+        ("split", f"/nodes/{ids['free_node']}/split", None), ("split-busy", f"/nodes/{ids['node']}/split", None),
+        ("assign", f"/partitions/{ids['idle']}/assign", None), ("assign-flip", f"/partitions/{ids['ready']}/assign?role=decode", None),
+        ("assign-refused", f"/partitions/{ids['cordoned']}/assign", None), ("release", f"/partitions/{ids['draining']}/release", None),
+        ("revoke", f"/nodes/{ids['node']}/revoke", None), ("activity", "/activity/", None), ("settings", "/settings/", None),
+        ("keys", "/settings/keys", None), ("users", "/settings/users", None), ("404", "/nodes/9999/", None),
+    ]  # fmt: skip

@@ -1,0 +1,43 @@
+"""A client for each role, and a small fleet to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+from django.test import Client
+
+from tests import factories
+
+Clients = Callable[[str], Client]
+
+
+@pytest.fixture
+def as_role(db: None) -> Clients:
+    """`as_role("operator")` is a signed-in client; "" has an account without a role, None nobody."""
+
+    def make(role: str | None) -> Client:
+        client = Client()
+        if role is not None:
+            client.force_login(factories.make_user(role), backend="django.contrib.auth.backends.ModelBackend")
+        return client
+
+    return make
+
+
+@pytest.fixture
+def fleet(db: None) -> SimpleNamespace:
+    """One heard node of 8 GPUs: a ready pair of one deployment, an idle partition, free GPUs."""
+    node = factories.make_node("gpu-1", gpus=8)
+    gpus = list(node.gpus.all())
+    deployment = factories.make_deployment("chat")
+    pair = {"deployment": deployment, "generation": 2}
+    prefill = factories.make_ready(factories.make_partition(node, gpus=gpus[:2], role="prefill", **pair))
+    decode = factories.make_ready(factories.make_partition(node, gpus=gpus[2:4], role="decode", **pair))
+    idle = factories.make_partition(node, gpus=gpus[4:6])
+    node.generation = node.observed_generation = 2
+    node.save()
+    return SimpleNamespace(
+        node=node, deployment=deployment, model=deployment.model, prefill=prefill, decode=decode, idle=idle
+    )

@@ -1,0 +1,117 @@
+"""Every page times every role, and what every answer promises the browser."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import pytest
+from django.urls import reverse
+from django.urls.resolvers import URLPattern
+
+from controlplane.web import urls
+from tests.web.conftest import Clients
+
+# Lowest role that may GET it. None: POST only.
+PAGES = {
+    "fleet": "viewer", "palette": "viewer", "activity": "viewer", "recent": "viewer", "models": "viewer",
+    "register": "operator", "fit": "operator", "model": "viewer", "model-delete": "operator",
+    "deployment-new": "operator", "deployment": "viewer", "replicas": "viewer", "deployment-edit": "operator",
+    "deployment-delete": "operator", "playground": None, "nodes": "viewer", "node-add": "admin", "token-cancel": None,
+    "node": "viewer", "node-parts": "viewer", "split": "operator", "partition-add": None, "node-plan": None,
+    "node-labels": "operator", "node-label": None, "node-cordon": None, "node-uncordon": None, "node-drain": None,
+    "node-revoke": "admin", "node-remove": "admin", "partition": "viewer", "assign": "operator", "preview": "operator",
+    "release": "operator", "partition-delete": "operator", "settings": "viewer", "rest-token-new": None,
+    "rest-token-revoke": None, "keys": "admin", "key-revoke": None, "users": "admin", "user-role": None,
+    "user-password": None, "user-enable": None, "user-disable": None,
+}  # fmt: skip
+# Lowest role that may POST it, where that is not the one that may GET it.
+POSTS = {
+    "playground": "operator", "token-cancel": "admin", "partition-add": "operator", "node-plan": "operator",
+    "node-label": "operator", "node-cordon": "operator", "node-uncordon": "operator", "node-drain": "operator",
+    "rest-token-new": "viewer", "rest-token-revoke": "viewer", "key-revoke": "admin", "user-role": "admin",
+    "user-password": "admin", "user-enable": "admin", "user-disable": "admin",
+}  # fmt: skip
+LEVELS = {None: -1, "": 0, "viewer": 1, "operator": 2, "admin": 3}
+ROLES = list(LEVELS)
+
+
+def address(name: str, fleet: SimpleNamespace) -> str:
+    pattern = next(p for p in urls.urlpatterns if isinstance(p, URLPattern) and p.name == name)
+    if name in {"playground"}:
+        return reverse(f"web:{name}", args=[fleet.deployment.name])
+    if name == "rest-token-revoke":
+        return reverse(f"web:{name}", args=["abcdefgh"])
+    subjects = {"model": fleet.model, "deployment": fleet.deployment, "replicas": fleet.deployment}
+    partition = name in {"partition", "assign", "preview", "release", "partition-delete"}
+    subject = fleet.prefill if partition else subjects.get(name.split("-")[0], fleet.node)
+    return reverse(f"web:{name}", args=[subject.pk] if "<int:pk>" in str(pattern.pattern) else [])
+
+
+def test_every_address_is_in_the_table() -> None:
+    assert {pattern.name for pattern in urls.urlpatterns} == set(PAGES)
+    assert {name for name, role in PAGES.items() if role is None} == set(POSTS)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("name", [name for name, lowest in PAGES.items() if lowest])
+def test_a_page_opens_for_its_roles_only(name: str, role: str | None, as_role: Clients, fleet: SimpleNamespace) -> None:
+    answer = as_role(role).get(address(name, fleet))
+    if role is None:
+        assert answer.status_code == 302
+        assert answer["Location"].startswith("/accounts/login/?next=/")
+    elif LEVELS[role] < LEVELS[PAGES[name]]:
+        assert answer.status_code == 403
+        assert "Nothing was changed" in answer.content.decode()
+    else:
+        assert answer.status_code == (302 if name == "partition" else 200)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("name", POSTS)
+def test_a_change_is_for_its_roles_only(name: str, role: str | None, as_role: Clients, fleet: SimpleNamespace) -> None:
+    answer = as_role(role).post(address(name, fleet))
+    if role is None:
+        assert answer.status_code == 302
+        assert "/accounts/login/" in answer["Location"]
+    elif LEVELS[role] < LEVELS[POSTS[name]]:
+        assert answer.status_code == 403
+    else:
+        assert answer.status_code != 403
+
+
+@pytest.mark.parametrize("name", POSTS)
+def test_what_changes_something_cannot_be_opened_by_a_link(name: str, as_role: Clients, fleet: SimpleNamespace) -> None:
+    assert as_role("admin").get(address(name, fleet)).status_code == 405
+
+
+@pytest.mark.parametrize("name", [name for name, lowest in PAGES.items() if lowest])
+def test_no_page_has_inline_scripts_or_handlers(name: str, as_role: Clients, fleet: SimpleNamespace) -> None:
+    answer = as_role("admin").get(address(name, fleet), follow=True)
+    page = answer.content.decode()
+    assert "script-src 'self'" in answer["Content-Security-Policy"]
+    assert "'unsafe-eval'" not in answer["Content-Security-Policy"]
+    assert [tag for tag in re.findall(r"<script\b[^>]*>", page) if "src=" not in tag] == []
+    assert re.findall(r"<[^>]+\son[a-z]+\s*=", page) == []
+    assert "javascript:" not in page
+
+
+def test_a_part_of_a_page_sends_an_expired_session_to_the_login(as_role: Clients, fleet: SimpleNamespace) -> None:
+    answer = as_role(None).get(reverse("web:recent"), headers={"HX-Request": "true"})
+    assert answer.status_code == 401
+    assert answer["HX-Redirect"] == "/accounts/login/"
+
+
+def test_a_viewer_is_offered_nothing_that_is_not_allowed(as_role: Clients, fleet: SimpleNamespace) -> None:
+    page = as_role("viewer").get(reverse("web:node", args=[fleet.node.pk])).content.decode()
+    for word in ("Cordon", "Revoke", "Assign", "Release", "Split…"):
+        assert f">{word}<" not in page
+    page = as_role("viewer").get(reverse("web:deployment", args=[fleet.deployment.pk])).content.decode()
+    assert "Playground" not in page
+
+
+def test_no_page_tells_an_engine_key(as_role: Clients, fleet: SimpleNamespace) -> None:
+    client = as_role("admin")
+    for name, lowest in PAGES.items():
+        if lowest:
+            assert fleet.prefill.engine_key not in client.get(address(name, fleet), follow=True).content.decode()
