@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import redis
@@ -41,8 +42,9 @@ class BrokerState:
         return self.reachable and self.acl in {"applied", "off"}
 
 
+LOOK_AGAIN_S = 30.0
 _UNKNOWN = BrokerState(reachable=False, acl="unknown", detail="The broker has not been tried yet.")
-_known = {"state": _UNKNOWN}
+_known: dict[str, Any] = {"state": _UNKNOWN, "at": None}
 
 
 def state() -> BrokerState:
@@ -50,8 +52,15 @@ def state() -> BrokerState:
     return _known["state"]
 
 
+def look() -> BrokerState:
+    """What is so now, or was within the last half minute: for people."""
+    if _known["at"] is None or time.monotonic() - _known["at"] > LOOK_AGAIN_S:
+        apply_acls()
+    return state()
+
+
 def reset() -> None:
-    _known["state"] = _UNKNOWN
+    _known.update(state=_UNKNOWN, at=None)
 
 
 def admit_node(node: Node, password: str) -> str:
@@ -72,8 +81,7 @@ def admit_node(node: Node, password: str) -> str:
 def apply_acls() -> BrokerState:
     """Make every node's user as it should be, again and again: setting what is set already changes nothing."""
     if not settings.BROKER_ACL or not settings.NODE_BROKER_URL:
-        _known["state"] = _ping()
-        return state()
+        return _note(_ping())
     return _set_users(Node.objects.filter(revoked=False).exclude(broker_hash="").only("pk", "broker_hash"))
 
 
@@ -123,19 +131,18 @@ def _set_users(nodes: Iterable[Node]) -> BrokerState:
 
 
 def _ping() -> BrokerState:
-    started = time.monotonic()
     try:
         with _client() as client:
             client.ping()
     except redis.RedisError as error:
         return BrokerState(reachable=False, acl="off", detail=f"The broker does not answer: {error}")
-    return BrokerState(reachable=True, acl="off", detail=f"{(time.monotonic() - started) * 1000:.0f} ms")
+    return BrokerState(reachable=True, acl="off")
 
 
 def _note(found: BrokerState) -> BrokerState:
     if found != state() and not found.serves_nodes:
         logger.warning("%s Nodes learn of changes from the replies to their reports.", found.detail)
-    _known["state"] = found
+    _known.update(state=found, at=time.monotonic())
     return found
 
 

@@ -137,8 +137,8 @@ def deployment_replicas() -> dict[int, dict[str, dict[str, int]]]:
 
 
 def broker_facts() -> dict[str, Any]:
-    """What this process last found out about the broker, for people: see broker.BrokerState."""
-    known = broker.state()
+    """Whether nodes get nudges, or live by the replies to their reports alone; for people. See broker.BrokerState."""
+    known = broker.look()
     return {"reachable": known.reachable, "acl": known.acl, "detail": known.detail, "serves_nodes": known.serves_nodes}
 
 

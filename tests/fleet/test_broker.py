@@ -14,16 +14,17 @@ import pytest
 import redis
 from django.utils import timezone
 
+from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor
 from controlplane.fleet import broker as fleet_broker
-from controlplane.fleet import nudge, services
+from controlplane.fleet import nudge, selectors, services
 from controlplane.fleet.credentials import digest
 from controlplane.fleet.models import Node
 from controlplane.fleet.tasks import sweep
 from tests.conftest import Broker
 from tests.factories import make_deployment, make_node, make_partition
 from workers.app import Nudges, build_app
-from workers.contract import NodeSpec
+from workers.contract import JoinRequest, NodeSpec
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "node-password"
@@ -204,6 +205,28 @@ class TestWithout:
         state = fleet_broker.state()
         assert (state.reachable, state.acl, state.serves_nodes) == (True, "refused", False)
         assert "lets us make no users" in state.detail
+
+    def test_a_node_that_joins_without_a_broker_is_told_in_the_trail(
+        self, broker: Broker, actor: Actor, settings: Any
+    ) -> None:
+        with broker.client() as client:
+            client.execute_command("ACL", "SETUSER", "managed", "on", ">pw", "~*", "&*", "+@all", "-acl")
+        settings.REDIS_URL = f"redis://managed:pw@127.0.0.1:{broker.port}/0"
+        _, plain = services.issue_join_token(actor=actor)
+        request = JoinRequest(token=plain, name="a", address="127.0.0.1", instance="i", agent_version="0", at=0.0)
+
+        reply = services.join(request, address_seen="127.0.0.1")
+
+        assert reply.broker_url == ""
+        assert "lets us make no users" in AuditEvent.objects.get(verb="broker-not-offered").detail
+
+    def test_people_are_told_the_state_that_is_so(self, broker: Broker, settings: Any) -> None:
+        assert selectors.broker_facts() == {"reachable": True, "acl": "applied", "detail": "", "serves_nodes": True}
+
+        settings.REDIS_URL = "redis://127.0.0.1:1/0"
+        assert selectors.broker_facts()["reachable"]  # as it was within the last half minute
+        fleet_broker.reset()
+        assert not selectors.broker_facts()["reachable"]
 
     def test_without_acl_nodes_get_the_url_as_it_is_set(self, broker: Broker, settings: Any) -> None:
         settings.BROKER_ACL = False

@@ -80,7 +80,7 @@ def join(request: JoinRequest, *, address_seen: str) -> JoinReply:
     if isinstance(node_or_refusal, JoinRefused):
         raise node_or_refusal
     node = node_or_refusal
-    broker_url = broker.admit_node(node, broker_password)
+    broker_url = _broker_url(node, broker_password)
     return JoinReply(
         node=node.pk,
         name=node.name,
@@ -90,6 +90,15 @@ def join(request: JoinRequest, *, address_seen: str) -> JoinReply:
         period_s=settings.REPORT_PERIOD_S,
         at=time.time(),
     )
+
+
+def _broker_url(node: Node, password: str) -> str:
+    """After the commit, as it speaks to the broker. A broker without a user for the node is told in the trail."""
+    url = broker.admit_node(node, password)
+    if not url and settings.NODE_BROKER_URL:
+        detail = f"{broker.state().detail} {node.name} learns of changes from the replies to its reports."
+        record(Actor.system("join"), "broker-not-offered", node, detail=detail)
+    return url
 
 
 def _check_token_request(node_name: str, ttl_s: int) -> None:
