@@ -1,6 +1,6 @@
 """Bare two-step proxies, one per pair of libraries: what the libraries alone cost, before any feature of ours.
 
-python bench/_candidates.py NAME --prefill PORT --decode PORT --key KEY
+python bench/_candidates.py NAME --prefill PORT.. --decode PORT.. --key KEY
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from itertools import cycle
 from pathlib import Path
 
 import aiohttp
@@ -19,7 +20,7 @@ import uvloop
 from aiohttp import web
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from controlplane.gateway.upstream import Pool  # noqa: E402
+from controlplane.gateway.upstream import Pool
 
 PATH = "/v1/completions"
 ASK = {"do_remote_decode": True, "do_remote_prefill": False}
@@ -35,14 +36,16 @@ class Aiohttp:
     """aiohttp on both sides."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.p, self.d = (f"http://127.0.0.1:{port}{PATH}" for port in (options.prefill, options.decode))
+        self.p, self.d = (
+            cycle([f"http://127.0.0.1:{port}{PATH}" for port in ports]) for ports in (options.prefill, options.decode)
+        )
         self.headers = {"authorization": f"Bearer {options.key}", "content-type": "application/json"}
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body, prefill = bodies(await request.read())
-        async with self.session.post(self.p, data=msgspec.json.encode(prefill), headers=self.headers) as reply:
+        async with self.session.post(next(self.p), data=msgspec.json.encode(prefill), headers=self.headers) as reply:
             body["kv_transfer_params"] = msgspec.json.decode(await reply.read())["kv_transfer_params"]
-        async with self.session.post(self.d, data=msgspec.json.encode(body), headers=self.headers) as reply:
+        async with self.session.post(next(self.d), data=msgspec.json.encode(body), headers=self.headers) as reply:
             if not body.get("stream"):
                 return web.Response(body=await reply.read(), content_type="application/json")
             answer = web.StreamResponse(headers={"content-type": "text/event-stream"})
@@ -74,10 +77,10 @@ class AiohttpLean(Aiohttp):
 
     async def two_step(self, raw: bytes) -> tuple[dict, object]:
         body, prefill = bodies(raw)
-        first = await self.p.send(self.head(prefill))
+        first = await next(self.p).send(self.head(prefill))
         await first.done
         body["kv_transfer_params"] = msgspec.json.decode(first.body)["kv_transfer_params"]
-        return body, await self.d.send(self.head(body))
+        return body, await next(self.d).send(self.head(body))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body, second = await self.two_step(await request.read())
@@ -96,7 +99,7 @@ class AiohttpLean(Aiohttp):
         return answer
 
     async def serve(self) -> int:
-        self.p, self.d = (Pool("127.0.0.1", port) for port in self.ports)
+        self.p, self.d = (cycle([Pool("127.0.0.1", port) for port in ports]) for ports in self.ports)
         return await super().serve()
 
 
@@ -124,7 +127,7 @@ class Lean(AiohttpLean):
     """asyncio protocols on httptools on both sides."""
 
     async def serve(self) -> int:
-        self.p, self.d = (Pool("127.0.0.1", port) for port in self.ports)
+        self.p, self.d = (cycle([Pool("127.0.0.1", port) for port in ports]) for ports in self.ports)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: _Face(self, loop), "127.0.0.1", 0)
         return server.sockets[0].getsockname()[1]
@@ -172,7 +175,9 @@ class UvicornHttpx:
     """uvicorn (httptools, uvloop) and httpx."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.p, self.d = (f"http://127.0.0.1:{port}{PATH}" for port in (options.prefill, options.decode))
+        self.p, self.d = (
+            cycle([f"http://127.0.0.1:{port}{PATH}" for port in ports]) for ports in (options.prefill, options.decode)
+        )
         self.headers = {"authorization": f"Bearer {options.key}", "content-type": "application/json"}
 
     async def __call__(self, scope: dict, receive: object, send: object) -> None:
@@ -183,10 +188,10 @@ class UvicornHttpx:
             message = await receive()
             raw, more = raw + message.get("body", b""), message.get("more_body", False)
         body, prefill = bodies(raw)
-        reply = await self.session.post(self.p, content=msgspec.json.encode(prefill), headers=self.headers)
+        reply = await self.session.post(next(self.p), content=msgspec.json.encode(prefill), headers=self.headers)
         body["kv_transfer_params"] = msgspec.json.decode(reply.content)["kv_transfer_params"]
         async with self.session.stream(
-            "POST", self.d, content=msgspec.json.encode(body), headers=self.headers
+            "POST", next(self.d), content=msgspec.json.encode(body), headers=self.headers
         ) as reply:
             kind = reply.headers["content-type"].encode()
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
@@ -221,7 +226,7 @@ async def main(options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("name", choices=ALL)
-    flags.add_argument("--prefill", type=int, required=True)
-    flags.add_argument("--decode", type=int, required=True)
+    flags.add_argument("--prefill", type=int, nargs="+", required=True)
+    flags.add_argument("--decode", type=int, nargs="+", required=True)
     flags.add_argument("--key", default="")
     uvloop.run(main(flags.parse_args()))

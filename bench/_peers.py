@@ -42,9 +42,11 @@ def standin(name: str, *, itl_ms: float = 0.0) -> Peer:
     return _says_its_port(name, command)
 
 
-def candidate(name: str, prefill: Peer, decode: Peer) -> Peer:
+def candidate(name: str, prefills: list[Peer], decodes: list[Peer]) -> Peer:
     command = [sys.executable, "bench/_candidates.py", name, "--key", KEY]
-    return _says_its_port(name, [*command, "--prefill", str(prefill.port), "--decode", str(decode.port)])
+    for option, peers in (("--prefill", prefills), ("--decode", decodes)):
+        command += [option, *(str(peer.port) for peer in peers)]
+    return _says_its_port(name, command)
 
 
 def gateway(home: Path, prefills: list[Peer], decodes: list[Peer]) -> Peer:

@@ -22,8 +22,8 @@ from pathlib import Path
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from bench import _candidates, _peers  # noqa: E402
-from bench._load import Shot, cpu_seconds, fire  # noqa: E402
+from bench import _candidates, _peers
+from bench._load import Shot, cpu_seconds, fire
 
 STREAM_TOKENS, ITL_MS = 256, 2.0
 PROMPT = "The pool that holds water ready in front of a turbine is called a forebay. " * 14
@@ -147,7 +147,7 @@ def main() -> None:
             else:
                 print("vllm-router cannot be installed here: no ratios")
             if options.candidates:
-                peers += [_peers.candidate(name, prefills[0], decodes[0]) for name in _candidates.ALL]
+                peers += [_peers.candidate(name, prefills, decodes) for name in _candidates.ALL]
             started += peers
             cells = uvloop.run(measure(peers, 1 if options.quick else 4, 0.6 if options.quick else 1.0))
             prove_two_steps(peers[0], cells)

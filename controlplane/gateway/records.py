@@ -29,6 +29,12 @@ KEEP = 50_000
 BATCH = 500
 DEMAND_EVERY_S = 5.0
 RETRY_S = 5.0
+COLUMNS = (
+    "at", "request_id", "api_key_id", "deployment", "kind",
+    "streamed", "outcome", "status", "error", "path", "prefill",
+    "decode", "attempts", "prompt_tokens", "completion_tokens", "cached_tokens",
+    "prefill_ms", "transfer_ms", "ttft_ms", "itl_ms", "total_ms",
+)  # fmt: skip
 
 
 class Recorder(threading.Thread):
@@ -106,24 +112,27 @@ class Recorder(threading.Thread):
 def _insert(trips: list[Trip]) -> None:
     rows = [_row(trip) for trip in trips]
     try:
-        with transaction.atomic():
-            RequestRecord.objects.bulk_create(rows)
+        _execute(rows)
     except IntegrityError:  # a key was deleted meanwhile
         known = set(ApiKey.objects.values_list("pk", flat=True))
-        for row in rows:
-            if row.api_key_id not in known:
-                row.api_key_id = None
-        with transaction.atomic():
-            RequestRecord.objects.bulk_create(rows)
+        key = COLUMNS.index("api_key_id")
+        _execute([row if row[key] in known else (*row[:key], None, *row[key + 1 :]) for row in rows])
 
 
-def _row(trip: Trip) -> RequestRecord:
-    return RequestRecord(
-        at=trip.arrived, request_id=trip.id, api_key_id=trip.key, deployment=trip.deployment, kind=trip.kind,
-        streamed=trip.streamed, outcome=trip.outcome, status=trip.status, error=trip.error[:255], path=trip.path,
-        prefill=trip.prefill, decode=trip.decode, attempts=trip.attempts, prompt_tokens=trip.prompt_tokens,
-        completion_tokens=trip.completion_tokens, cached_tokens=trip.cached_tokens, prefill_ms=trip.prefill_ms,
-        transfer_ms=trip.transfer_ms, ttft_ms=trip.ttft_ms, itl_ms=trip.itl_ms, total_ms=trip.total_ms,
+def _execute(rows: list[tuple[object, ...]]) -> None:
+    """One prepared statement for all: a fifth of the CPU of bulk_create, which is as much as serving costs."""
+    table, quote = RequestRecord._meta.db_table, connection.ops.quote_name
+    columns, marks = ", ".join(map(quote, COLUMNS)), ", ".join(["%s"] * len(COLUMNS))
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.executemany(f"INSERT INTO {quote(table)} ({columns}) VALUES ({marks})", rows)  # noqa: S608
+
+
+def _row(trip: Trip) -> tuple[object, ...]:
+    return (
+        connection.ops.adapt_datetimefield_value(trip.arrived), trip.id, trip.key, trip.deployment, trip.kind,
+        trip.streamed, str(trip.outcome), trip.status, trip.error[:255], str(trip.path), trip.prefill[:120],
+        trip.decode[:120], trip.attempts, trip.prompt_tokens, trip.completion_tokens, trip.cached_tokens,
+        trip.prefill_ms, trip.transfer_ms, trip.ttft_ms, trip.itl_ms, trip.total_ms,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from controlplane.gateway.run import run
 
 
 class Command(BaseCommand):
+    requires_system_checks: list[str] = []  # they load the web's URLs, which this process never serves
     help = "Serve the OpenAI API (data plane) until SIGTERM"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
