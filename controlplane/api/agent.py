@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import cache
 
 import msgspec
@@ -28,7 +30,7 @@ from controlplane.fleet.errors import UplinkError
 from controlplane.fleet.models import Node
 from controlplane.telemetry import logs
 from controlplane.telemetry import services as telemetry
-from workers.contract import JoinRequest, NodeReport
+from workers.contract import JoinRequest, LogWanted, NodeReport
 
 logger = logging.getLogger(__name__)
 MAX_BODY = 2 * 1024 * 1024
@@ -38,6 +40,7 @@ _encode = msgspec.json.Encoder().encode
 _join_request = msgspec.json.Decoder(JoinRequest)
 _node_report = msgspec.json.Decoder(NodeReport)
 _joins: dict[str, list[float]] = {}
+_joins_lock = threading.Lock()
 
 
 @csrf_exempt
@@ -84,9 +87,18 @@ def answer_report(body: bytes, authorization: str) -> HttpResponse:
         return _undecodable(error)
     except UplinkError as error:
         return problem(error.code, error.status, error.message)
-    telemetry.take(node, said, now)
-    logs.keep(node.pk, said.logs)
-    return _json(msgspec.structs.replace(reply, logs=logs.wanted(node.pk)))
+    return _json(msgspec.structs.replace(reply, logs=_figures(node, said, now)))
+
+
+def _figures(node: Node, said: NodeReport, now: datetime) -> tuple[LogWanted, ...]:
+    """Samples and logs are for people to look at: whatever fails there, the node gets its answer."""
+    try:
+        telemetry.take(node, said, now)
+        logs.keep(node.pk, said.logs)
+        return logs.wanted(node.pk)
+    except Exception:
+        logger.exception("the figures in the report of %s were not kept", node.name)
+        return ()
 
 
 def problem(code: str, status: int, detail: str, *, retry_after_s: int | None = None) -> HttpResponse:
@@ -143,13 +155,14 @@ def _node_of(authorization: str) -> Node | None:
 
 def _may_try(address: str, now: float) -> bool:
     """A window of a minute, kept in memory by address; addresses without a recent attempt are dropped."""
-    for other in [other for other, tries in _joins.items() if now - tries[-1] > 60]:
-        del _joins[other]
-    tries = [at for at in _joins.get(address, ()) if now - at <= 60]
-    allowed = len(tries) < JOINS_PER_MINUTE
-    if allowed:
-        _joins[address] = [*tries, now]
-    return allowed
+    with _joins_lock:
+        for other in [other for other, tries in _joins.items() if now - tries[-1] > 60]:
+            del _joins[other]
+        tries = [at for at in _joins.get(address, ()) if now - at <= 60]
+        allowed = len(tries) < JOINS_PER_MINUTE
+        if allowed:
+            _joins[address] = [*tries, now]
+        return allowed
 
 
 def _address(request: HttpRequest) -> str:

@@ -23,7 +23,7 @@ from controlplane.fleet.publish import publish, spec_of
 from workers.contract import NodeReport, NodeSpec, ReplicaStatus, ReportReply
 
 HEARD_EVERY_S = 3.0  # how often an unchanged node's last_seen is written
-SKEW_FLAG_S = 5.0
+SKEW_FLAG_S = 5.0  # beyond it a node's clock is worth a person's attention
 MAX_DEVICES = 256
 MAX_REPLICAS = 1024
 LARGEST_COUNT = 2**53  # of generations and sequence numbers: a lie beyond it would leave no number to go on with

@@ -15,7 +15,6 @@ from controlplane.fleet.facts import node_view, partition_view
 from controlplane.fleet.models import Deployment, Gpu, Node, Partition
 from workers.contract import Phase
 
-SKEW_FLAG_S = 5.0  # beyond this a node's clock is worth a person's attention
 HIDDEN = "hidden"
 
 

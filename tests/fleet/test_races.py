@@ -81,6 +81,33 @@ def test_racing_changes_of_one_node_each_get_a_generation_of_their_own(actor: Ac
     assert len(spec_of(Node.objects.get(pk=node.pk)).replicas) == 4
 
 
+def test_the_maximum_of_a_role_is_kept_by_racing_assigns_on_two_nodes(actor: Actor) -> None:
+    deployment = make_deployment(max_decode=1)
+    partitions = [make_partition(), make_partition()]
+
+    results = at_once(
+        *(
+            lambda pk=partition.pk: services.assign(pk, deployment_id=deployment.pk, role="decode", actor=actor)
+            for partition in partitions
+        )
+    )
+
+    assert sorted(type(result).__name__ for result in results) == ["Partition", "Refused"]
+
+
+def test_a_change_of_a_deployment_misses_no_racing_assignment(actor: Actor) -> None:
+    deployment, partition = make_deployment(), make_partition()
+    args = ["--max-model-len=512"]
+
+    results = at_once(
+        lambda: services.update_deployment(deployment.pk, engine_args=args, actor=actor),
+        lambda: services.assign(partition.pk, deployment_id=deployment.pk, role="decode", actor=actor),
+    )
+
+    assert not [result for result in results if isinstance(result, Exception)]
+    assert spec_of(Node.objects.get(pk=partition.node_id)).replicas[0].args == tuple(args)
+
+
 def test_a_token_is_used_once_however_many_come_with_it(actor: Actor) -> None:
     _, plain = services.issue_join_token(actor=actor)
 

@@ -214,6 +214,18 @@ def test_a_failed_database_is_an_answer_that_slows_agents_down(monkeypatch: pyte
     assert response["Retry-After"] == "5"
 
 
+def test_a_fault_in_what_is_for_people_keeps_no_node_from_its_spec(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(agent.telemetry, "take", fail)
+
+    response = send(make_node())
+
+    assert response.status_code == 200
+    assert msgspec.json.decode(response.content, type=ReportReply).spec is not None
+
+
 @pytest.mark.django_db(transaction=True)
 def test_reports_run_on_threads_of_their_own_that_keep_their_connection(settings: Any) -> None:
     settings.UPLINK_THREADS = 1

@@ -35,9 +35,9 @@ def assign(
     """The partition shall run this deployment in this role. `expected_generation` is the one that the caller saw:
     with another one it is Conflict. `force` overrides problems that are forceable, and only those."""
     wanted = _role(role)
+    deployment = rows.lock_deployment(deployment_id)
     partition = rows.lock_partition(partition_id)
     _require_generation(partition, expected_generation)
-    deployment = rows.get(Deployment, deployment_id, "model")
     if (partition.deployment_id, partition.role) == (deployment.pk, wanted.value):
         return partition
     problems = _problems(partition, deployment, wanted)

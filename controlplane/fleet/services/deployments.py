@@ -68,8 +68,8 @@ def update_deployment(deployment_id: int, *, actor: Actor, force: bool = False, 
     and start again, and until the first is ready nothing serves the deployment."""
     if unknown := sorted(set(changes) - {*COLUMNS, "model_id"}):
         raise TypeError(f"update_deployment has no {', '.join(unknown)}")
+    deployment = rows.lock_deployment(deployment_id)
     nodes = _lock_nodes_of(deployment_id)
-    deployment = rows.get(Deployment, deployment_id, "model")
     before = _facts(deployment)
     _write(deployment, {column: value for column, value in changes.items() if column != "model_id"})
     if changes.get("model_id", deployment.model_id) != deployment.model_id:
@@ -90,7 +90,7 @@ def update_deployment(deployment_id: int, *, actor: Actor, force: bool = False, 
 @transaction.atomic
 def delete_deployment(deployment_id: int, *, actor: Actor) -> None:
     """Refused while a partition is assigned to it."""
-    deployment = rows.get(Deployment, deployment_id)
+    deployment = rows.lock_deployment(deployment_id)
     if assigned := [str(partition) for partition in deployment.partitions.select_related("node")]:
         message = f"{deployment.name} is assigned to {', '.join(assigned)}."
         raise Refused([Problem("deployment-in-use", message, "Release those partitions first.")])

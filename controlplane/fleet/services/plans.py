@@ -12,7 +12,7 @@ from controlplane.domain import placement, plans
 from controlplane.domain.types import DomainError
 from controlplane.fleet.errors import Invalid, Refused
 from controlplane.fleet.facts import deployment_view, node_view
-from controlplane.fleet.models import Deployment, Partition
+from controlplane.fleet.models import Partition
 from controlplane.fleet.services import rows
 from controlplane.fleet.services.assignments import assign
 from controlplane.fleet.services.partitions import split_node
@@ -24,8 +24,8 @@ def apply_plan(
 ) -> list[Partition]:
     """Split the node as the plan of that key says and assign the deployment in its roles: all of it or nothing."""
     found = _plan(plan)
+    deployment = rows.lock_deployment(deployment_id)
     node = rows.lock_node(node_id)
-    deployment = rows.get(Deployment, deployment_id, "model")
     gpus = list(node.gpus.filter(present=True).order_by("index"))
     problems = plans.plan_problems(
         found,

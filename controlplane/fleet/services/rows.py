@@ -20,6 +20,15 @@ def get(model: type[Row], pk: int, *related: str) -> Row:
     return row
 
 
+def lock_deployment(deployment_id: int) -> Deployment:
+    """Always before any node: a change of a deployment and an assignment to it then wait for each other, in one order,
+    and neither misses the other."""
+    found = Deployment.objects.select_for_update(of=("self",)).select_related("model").filter(pk=deployment_id).first()
+    if found is None:
+        raise NotFound("deployment", deployment_id)
+    return found
+
+
 def lock_node(node_id: int) -> Node:
     """The node's row is the lock of all that lies on it. SQLite locks the whole file at BEGIN IMMEDIATE instead."""
     node = Node.objects.select_for_update().filter(pk=node_id).first()
