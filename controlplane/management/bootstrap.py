@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MAIN = ROOT / ".venv"
 ENGINE = ROOT / ".venv-engine"
 OLDEST_PYTHON = (3, 11)
+# Python compiles what is used when it is first used; compiling all 20,000 files took as long as unpacking them.
+PIP = ("install", "-q", "--disable-pip-version-check", "--no-compile")
 
 CPU_TORCH = (
     "if pip found no torch of the version +cpu, point it at a place that has PyTorch's CPU builds "
@@ -56,8 +58,7 @@ def install(screen: Screen, venv: Path, requirements: Path, *options: str, title
         if not python.exists():
             _make_venv(venv, step)
         log = venv / "install.log"
-        command = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *options, "-r", requirements]
-        _run_pip(command, venv, log, step, fix)
+        _run_pip([python, "-m", "pip", *PIP, *options, "-r", requirements], venv, log, step, fix)
         stamp.touch()
         step.note("")
     return python

@@ -22,6 +22,8 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 UP_S = 420.0  # two engines start in half a minute on two idle cores; other load may multiply that
 DOWN_S = 120.0
+# Several KV blocks of 32 tokens: a prompt shorter than one block leaves nothing to transfer.
+LONG = "The pool that holds water ready in front of a turbine is called a forebay. " * 6
 T = TypeVar("T")
 
 
@@ -117,9 +119,17 @@ class Stack:
 
     def part(self, words: str) -> psutil.Process:
         """The supervisor's child whose command line has these words."""
+        return eventually(lambda: self._part(words), within_s=30, what=f"a part {words}")
+
+    def _part(self, words: str) -> psutil.Process | None:
         assert self.process is not None
-        children = psutil.Process(self.process.pid).children()
-        return next(child for child in children if words in " ".join(child.cmdline()))
+        for child in psutil.Process(self.process.pid).children():
+            try:
+                if words in " ".join(child.cmdline()):
+                    return child
+            except psutil.Error:
+                continue  # it ended just now
+        return None
 
     def clean_up(self) -> None:
         """Whatever a failed test left: the supervisor, then engines that carry this home's name."""
@@ -203,7 +213,10 @@ class Stack:
         """Until a request is served by a prefill and a decode engine again."""
 
         def serves() -> bool:
-            reply = self.complete("ready?", 1)
+            try:
+                reply = self.complete(LONG, 1)
+            except httpx.TransportError:  # the gateway is only just starting
+                return False
             return reply.status_code == 200 and reply.headers.get("x-forebay-path") == "two_step"
 
         eventually(serves, within_s=within_s, what="a two-step answer")

@@ -43,8 +43,8 @@ def test_a_killed_engine_is_started_again_and_the_live_view_shows_it(stack: Stac
     eventually(is_back, within_s=240, what="the engine is back")
     assert phases & {"starting", "pending"}, f"seen on the live view: {phases}"
     assert stack.engine_pids()[stack.partition("prefill")["id"]] == before[stack.partition("prefill")["id"]]
-    events = stack.rest("GET", "/audit?subject_type=partition")["results"]
-    assert any(event["source"] == "agent" and event["subject_id"] == decode["id"] for event in events)
+    events = stack.rest("GET", f"/events?source=agent&subject_type=partition&subject_id={decode['id']}")["results"]
+    assert events, "people can read afterwards what happened"
     stack.wait_serving()
 
 

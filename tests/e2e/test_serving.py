@@ -6,10 +6,9 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.stack import Stack
+from tests.e2e.stack import LONG, Stack
 
 TOKENS_BY_SOURCE = "vllm:prompt_tokens_by_source_total"
-LONG = "The pool that holds water ready in front of a turbine is called a forebay. " * 6
 
 
 @pytest.fixture
@@ -52,24 +51,31 @@ def test_the_official_client_lists_the_model(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
 
 
+CHAT = {
+    "model": "tiny",
+    "messages": [{"role": "user", "content": LONG}],
+    "max_tokens": 12,
+    "temperature": 0,
+    "extra_body": {"ignore_eos": True},  # a model with random weights may end at once
+}
+
+
 def test_the_official_client_chats(client: openai.OpenAI) -> None:
-    reply = client.chat.completions.create(
-        model="tiny", messages=[{"role": "user", "content": LONG}], max_tokens=12, temperature=0
-    )
+    reply = client.chat.completions.create(**CHAT)
     assert reply.choices[0].message.content
+    assert reply.choices[0].finish_reason == "length"
     assert reply.usage is not None
-    assert reply.usage.completion_tokens == 12 or reply.choices[0].finish_reason == "stop"
+    assert reply.usage.completion_tokens == 12
 
 
 def test_a_stream_carries_the_same_text_piece_by_piece(client: openai.OpenAI) -> None:
-    asked = {"model": "tiny", "messages": [{"role": "user", "content": LONG}], "max_tokens": 12, "temperature": 0}
-    whole = client.chat.completions.create(**asked).choices[0].message.content
-    chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    whole = client.chat.completions.create(**CHAT).choices[0].message.content
+    chunks = list(client.chat.completions.create(**CHAT, stream=True, stream_options={"include_usage": True}))
     pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
     assert "".join(pieces) == whole
     assert sum(1 for piece in pieces if piece) > 1
     assert chunks[-1].usage is not None
-    assert chunks[-1].usage.completion_tokens > 0
+    assert chunks[-1].usage.completion_tokens == 12
 
 
 def test_a_wrong_key_is_an_authentication_error(stack: Stack) -> None:
