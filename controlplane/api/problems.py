@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.core.signals import got_request_exception
 from django.db import OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
@@ -14,6 +14,7 @@ from rest_framework import exceptions
 from rest_framework.views import set_rollback
 
 from controlplane.api.documents import Document, Entry, single
+from controlplane.api.parsers import BodyTooLarge
 from controlplane.domain.problems import DomainError
 from controlplane.fleet.errors import FleetError, Refused
 
@@ -78,6 +79,8 @@ def _document_of(error: Exception) -> Document | None:
         return DATABASE_BUSY
     if isinstance(error, Http404):
         error = exceptions.NotFound("There is nothing with this id.")
+    if isinstance(error, RequestDataTooBig):  # far above our own limit, Django's comes first
+        error = BodyTooLarge()
     if isinstance(error, PermissionDenied):
         error = exceptions.PermissionDenied(*error.args)
     if isinstance(error, exceptions.ValidationError):

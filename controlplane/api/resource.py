@@ -37,6 +37,12 @@ class Resource(GenericViewSet):
         super().initial(request, *args, **kwargs)
         refuse_unknown_parameters(request, self._known_parameters())
 
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Answers are of the moment, and some hold a secret that is shown once."""
+        response = super().finalize_response(request, response, *args, **kwargs)
+        response["Cache-Control"] = "no-store"
+        return response
+
     def _known_parameters(self) -> set[str]:
         known = set(self.parameters.get(self.action, ()))
         if self.action != "list":
@@ -46,10 +52,13 @@ class Resource(GenericViewSet):
         return known | set(self.filterset_class.base_filters if getattr(self, "filterset_class", None) else ())
 
     def get_object(self) -> Any:
+        return self._row(self.id)
+
+    def _row(self, pk: int) -> Any:
         """By id alone: list filters do not apply to one row."""
-        found = self.get_queryset().filter(pk=self.kwargs["pk"]).first()
+        found = self.get_queryset().filter(pk=pk).first()
         if found is None:
-            raise NotFound(f"There is no {self.noun} with the id {self.kwargs['pk']}.")
+            raise NotFound(f"There is no {self.noun} with the id {pk}.")
         return found
 
     def body(self) -> dict[str, Any]:
@@ -60,7 +69,7 @@ class Resource(GenericViewSet):
 
     def shown(self, pk: int | None = None, status: int = HTTPStatus.OK) -> Response:
         """The row as it is now, by default the one of the address: what a write answers with."""
-        row = self.get_queryset().get(pk=self.id if pk is None else pk)
+        row = self._row(self.id if pk is None else pk)
         return Response(self.get_serializer(row).data, status)
 
     def reason(self) -> str:

@@ -69,8 +69,9 @@ def test_a_body_that_is_no_object_is_400(body: str, operator: APIClient) -> None
     problem_of(operator.generic("POST", "/api/v1/deployments", body, content_type="application/json"), 400)
 
 
-def test_a_body_that_is_too_large_is_413(operator: APIClient) -> None:
-    body = json.dumps({"name": "x" * MAX_BODY_BYTES})
+@pytest.mark.parametrize("size", [MAX_BODY_BYTES, 3 * MAX_BODY_BYTES])
+def test_a_body_that_is_too_large_is_413(size: int, operator: APIClient) -> None:
+    body = json.dumps({"name": "x" * size})
     problem_of(operator.generic("POST", "/api/v1/deployments", body, content_type="application/json"), 413)
 
 
