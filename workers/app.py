@@ -25,7 +25,8 @@ AGAIN_S = 5.0
 
 def build_app(broker_url: str, queue: str, submit: Callable[[NodeSpec], bool]) -> Celery:
     """An app that consumes `queue` and touches no key of the broker but those of `queue`."""
-    app = Celery("workers", broker=broker_url, set_as_current=False)
+    # No fixups: where DJANGO_SETTINGS_MODULE happens to be set, Celery would load Django and its logging.
+    app = Celery("workers", broker=broker_url, set_as_current=False, fixups=[])
     app.conf.update(
         task_queues=[_queue(queue)],
         task_default_queue=queue,
@@ -82,7 +83,7 @@ class Nudges:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, timeout_s: float = 3.0) -> None:
+    def stop(self, timeout_s: float = 0.5) -> None:
         """An early-acknowledged nudge that is lost here comes again with the next report: no need to wait long."""
         self._done.set()
         worker_state.should_stop = 0

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 from workers.contract import (
     JoinReply,
@@ -68,9 +69,7 @@ class Control:
         replica, spec = self.replica(partition), self.spec
         wanted = {r.partition: r for r in spec.replicas} if spec else {}
         return (
-            replica is not None
-            and replica.phase == Phase.READY
-            and replica.generation >= wanted[partition].generation
+            replica is not None and replica.phase == Phase.READY and replica.generation >= wanted[partition].generation
         )
 
     def handle(self, path: str, token: str, body: bytes) -> tuple[int, bytes]:
@@ -168,6 +167,13 @@ class AgentProcess:
         return (self.home.parent / "agent.log").read_text()
 
 
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def until(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "") -> Any:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -177,7 +183,9 @@ def until(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "")
     raise AssertionError(f"not within {timeout_s} s: {what or condition}")
 
 
-def make_spec(partition: int = 1, *, role: Role = Role.DECODE, gpus: tuple[str, ...] = (), **changes: Any) -> ReplicaSpec:
+def make_spec(
+    partition: int = 1, *, role: Role = Role.DECODE, gpus: tuple[str, ...] = (), **changes: Any
+) -> ReplicaSpec:
     values: dict[str, Any] = {
         "partition": partition, "name": f"p{partition}", "deployment": "demo", "role": role,
         "gpus": gpus or (f"SIM-n1-{partition - 1}",), "model": "/models/demo", "served_names": ("demo",),

@@ -15,7 +15,7 @@ import msgspec
 import psutil
 import pytest
 
-from tests.workers.control import NODE, AgentProcess, Control, make_spec, until
+from tests.workers.control import NODE, AgentProcess, Control, alive, make_spec, until
 from workers.contract import LogWanted, NodeSpec, Phase, Role
 from workers.processes import GPUS, MARKER, marked
 
@@ -28,10 +28,6 @@ def run_ready(agent: AgentProcess, control: Control, *partitions: int) -> list[i
     agent.start()
     until(lambda: control.reports and all(control.is_ready(p) for p in partitions), what="engines ready")
     return [control.replica(p).pid for p in partitions]
-
-
-def alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def test_an_assignment_converges_through_the_replies_alone(agent, control):

@@ -179,9 +179,7 @@ def test_xid_events_of_the_hardware_stay_those_of_programs_do_not_count(xid, hea
         assert first.health == health and text in first.health_detail and second.health == "ok"
 
 
-@pytest.mark.parametrize(
-    ("remapped", "text"), [((0, 0, 1, 0), "waits for a reset"), ((0, 1, 0, 1), "replace the GPU")]
-)
+@pytest.mark.parametrize(("remapped", "text"), [((0, 0, 1, 0), "waits for a reset"), ((0, 1, 0, 1), "replace the GPU")])
 def test_memory_under_repair_degrades_a_gpu(remapped, text):
     [sample] = Nvml(FakeNvml(FakeGpu("GPU-a", remapped=remapped))).sample(NOTHING, 0.0)
     assert sample.health == "degraded" and text in sample.health_detail
