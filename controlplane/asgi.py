@@ -1,8 +1,32 @@
-"""HTTP and websocket entry."""
+"""HTTP and websocket entry of the web process, and the work it does beside answering."""
+# ruff: noqa: E402 - most imports need Django set up
+
+from __future__ import annotations
 
 import os
 
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
-application = get_asgi_application()
+http = get_asgi_application()  # sets Django up
+
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+
+from controlplane.gateway.records import live_summary
+from controlplane.telemetry.hub import Hub
+from controlplane.telemetry.lifespan import Lifespan
+from controlplane.telemetry.recorder import Recorder
+from controlplane.telemetry.services import ingest
+from controlplane.telemetry.sockets import routes
+
+hub = Hub(summary=live_summary)
+
+application = ProtocolTypeRouter(
+    {
+        "http": http,
+        "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(routes(hub)))),
+        "lifespan": Lifespan(Recorder(ingest), hub),
+    }
+)

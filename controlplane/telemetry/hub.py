@@ -28,6 +28,7 @@ GROUP = "live"
 FRAME_EVERY_S = 1.0
 LEAD_FOR_S = 5.0  # a leader that dies is replaced after this
 PATIENCE_S = 2.0  # a Valkey that hangs is one that fails
+STOP_WITHIN_S = 5.0
 TRY_AGAIN_LATER = 1013
 # One thread: frames are made one after another, over one database connection.
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="telemetry-frames")
@@ -43,43 +44,47 @@ class Watcher(Protocol):
 
 
 class Hub:
+    """One task works from the first watcher to the last. It ends by looking, not by being cancelled: a cancellation
+    that meets a thread or a connection half way may be lost."""
+
     def __init__(self, summary: RequestSummary | None = None) -> None:
         self._summary = summary
         self._watchers: set[Watcher] = set()
+        self._nobody = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
 
     def join(self, watcher: Watcher) -> None:
         self._watchers.add(watcher)
+        self._nobody.clear()
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._run(), name="telemetry-hub")
 
     def leave(self, watcher: Watcher) -> None:
         self._watchers.discard(watcher)
-        if not self._watchers and self._work is not None:
-            self._work.cancel()
-            self._work = None
+        if not self._watchers:
+            self._nobody.set()
 
     async def stop(self) -> None:
         """The process ends: watchers are told to come again, to another one or later."""
-        work = self._work
         self._drop_all()
-        if work is not None:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+        if self._work is not None:
+            _, stuck = await asyncio.wait({self._work}, timeout=STOP_WITHIN_S)
+            for work in stuck:
+                work.cancel()
+        await _gently(get_channel_layer().flush)
 
     async def _run(self) -> None:
-        async with self._turn:  # the work before this one may still be leaving Valkey
+        while self._watchers:
             layer = get_channel_layer()
             client = valkey.async_client()
             lock = client.lock(f"{valkey.PREFIX}live:leader", timeout=LEAD_FOR_S, blocking=False)
             try:
                 await self._work_with(layer, lock)
-            except* _TROUBLE as errors:
-                log.warning("live view without valkey: pages poll", error=str(errors.exceptions[0]))
+            except _TROUBLE as error:
+                log.warning("live view without valkey: pages poll", error=str(error))
                 self._drop_all()
                 await _gently(layer.flush)  # else it goes on trying to receive from the dead connection
-            except* Exception:
+            except Exception:
                 log.exception("live view stopped: pages poll")
                 self._drop_all()
             finally:
@@ -90,11 +95,12 @@ class Hub:
         async with asyncio.timeout(PATIENCE_S):
             channel = await layer.new_channel()
             await layer.group_add(GROUP, channel)
+        hearing = asyncio.create_task(self._pass_on(layer, channel), name="telemetry-hub-hears")
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._pass_on(layer, channel))
-                tasks.create_task(self._lead(layer, lock))
+            await self._lead(layer, lock, hearing)
         finally:
+            hearing.cancel()
+            await asyncio.wait({hearing}, timeout=PATIENCE_S)
             await _gently(layer.group_discard, GROUP, channel)
 
     async def _pass_on(self, layer: Any, channel: str) -> None:
@@ -103,17 +109,21 @@ class Hub:
             for watcher in tuple(self._watchers):
                 watcher.give(message["text"])
 
-    async def _lead(self, layer: Any, lock: Lock) -> None:
-        """Tick on whole periods; frames are sent by whoever holds the lock."""
+    async def _lead(self, layer: Any, lock: Lock, hearing: asyncio.Task[None]) -> None:
+        """Tick on whole periods while somebody watches; frames are sent by whoever holds the lock."""
         loop = asyncio.get_running_loop()
         frames: Frames | None = None
         due = loop.time()
-        while True:
+        while self._watchers:
+            if hearing.done():
+                await hearing  # raises what ended it
             frames = (frames or Frames(self._summary)) if await _holds(lock) else None
             if frames is not None:
                 await self._send(layer, frames)
             due = max(due + FRAME_EVERY_S, loop.time())
-            await asyncio.sleep(due - loop.time())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._nobody.wait()
 
     async def _send(self, layer: Any, frames: Frames) -> None:
         try:
@@ -126,7 +136,7 @@ class Hub:
 
     def _drop_all(self) -> None:
         watchers, self._watchers = self._watchers, set()
-        self._work = None
+        self._nobody.set()
         for watcher in watchers:
             watcher.drop(TRY_AGAIN_LATER)
 

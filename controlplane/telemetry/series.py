@@ -70,7 +70,9 @@ class Epoch(Func):
     output_field = IntegerField()
 
     def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
-        return self.as_sql(compiler, connection, template="CAST(strftime('%%s', %(expressions)s) AS INTEGER)", **extra)
+        # The percent sign is unquoted twice: by this template, and when the parameters are filled in.
+        template = "CAST(strftime('%%%%s', %(expressions)s) AS INTEGER)"
+        return self.as_sql(compiler, connection, template=template, **extra)
 
     def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
         return self.as_sql(
@@ -95,9 +97,9 @@ def span(start: float, end: float, step: int | None, now: float) -> Span:
     every = settings.SAMPLE_EVERY_S
     least = math.ceil((end - start) / MAX_POINTS)
     step = math.ceil(max(step or every, least, every) / every) * every
-    written = now - SETTLE_S - every
+    newest = min(math.ceil(end) - 1, now - SETTLE_S - every)  # the last second whose window can be there
     first = int(start // step) * step
-    last = math.floor(min(end, written) / step) * step + step
+    last = math.floor(newest / step) * step + step
     return Span(first, max(first, last), step)
 
 

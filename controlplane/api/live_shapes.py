@@ -1,0 +1,171 @@
+"""What the live view, the samples and the logs look like, for the OpenAPI schema. Null is unknown, never zero."""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+
+
+def _figure(text: str = "") -> serializers.FloatField:
+    return serializers.FloatField(allow_null=True, help_text=text)
+
+
+def _whole(text: str = "") -> serializers.IntegerField:
+    return serializers.IntegerField(allow_null=True, help_text=text)
+
+
+class Named(serializers.Serializer):
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+
+
+class LiveHost(serializers.Serializer):
+    cpu_utilization = _figure("0 to 1")
+    cpu_count = serializers.IntegerField()
+    memory_bytes = serializers.IntegerField()
+    memory_used_bytes = serializers.IntegerField()
+    disk_free_bytes = _whole("Where the models lie.")
+
+
+class LiveGpu(serializers.Serializer):
+    id = serializers.IntegerField()
+    uuid = serializers.CharField()
+    index = serializers.IntegerField()
+    kind = serializers.CharField(help_text="nvidia, mig, cpu or simulated")
+    name = serializers.CharField()
+    memory_bytes = serializers.IntegerField()
+    memory_used_bytes = _whole()
+    utilization = _figure("0 to 1")
+    power_w = _figure()
+    temperature_c = _figure()
+    sm_clock_mhz = _figure()
+    health = serializers.CharField(help_text="ok, degraded or lost")
+    health_detail = serializers.CharField(allow_blank=True)
+    foreign = serializers.BooleanField(help_text="A process of somebody else's is on it.")
+    present = serializers.BooleanField(help_text="In the node's last report.")
+    partition = _whole("Id of the partition it lies in.")
+
+
+class LiveEngine(serializers.Serializer):
+    running = _figure("Requests being served.")
+    waiting = _figure("Requests in the engine's queue.")
+    kv_usage = _figure("0 to 1")
+    prompt_tps = _figure("Prompt tokens a second.")
+    generation_tps = _figure("Generated tokens a second.")
+    kv_in_tps = _figure("Prompt tokens a second whose KV came by transfer.")
+    ttft_ms = _figure("Mean of the last minute.")
+    itl_ms = _figure("Mean of the last minute.")
+
+
+class LivePartition(serializers.Serializer):
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    gpus = serializers.ListField(child=serializers.IntegerField(), help_text="Ids, in the order of their index.")
+    deployment = Named(allow_null=True)
+    role = serializers.CharField(allow_null=True)
+    status = serializers.CharField(help_text="Derived from what is desired, what the agent says, and the clock.")
+    phase = serializers.CharField(allow_null=True, help_text="What the agent says of the replica.")
+    confirmed = serializers.BooleanField(help_text="The replica is ready, and exactly what is desired.")
+    generation = serializers.IntegerField()
+    observed_generation = serializers.IntegerField()
+    since_s = _figure("How long the phase has lasted.")
+    restarts = serializers.IntegerField()
+    message = serializers.CharField(allow_blank=True)
+    ready_after_s = _figure("Measured: start to ready.")
+    endpoint = serializers.CharField(allow_null=True, required=False, help_text="For operators only.")
+    engine = LiveEngine(allow_null=True)
+    memory_bytes = _whole("Of the engine's process tree.")
+
+
+class LiveNode(serializers.Serializer):
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    status = serializers.CharField(help_text="ready, silent, cordoned, draining, drained, revoked or never_seen")
+    schedulable = serializers.BooleanField()
+    draining = serializers.BooleanField()
+    age_s = _figure("Since its last report.")
+    period_s = serializers.FloatField(help_text="How often it reports.")
+    skew_s = _figure("Its clock minus the server's.")
+    simulated = serializers.BooleanField()
+    generation = serializers.IntegerField()
+    observed_generation = serializers.IntegerField()
+    labels = serializers.DictField()
+    agent_version = serializers.CharField(allow_blank=True)
+    engine_version = serializers.CharField(allow_blank=True)
+    driver = serializers.CharField(allow_blank=True)
+    host = LiveHost(allow_null=True)
+    gpus = LiveGpu(many=True)
+    partitions = LivePartition(many=True)
+
+
+class GpuCounts(serializers.Serializer):
+    total = serializers.IntegerField()
+    assigned = serializers.IntegerField()
+    idle = serializers.IntegerField()
+    unhealthy = serializers.IntegerField()
+
+
+class NodeCounts(serializers.Serializer):
+    total = serializers.IntegerField()
+    silent = serializers.IntegerField()
+
+
+class Percentiles(serializers.Serializer):
+    p50 = _figure()
+    p95 = _figure()
+
+
+class LiveSummary(serializers.Serializer):
+    gpus = GpuCounts()
+    nodes = NodeCounts()
+    active_models = _whole()
+    rps = _figure("Requests a second.")
+    ttft_ms = Percentiles()
+    itl_ms = Percentiles()
+    tokens_out_per_s = _figure()
+    window_s = _figure("What the request figures are taken over.")
+
+
+class LiveShape(serializers.Serializer):
+    seq = serializers.IntegerField(help_text="Number of the last frame this holds.")
+    epoch = serializers.CharField(allow_blank=True, help_text="Frames of another epoch do not continue this.")
+    at = serializers.FloatField(help_text="Unix seconds; all ages are at this moment.")
+    source = serializers.ChoiceField(["live", "database"], help_text="database: the last recorded figures stand in.")
+    nodes = LiveNode(many=True)
+    summary = LiveSummary()
+
+
+class Series(serializers.Serializer):
+    id = serializers.IntegerField(help_text="Of the GPU, or of the partition.")
+    label = serializers.CharField()
+    points = serializers.ListField(
+        child=serializers.ListField(child=_figure(), min_length=2, max_length=2),
+        help_text="[unix seconds at the step's start, mean or null where nothing is known].",
+    )
+
+
+class Mark(serializers.Serializer):
+    at = serializers.FloatField()
+    text = serializers.CharField()
+    kind = serializers.CharField(help_text="The event's verb.")
+
+
+class SamplesShape(serializers.Serializer):
+    metric = serializers.CharField()
+    unit = serializers.CharField()
+    step = serializers.IntegerField(help_text="Seconds; may be more than asked for, to keep to 600 points.")
+    series = Series(many=True)
+    marks = Mark(many=True)
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        ends = {name: serializers.IntegerField(help_text="Unix seconds.") for name in ("from", "to")}
+        return {**super().get_fields(), **ends}
+
+
+class LogShape(serializers.Serializer):
+    offset = serializers.IntegerField(help_text="Byte of the log file at which the text starts.")
+    next_offset = serializers.IntegerField(help_text="Ask from here next.")
+    text = serializers.CharField(allow_blank=True)
+    at = _figure("Unix seconds: when the last of it came.")
+    state = serializers.ChoiceField(
+        ["live", "waiting", "silent"], help_text="waiting: asked for, not here yet. silent: the node does not report."
+    )
