@@ -20,8 +20,8 @@ _DAY = 86400
 class Lines(forms.CharField):
     """Several values: one a line, or as a shell would split them."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        widget = forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "class": "mono"})
+    def __init__(self, *, rows: int = 2, **kwargs: Any) -> None:
+        widget = forms.Textarea(attrs={"rows": rows, "spellcheck": "false", "class": "mono"})
         super().__init__(required=False, widget=widget, **kwargs)
 
     def prepare_value(self, value: Any) -> Any:
@@ -107,7 +107,7 @@ class Serve(forms.Form):
         widget=forms.TextInput(attrs={"spellcheck": "false"}),
     )
     model_id = forms.TypedChoiceField(label="Model", coerce=int)
-    aliases = Lines(label="Other served names", help_text="One a line.")
+    aliases = Lines(label="Other served names", rows=1, help_text="Separated by spaces.")
     engine_args = Lines(
         label="Engine arguments, all roles",
         help_text="As on the vllm command line, for example --max-model-len 4096. "
@@ -130,8 +130,8 @@ class Serve(forms.Form):
         label="Drain deadline",
         help_text="Seconds that running requests get before an engine stops.",
     )
-    slo_ttft_ms = forms.IntegerField(min_value=1, required=False, label="TTFT objective", help_text="ms")
-    slo_itl_ms = forms.IntegerField(min_value=1, required=False, label="ITL objective", help_text="ms")
+    slo_ttft_ms = forms.IntegerField(min_value=1, required=False, label="TTFT objective, ms")
+    slo_itl_ms = forms.IntegerField(min_value=1, required=False, label="ITL objective, ms")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -139,6 +139,7 @@ class Serve(forms.Form):
         for role in Role.values:
             self.fields[f"min_{role}"] = forms.IntegerField(min_value=0, initial=0, label=f"{role} min")
             self.fields[f"max_{role}"] = forms.IntegerField(min_value=0, required=False, label=f"{role} max")
+            self.fields[f"max_{role}"].widget.attrs["aria-label"] = f"At most {role}"
         if self.data and not self.data.get("mode"):
             self.fields.pop("mode")  # the only mode so far; the service's default stands
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,10 @@ class PartitionRow:
     def devices(self) -> str:
         return device_word(self.gpus)
 
+    @property
+    def indexes(self) -> list[int]:
+        return [gpu.index for gpu in self.gpus]
+
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
@@ -48,6 +53,16 @@ class NodeRow:
     @property
     def in_use(self) -> list[PartitionRow]:
         return [row for row in self.partitions if row.partition.deployment_id]
+
+    @property
+    def runs(self) -> list[tuple[str, str, int]]:
+        """(role, deployment, how many), in the order of the partitions."""
+        counts = Counter((row.partition.role, row.partition.deployment.name) for row in self.in_use)
+        return [(role, name, count) for (role, name), count in counts.items()]
+
+    @property
+    def idle(self) -> int:
+        return len(self.partitions) - len(self.in_use)
 
     @property
     def kinds(self) -> list[str]:

@@ -6,6 +6,7 @@ import { ageOf, isStale } from "./live.js";
 import { paint } from "./ramp.js";
 
 const CALM = new Set(["ready", "unassigned"]);
+const SHORT = { crash_looping: "crashing" };
 const WORDS = { crash_looping: "crash-looping", never_seen: "never seen" };
 export const words = (status) => WORDS[status] || status;
 export const partOf = (node, gpu) => node.partitions.find((part) => part.id === gpu.partition) || null;
@@ -67,7 +68,7 @@ function frame(node, run, view, keep) {
 
 function tag({ part, again }) {
   if (!part) return el("span", { class: "tag" }, el("span", { class: "what" }, "free"));
-  const state = CALM.has(part.status) && (part.confirmed || !part.deployment) ? null : el("span", { class: "state" }, part.status === "ready" ? "unconfirmed" : words(part.status));
+  const state = CALM.has(part.status) && (part.confirmed || !part.deployment) ? null : el("span", { class: "state" }, part.status === "ready" ? "unconfirmed" : SHORT[part.status] || words(part.status));
   const what = part.deployment ? part.deployment.name : `${part.name} idle`;
   return el("span", { class: "tag" }, part.role ? glyph(part.role) : null, el("span", { class: "what" }, again ? `+ ${what}` : what), again ? null : state);
 }

@@ -34,8 +34,11 @@ def folder(name: str, gib: float) -> str:
     (path / "config.json").write_text(json.dumps(LLAMA))
     index = {"metadata": {"total_size": int(gib * 2**30)}, "weight_map": {"a": "model.safetensors"}}
     (path / "model.safetensors.index.json").write_text(json.dumps(index))
-    header = json.dumps({"a": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
-    (path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    size = int(gib * 2**30)
+    header = json.dumps({"a": {"dtype": "BF16", "shape": [size // 2], "data_offsets": [0, size]}}).encode()
+    with (path / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)  # holes: the size of real weights, none of the space
     return str(path)
 
 

@@ -40,7 +40,7 @@ class Shooter:
         self.state = page.context.storage_state()
         page.close()
 
-    def take(self, name: str, path: str, prepare: Any = None, *, full: bool = True, settle_s: float = 2.5) -> None:
+    def take(self, name: str, path: str, prepare: Any = None, *, full: bool = True, settle_s: float = 1.8) -> None:
         if self.only and self.only not in name:
             return
         for width, (w, h) in WIDTHS.items():

@@ -64,10 +64,13 @@ def ago(at: datetime | None) -> str:
     return f"{seconds // 86400:.0f} d ago"
 
 
-@register.filter
-def share(part: float | None, whole: float | None) -> str:
-    """A width in per cent for a bar."""
-    return f"{min(100.0, max(0.0, 100 * part / whole)):.1f}%" if part and whole else "0%"
+@register.inclusion_tag("models/_bar.html")
+def fitbar(fit: dict[str, Any]) -> dict[str, Any]:
+    """Weights, KV cache and overhead against one GPU's memory; longer than the GPU where it does not fit."""
+    whole = max(fit["needed_bytes"] or 0, fit["gpu_memory_bytes"]) or 1
+    parts = [(key, fit[f"{name}_bytes"]) for key, name in (("w", "weights"), ("kv", "kv"), ("o", "overhead"))]
+    widths = [(key, f"{100 * (size or 0) / whole:.2f}%") for key, size in parts]
+    return {"widths": widths, "available": f"{100 * fit['available_bytes'] / whole:.2f}%"}
 
 
 @register.filter
