@@ -47,7 +47,11 @@ def join(machine: Machine) -> Node:
     done = _run(command, log, {"FOREBAY_JOIN_TOKEN": token}, within_s=60.0)
     joined = node(machine)
     if done or joined is None:
-        raise StepFailed("This host's agent could not join.", fix="read its log above", log=log)
+        raise StepFailed(
+            "This host's agent could not join.",
+            fix=f"read its log above, and {machine.logs / 'web.log'}",
+            log=log,
+        )
     return joined
 
 
