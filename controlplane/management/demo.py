@@ -68,7 +68,7 @@ def is_served(model: DemoModel, node: Node) -> bool:
     return any(partition.deployment.name == model.deployment for partition in assigned(node))
 
 
-def ask(model: DemoModel, key: str, step: Step) -> None:
+def ask(model: DemoModel, key: str, machine: Machine, step: Step) -> None:
     """One real question through the gateway; its answer on the screen."""
     body = {
         "model": model.deployment,
@@ -77,7 +77,7 @@ def ask(model: DemoModel, key: str, step: Step) -> None:
         "temperature": 0,
     }
     deadline = time.monotonic() + ASK_S
-    while (reply := _post(body, key)).status_code != 200:
+    while (reply := _post(machine, body, key)).status_code != 200:
         if time.monotonic() > deadline:
             raise StepFailed(f"The gateway answers {reply.status_code}: {reply.text[:500]}")
         time.sleep(0.5)
@@ -85,10 +85,10 @@ def ask(model: DemoModel, key: str, step: Step) -> None:
     step.note(f'"{" ".join(answer.split())[:60]}" by {reply.headers.get("x-forebay-path", "?")}')
 
 
-def _post(body: dict[str, object], key: str) -> httpx.Response:
+def _post(machine: Machine, body: dict[str, object], key: str) -> httpx.Response:
     try:
         return httpx.post(
-            f"{settings.GATEWAY_URL}/v1/chat/completions",
+            f"{machine.gateway_url}/v1/chat/completions",
             json=body,
             headers={"Authorization": f"Bearer {key}"},
             timeout=60.0,

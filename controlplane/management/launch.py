@@ -74,7 +74,7 @@ class Launch:
                 screen.say(f"  {node.name} serves something else; assign {model.deployment} in the browser")
                 return None
             with screen.step(f"Ask it: {model.question}") as step:
-                demo.ask(model, key, step)
+                demo.ask(model, key, self.here, step)
         except StepFailed as error:
             screen.failed(error)
             screen.say("\nForebay itself runs on; mend it in the browser.")

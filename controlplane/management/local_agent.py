@@ -11,7 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from django.conf import settings
 from django.utils import timezone
 
 from controlplane.audit.services import Actor
@@ -40,7 +39,7 @@ def join(machine: Machine) -> Node:
     _, token = fleet.issue_join_token(node_name=name, ttl_s=300, actor=ACTOR)
     log = machine.logs / "join.log"
     command = [
-        sys.executable, "-m", "workers", "join", settings.PUBLIC_URL, "--name", name,
+        sys.executable, "-m", "workers", "join", machine.web_url, "--name", name,
         "--address", machine.address, "--home", str(machine.agent_home), "--no-run",
     ]  # fmt: skip
     # The token goes by the environment, so that no other user of this host reads it off the process list.

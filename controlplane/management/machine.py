@@ -43,6 +43,19 @@ class Machine:
         return _own_address() if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104
 
     @property
+    def web_url(self) -> str:
+        """For programs on this machine: whatever proxy the public address leads through is left out."""
+        return f"http://{_in_url(self._own_side)}:{self.web_port}"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{_in_url(self._own_side)}:{self.gateway_port}"
+
+    @property
+    def _own_side(self) -> str:
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+
+    @property
     def is_loopback(self) -> bool:
         return _is_loopback(self.host)
 

@@ -57,8 +57,8 @@ def control_plane(machine: Machine) -> list[tuple[Part, Callable[[], bool]]]:
     """What runs besides the broker and the agent, each with how it shows that it is ready."""
     worker = worker_part(machine)
     return [
-        (web_part(machine), lambda: answers(f"{settings.PUBLIC_URL}{settings.STATIC_URL}css/tokens.css")),
-        (gateway_part(machine), lambda: answers(f"{settings.GATEWAY_URL}/health")),
+        (web_part(machine), lambda: answers(f"{machine.web_url}{settings.STATIC_URL}css/tokens.css")),
+        (gateway_part(machine), lambda: answers(f"{machine.gateway_url}/health")),
         (worker, lambda: worker_answers(worker)),
     ]
 

@@ -40,6 +40,12 @@ def test_a_broker_opened_on_purpose_is_offered_to_nodes(tmp_path: Path) -> None:
     assert made["FOREBAY_NODE_BROKER_URL"] == "redis://:word@192.0.2.7:8002/0"
 
 
+def test_programs_on_this_machine_do_not_go_by_its_public_address(tmp_path: Path) -> None:
+    here = machine.read({"FOREBAY_HOST": "0.0.0.0", "FOREBAY_PUBLIC_URL": "https://fleet.example"}, tmp_path)
+    assert here.web_url == "http://127.0.0.1:8000"
+    assert here.gateway_url == "http://127.0.0.1:8001"
+
+
 def test_what_the_person_set_is_never_changed(tmp_path: Path) -> None:
     mine = {"FOREBAY_PUBLIC_URL": "https://fleet.example", "FOREBAY_REDIS_URL": "redis://elsewhere:6379/3"}
     made = told(tmp_path, mine)
