@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 import pytest
 from django.utils import timezone
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from controlplane.audit.services import Actor
@@ -152,7 +152,9 @@ class Fleet:
         return reports.receive(said, node=Node.objects.get(pk=self.node.pk), now=timezone.now())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(history=[("assign", 0, "prefill"), ("back-up",), ("assign", 0, "decode"), ("report", "heard"), ("restore",)])
+@example(history=[("assign", 0, "prefill"), ("report", "reply-late"), ("release", 0), ("repeat-report", 0)])
 @given(history=st.lists(OPERATIONS, max_size=14))
 def test_any_history_converges(history: list[tuple]) -> None:
     fleet = Fleet()
