@@ -11,7 +11,7 @@ class GpuSample(models.Model):
     """Mean of one GPU over a sampling window (settings.SAMPLE_EVERY_S). Null: unknown in that window."""
 
     gpu = models.ForeignKey(Gpu, on_delete=models.CASCADE, related_name="samples")
-    at = models.DateTimeField()
+    at = models.DateTimeField()  # start of the window
     utilization = models.FloatField(null=True)  # 0..1
     memory_used_bytes = models.BigIntegerField(null=True)
     power_w = models.FloatField(null=True)
@@ -25,7 +25,7 @@ class EngineSample(models.Model):
     """One engine over a sampling window: gauges as means, counters as rates per second."""
 
     partition = models.ForeignKey(Partition, on_delete=models.CASCADE, related_name="samples")
-    at = models.DateTimeField()
+    at = models.DateTimeField()  # start of the window
     running = models.FloatField(null=True)
     waiting = models.FloatField(null=True)
     kv_usage = models.FloatField(null=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from workers.contract import EngineSample
 
 GAP_S = 10.0  # totals further apart than this say nothing about any one moment between them
+LEAST_S = 0.05  # totals closer together than this would make a rate of noise
 FLOW_S = 5.0  # tokens per second over the last few reports, so that one report's jitter does not show
 LATENCY_S = 60.0  # few requests finish per second: latencies need a longer look back
 
@@ -51,7 +52,7 @@ class History:
         previous = self._points[-1] if self._points else None
         totals = {name: total for name in TOTALS if (total := known(getattr(sample, name))) is not None}
         fell = any(total < self._totals.get(name, 0.0) for name, total in totals.items())
-        broken = previous is None or process != self._process or at - previous[0] > GAP_S or fell
+        broken = previous is None or process != self._process or not 0 <= at - previous[0] <= GAP_S or fell
         if broken:
             self._points.clear()
             self._totals.clear()
@@ -63,27 +64,27 @@ class History:
         return None if broken or previous is None else _growth(previous, self._points[-1])
 
     def per_second(self, total: str, over_s: float = FLOW_S) -> float | None:
-        growth = self._over(over_s)
-        if growth is None or growth.by[total] is None:
+        if (first := self._before(over_s)) is None:
             return None
-        return growth.by[total] / growth.elapsed_s
+        last = self._points[-1]
+        grown = _difference(getattr(first[1], total), getattr(last[1], total))
+        return None if grown is None else grown / (last[0] - first[0])
 
     def mean_ms(self, sum_s: str, count: str, over_s: float = LATENCY_S) -> float | None:
         """Mean of what was counted in the last `over_s`; None when nothing was."""
-        growth = self._over(over_s)
-        return None if growth is None else ratio_ms(growth.by[sum_s], growth.by[count])
-
-    def _over(self, over_s: float) -> Growth | None:
-        if len(self._points) < 2:
+        if (first := self._before(over_s)) is None:
             return None
-        last = self._points[-1]
-        # The newest point at least `over_s` old, else the oldest there is.
-        first = self._points[0]
-        for point in self._points:
-            if last[0] - point[0] < over_s:
-                break
-            first = point
-        return _growth(first, last)
+        last = self._points[-1][1]
+        seconds = _difference(getattr(first[1], sum_s), getattr(last, sum_s))
+        return ratio_ms(seconds, _difference(getattr(first[1], count), getattr(last, count)))
+
+    def _before(self, over_s: float) -> tuple[float, EngineSample] | None:
+        """The newest point at least `over_s` older than the last, else the oldest; None if too little lies between."""
+        if not self._points:
+            return None
+        last, oldest = self._points[-1][0], self._points[0]
+        found = next((point for point in reversed(self._points) if last - point[0] >= over_s), oldest)
+        return found if last - found[0] >= LEAST_S else None
 
 
 def ratio_ms(seconds: float | None, count: float | None) -> float | None:
@@ -94,7 +95,7 @@ def ratio_ms(seconds: float | None, count: float | None) -> float | None:
 
 def _growth(first: tuple[float, EngineSample], last: tuple[float, EngineSample]) -> Growth | None:
     elapsed = last[0] - first[0]
-    if elapsed <= 0:
+    if elapsed < LEAST_S:
         return None
     return Growth(elapsed, {name: _difference(getattr(first[1], name), getattr(last[1], name)) for name in TOTALS})
 
