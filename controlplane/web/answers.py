@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.db.models import Model
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
 
@@ -61,3 +61,8 @@ def back(request: HttpRequest, fallback: str) -> str:
 
 def names(rows: Iterable[Model]) -> str:
     return ", ".join(str(row) for row in rows)
+
+
+def sent(request: HttpRequest) -> QueryDict | None:
+    """What a form is bound to: nothing before it was sent, and what was sent even where that is nothing."""
+    return request.POST if request.method == "POST" else None

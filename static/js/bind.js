@@ -17,7 +17,7 @@ const PART = {
   age: (_p, n) => age(ageOf(n)), since: (p, n) => since(p, n),
 };
 const GPU = {
-  utilization: (g) => percent(g.utilization), memory: (g) => `${bytes(g.memory_used_bytes)}`,
+  utilization: (g) => percent(g.utilization), memory: (g) => `${bytes(g.memory_used_bytes)} of ${bytes(g.memory_bytes)}`,
   temperature: (g) => unit(g.temperature_c, "°C"), power: (g) => unit(g.power_w, "W"),
 };
 

@@ -62,7 +62,7 @@ function layout(body, shapes, extra) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: css("--font"), size: 12, color: css("--muted") },
     margin: { l: 46, r: 8, t: 8, b: 26 }, hovermode: "x unified", hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--line"), font: { color: css("--text"), size: 12 } },
     legend: { orientation: "h", y: -0.16, x: 0, font: { size: 11 } }, shapes, dragmode: "zoom", uirevision: "keep",
-    xaxis: { ...axis, type: "date" }, yaxis: { ...axis, rangemode: "tozero", range: whole ? [0, 102] : undefined, title: { text: UNITS[body.metric] || "", font: { size: 11 }, standoff: 4 }, fixedrange: true },
+    xaxis: { ...axis, type: "date", tickformat: "%H:%M" }, yaxis: { ...axis, rangemode: "tozero", range: whole ? [0, 102] : undefined, title: { text: UNITS[body.metric] || "", font: { size: 11 }, standoff: 4 }, fixedrange: true },
     yaxis2: { overlaying: "y", range: [0, 1.02], visible: false, fixedrange: true }, ...extra,
   };
 }
@@ -76,7 +76,7 @@ export async function small(box, body) {
 
 export async function large(box, body, { from, to, onRange }) {
   const Plotly = await plotly(), { shapes, trace } = marks(body), base = layout(body, shapes, {});
-  base.xaxis = { ...base.xaxis, range: [when(from), when(to)], uirevision: `${from}` };
+  base.xaxis = { ...base.xaxis, range: [when(from), when(to)], tickformat: to - from > 86400 ? "%d %b %H:%M" : to - from < 600 ? "%H:%M:%S" : "%H:%M", uirevision: `${from}` };
   await Plotly.react(box, [...traces(body), trace], { ...base, height: 230, showlegend: body.series.length > 1 }, CONFIG);
   if (box.dataset.wired) return;
   box.dataset.wired = "1";

@@ -33,9 +33,9 @@ def fleet(db: None) -> SimpleNamespace:
     gpus = list(node.gpus.all())
     deployment = factories.make_deployment("chat")
     pair = {"deployment": deployment, "generation": 2}
-    prefill = factories.make_ready(factories.make_partition(node, gpus=gpus[:2], role="prefill", **pair))
-    decode = factories.make_ready(factories.make_partition(node, gpus=gpus[2:4], role="decode", **pair))
-    idle = factories.make_partition(node, gpus=gpus[4:6])
+    prefill = factories.make_ready(factories.make_partition(node, gpus=gpus[:1], role="prefill", **pair))
+    decode = factories.make_ready(factories.make_partition(node, gpus=gpus[1:2], role="decode", **pair))
+    idle = factories.make_partition(node, gpus=gpus[2:3])
     node.generation = node.observed_generation = 2
     node.save()
     return SimpleNamespace(

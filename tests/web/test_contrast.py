@@ -39,7 +39,13 @@ def test_text_reads_on_every_surface(theme: str, surface: str, ink: str) -> None
 @pytest.mark.parametrize("theme", ["dark", "light"])
 @pytest.mark.parametrize(
     ("ink", "surface"),
-    [("accent-ink", "accent"), ("role-ink", "prefill"), ("role-ink", "decode"), ("role-ink", "aggregated"), ("muted", "unknown")],
+    [
+        ("accent-ink", "accent"),
+        ("role-ink", "prefill"),
+        ("role-ink", "decode"),
+        ("role-ink", "aggregated"),
+        ("muted", "unknown"),
+    ],
 )
 def test_ink_reads_on_its_colour(theme: str, ink: str, surface: str) -> None:
     colours = tokens(theme)

@@ -17,7 +17,7 @@ from controlplane.gateway import services as gateway
 from controlplane.gateway.models import ApiKey
 from controlplane.web import account_forms as forms
 from controlplane.web.access import needs
-from controlplane.web.answers import REFUSALS, done, find, refused, show
+from controlplane.web.answers import REFUSALS, done, find, refused, sent, show
 
 
 @require_GET
@@ -48,7 +48,7 @@ def token_revoke(request: HttpRequest, key: str) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @needs("key.manage")
 def keys(request: HttpRequest) -> HttpResponse:
-    form = forms.NewKey(request.POST or None)
+    form = forms.NewKey(sent(request))
     context = {"form": form, "keys": ApiKey.objects.select_related("created_by"), "now": timezone.now()}
     if request.method == "GET" or not form.is_valid():
         return show(request, "settings/keys.html", context, invalid=form.is_bound)
@@ -75,7 +75,7 @@ def key_revoke(request: HttpRequest, pk: int) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @needs("user.manage")
 def users(request: HttpRequest) -> HttpResponse:
-    form = forms.NewUser(request.POST or None)
+    form = forms.NewUser(sent(request))
     context = {"form": form, "people": _people(), "roles": list(roles.ROLES)}
     if request.method == "GET" or not form.is_valid():
         return show(request, "settings/users.html", context, invalid=form.is_bound)

@@ -17,7 +17,7 @@ from controlplane.fleet import services
 from controlplane.fleet.models import Deployment, JoinToken, Node
 from controlplane.web import forms, rows, undo
 from controlplane.web.access import needs
-from controlplane.web.answers import REFUSALS, back, done, find, refused, show
+from controlplane.web.answers import REFUSALS, back, done, find, refused, sent, show
 
 CHARTS = (
     ("utilization", "Utilization per GPU"),
@@ -42,7 +42,7 @@ def nodes(request: HttpRequest) -> HttpResponse:
 @needs("node.join")
 def add(request: HttpRequest) -> HttpResponse:
     """The token is in this answer alone; a reload asks for a new one."""
-    form = forms.Join(request.POST or None, initial={"node_name": request.GET.get("node", "")})
+    form = forms.Join(sent(request), initial={"node_name": request.GET.get("node", "")})
     if request.method == "GET" or not form.is_valid():
         return show(request, "nodes/add.html", {"form": form}, invalid=form.is_bound)
     try:
@@ -135,7 +135,7 @@ def remove(request: HttpRequest, pk: int) -> HttpResponse:
 @needs("partition.change")
 def split(request: HttpRequest, pk: int) -> HttpResponse:
     row = _row(pk)
-    form = forms.Split(request.POST or None)
+    form = forms.Split(sent(request))
     context = {"row": row, "form": form, **_split_context(row)}
     if request.method == "GET" or not form.is_valid():
         return show(request, "nodes/split.html", context, invalid=form.is_bound)
@@ -182,7 +182,7 @@ def plan(request: HttpRequest, pk: int) -> HttpResponse:
 
 def _destroy(request: HttpRequest, pk: int, verb: str, service: Any, effect: str, *to: Any) -> HttpResponse:
     row = find(Node.objects, pk, "node")
-    form = forms.Confirm(request.POST or None, expected=row.name)
+    form = forms.Confirm(sent(request), expected=row.name)
     context = {"form": form, "noun": "node", "subject": row, "verb": verb, "effect": effect, "up": ("web:node", pk)}
     if request.method == "GET" or not form.is_valid():
         return show(request, "parts/confirm.html", context, invalid=form.is_bound)

@@ -14,7 +14,7 @@ from controlplane.fleet import services
 from controlplane.fleet.models import Deployment, Partition, Role
 from controlplane.web import forms, rows, undo
 from controlplane.web.access import needs
-from controlplane.web.answers import REFUSALS, back, done, find, show
+from controlplane.web.answers import REFUSALS, back, done, find, sent, show
 
 
 @require_GET
@@ -29,7 +29,7 @@ def partition(request: HttpRequest, pk: int) -> HttpResponse:
 @needs("partition.assign")
 def assign(request: HttpRequest, pk: int) -> HttpResponse:
     row = find(rows.PARTITIONS, pk, "partition")
-    form = forms.Assign(request.POST or None, initial=_proposal(request, row))
+    form = forms.Assign(sent(request), initial=_proposal(request, row))
     context = {
         "row": rows.partitions([row])[0],
         "form": form,
@@ -60,7 +60,7 @@ def preview(request: HttpRequest, pk: int) -> HttpResponse:
 @needs("partition.assign")
 def release(request: HttpRequest, pk: int) -> HttpResponse:
     row = find(rows.PARTITIONS, pk, "partition")
-    form = forms.Release(request.POST or None, initial={"expected_generation": row.generation})
+    form = forms.Release(sent(request), initial={"expected_generation": row.generation})
     peers = row.deployment.partitions.filter(role=row.role).exclude(pk=pk).count() if row.deployment else 0
     context = {"row": rows.partitions([row])[0], "form": form, "last": bool(row.deployment) and not peers}
     if request.method == "GET" or not form.is_valid():

@@ -16,7 +16,7 @@ from controlplane.fleet.facts import facts_of
 from controlplane.fleet.models import Deployment, RegisteredModel, Role
 from controlplane.web import forms
 from controlplane.web.access import needs
-from controlplane.web.answers import REFUSALS, done, find, show
+from controlplane.web.answers import REFUSALS, done, find, sent, show
 
 
 @require_GET
@@ -31,7 +31,7 @@ def models(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @needs("model.register")
 def register(request: HttpRequest) -> HttpResponse:
-    form = forms.Register(request.POST or None, initial={"source": request.GET.get("source", "")})
+    form = forms.Register(sent(request), initial={"source": request.GET.get("source", "")})
     context = {"form": form, "fit_form": forms.Fit()}
     if request.method == "GET" or not form.is_valid():
         return show(request, "models/register.html", context, invalid=form.is_bound)
@@ -73,7 +73,7 @@ def model(request: HttpRequest, pk: int) -> HttpResponse:
 @needs("model.delete")
 def model_delete(request: HttpRequest, pk: int) -> HttpResponse:
     row = find(RegisteredModel.objects, pk, "model")
-    form = forms.Confirm(request.POST or None, expected=row.name)
+    form = forms.Confirm(sent(request), expected=row.name)
     context = {"form": form, "noun": "model", "subject": row, "verb": "Delete", "up": ("web:model", row.pk)}
     context["effect"] = "Forgets the model and its facts. Its files are not touched. It can be registered again."
     if request.method == "GET" or not form.is_valid():
@@ -90,7 +90,7 @@ def model_delete(request: HttpRequest, pk: int) -> HttpResponse:
 def deployment_new(request: HttpRequest) -> HttpResponse:
     if not RegisteredModel.objects.exists():
         return redirect("web:models")
-    form = forms.Serve(request.POST or None, initial=_proposal(request.GET.get("model", "")))
+    form = forms.Serve(sent(request), initial=_proposal(request.GET.get("model", "")))
     if request.method == "GET" or not form.is_valid():
         return show(request, "deployments/form.html", {"form": form}, invalid=form.is_bound)
     try:
@@ -104,7 +104,7 @@ def deployment_new(request: HttpRequest) -> HttpResponse:
 @needs("deployment.change")
 def deployment_edit(request: HttpRequest, pk: int) -> HttpResponse:
     row = find(Deployment.objects, pk, "deployment")
-    form = forms.Serve(request.POST or None, initial={name: getattr(row, name) for name in forms.Serve().fields})
+    form = forms.Serve(sent(request), initial={name: getattr(row, name) for name in forms.Serve().fields})
     context = {"form": form, "deployment": row, "running": row.partitions.exclude(phase__in=["", "exited"]).count()}
     if request.method == "GET" or not form.is_valid():
         return show(request, "deployments/form.html", context, invalid=form.is_bound)
@@ -120,7 +120,7 @@ def deployment_edit(request: HttpRequest, pk: int) -> HttpResponse:
 @needs("deployment.delete")
 def deployment_delete(request: HttpRequest, pk: int) -> HttpResponse:
     row = find(Deployment.objects, pk, "deployment")
-    form = forms.Confirm(request.POST or None, expected=row.name)
+    form = forms.Confirm(sent(request), expected=row.name)
     context = {"form": form, "noun": "deployment", "subject": row, "verb": "Delete", "up": ("web:deployment", row.pk)}
     context["effect"] = "Clients that ask for this name get 404 from then on. The model stays registered."
     if request.method == "GET" or not form.is_valid():
