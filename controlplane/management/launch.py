@@ -119,9 +119,7 @@ class Launch:
     def _tell(self, model: DemoModel | None, key: str) -> None:
         say = self.screen.say
         say(f"\nForebay is up:  {settings.PUBLIC_URL}")
-        if self._password:
-            say(f"  user admin, password {self._password}   (shown this once; anew: manage.py create_admin)")
-        else:
+        if not self._tell_password():
             say("  user admin, password as shown at the first run   (forgotten: manage.py create_admin)")
         say(f"  OpenAI API  {settings.GATEWAY_URL}/v1   key {key}   (kept in {self.here.home / 'api_key'})")
         say(f"  logs        {self.here.logs}")
@@ -129,9 +127,17 @@ class Launch:
             demo.show_usable(self.screen, model, key)
         say("Ctrl-C stops everything" + (", engines excepted." if self.here.keep_engines else ", engines too."))
 
+    def _tell_password(self) -> bool:
+        """Once, and even when a later step failed: it is kept nowhere."""
+        password, self._password = self._password, None
+        if password:
+            self.screen.say(f"  user admin, password {password}   (shown this once; anew: manage.py create_admin)")
+        return bool(password)
+
     def _down(self) -> None:
-        """New requests first, then what serves them. A second Ctrl-C does not wait."""
+        """The agent and its engines first: it would start them again. A second Ctrl-C does not wait."""
         _hurry_on_signals(self.supervisor)
+        self._tell_password()
         with self.screen.step("Stop everything" + (" but the engines" if self.here.keep_engines else "")) as step:
             try:
                 self._stop_agent(step)
