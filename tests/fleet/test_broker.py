@@ -22,7 +22,7 @@ from controlplane.fleet import nudge, selectors, services
 from controlplane.fleet.credentials import digest
 from controlplane.fleet.models import Node
 from controlplane.fleet.tasks import sweep
-from tests.conftest import Broker
+from tests.conftest import Broker, free_port
 from tests.factories import make_deployment, make_node, make_partition
 from workers.app import Nudges, build_app
 from workers.contract import JoinRequest, NodeSpec
@@ -250,8 +250,8 @@ class TestNudges:
     def test_they_go_on_after_the_broker_was_restarted(self, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(nudge, "PAUSE_S", 0.0)
         nudge.reset()
-        with ValkeyServer(config={"save": ""}) as server:
-            port = server.port
+        port = free_port()
+        with ValkeyServer(port=port, config={"save": ""}):
             settings.REDIS_URL = f"redis://127.0.0.1:{port}/0"
             assert nudge.send(1, {})
         assert not nudge.send(1, {})
