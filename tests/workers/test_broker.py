@@ -48,7 +48,7 @@ def test_a_nudge_over_the_broker_brings_a_spec_without_any_reply(agent, control)
         send(f"redis://127.0.0.1:{server.port}/0", control.spec)
         until(lambda: control.is_ready(1), what="ready by the nudge alone")
         assert client.execute_command("ACL", "LOG") == [], "the agent asks for more than its user may do"
-        keys = {key.decode() for key in client.keys()}
+        keys = {key.decode() for key in client.scan_iter()}
         assert keys <= {QUEUE, *(f"_kombu.{kind}.{QUEUE}" for kind in ("binding", "binding_permanent"))}
         client.close()
 

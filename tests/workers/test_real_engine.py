@@ -26,9 +26,7 @@ START_S = 400.0  # two cores may be busy with other tests
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(
-        not VLLM.exists(), reason=f"no vLLM at {VLLM}: make the engine environment, or set FOREBAY_VLLM"
-    ),
+    pytest.mark.skipif(not VLLM.exists(), reason=f"no vLLM at {VLLM}; set FOREBAY_VLLM"),
 ]
 
 

@@ -156,6 +156,8 @@ def _cpu_env(launch: Launch) -> dict[str, str]:
         "PYTHONPATH": str(CPU_PLUGIN),
         "CUDA_VISIBLE_DEVICES": "",
     }
+    if os.environ.get("FOREBAY_CPU_SPAWN"):
+        env["FOREBAY_CPU_SPAWN"] = os.environ["FOREBAY_CPU_SPAWN"]
     return env | ({"UCX_NET_DEVICES": "lo"} if launch.address in {"127.0.0.1", "::1", "localhost"} else {})
 
 
