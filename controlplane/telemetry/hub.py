@@ -51,6 +51,7 @@ class Hub:
         self._summary = summary
         self._watchers: set[Watcher] = set()
         self._nobody = asyncio.Event()
+        self._troubled = False
         self._work: asyncio.Task[None] | None = None
 
     def join(self, watcher: Watcher) -> None:
@@ -81,7 +82,9 @@ class Hub:
             try:
                 await self._work_with(layer, lock)
             except _TROUBLE as error:
-                log.warning("live view without valkey: pages poll", error=str(error))
+                if not self._troubled:  # told once, not at each page that tries again
+                    log.warning("live view without valkey: pages poll", error=str(error))
+                self._troubled = True
                 self._drop_all()
                 await _gently(layer.flush)  # else it goes on trying to receive from the dead connection
             except Exception:
@@ -133,6 +136,7 @@ class Hub:
             return
         async with asyncio.timeout(PATIENCE_S):
             await layer.group_send(GROUP, {"type": "live.frame", "text": text})
+        self._troubled = False
 
     def _drop_all(self) -> None:
         watchers, self._watchers = self._watchers, set()

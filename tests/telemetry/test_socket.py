@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from controlplane.telemetry import consumers, hub, live, services
 from controlplane.telemetry.hub import Hub
 from controlplane.telemetry.sockets import routes
 from tests.factories import make_node, make_user
+from tests.telemetry.conftest import point_at
 from tests.telemetry.reports import report
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -196,6 +198,17 @@ async def test_without_valkey_pages_are_told_to_poll(mortal_valkey: ValkeyServer
     mortal_valkey.stop()
     page = await pages(viewer)
     assert await page.closed() == 1013
+
+
+async def test_a_valkey_that_hangs_is_as_one_that_is_gone(
+    settings: Any, pages: Any, viewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "PATIENCE_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections and never answers
+        point_at(settings, f"redis://127.0.0.1:{mute.getsockname()[1]}/0")
+        page = await pages(viewer)
+        assert await page.closed() == 1013
+        await pages.hub.stop()
 
 
 async def test_losing_valkey_closes_the_sockets_and_its_return_serves_them(
