@@ -14,6 +14,7 @@ SETTLE_S = 2.0  # gateways re-read their table every second; give them two
 GRACE_S = 30.0  # after SIGTERM, before SIGKILL; longer than the engine's own shutdown timeout
 STEADY_S = 60.0  # ready for so long: earlier restarts no longer count
 BACKOFF_CAP_S = 60.0
+MIN_LEASE_S = 6  # engines renew leases every sixth of one, in whole seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,12 @@ def settle_s(replica: Replica) -> float:
 
     A decoder may pull a prefill engine's blocks until their lease ends, and no request shows while it does.
     """
-    return SETTLE_S + (replica.spec.kv_lease_s if replica.spec.role == Role.PREFILL else 0.0)
+    return SETTLE_S + (lease_s(replica.spec) if replica.spec.role == Role.PREFILL else 0.0)
+
+
+def lease_s(spec: ReplicaSpec) -> int:
+    """How long blocks that nobody has pulled are kept."""
+    return max(MIN_LEASE_S, spec.kv_lease_s)
 
 
 def is_drained(replica: Replica, now: float) -> bool:
@@ -118,7 +124,7 @@ def is_drained(replica: Replica, now: float) -> bool:
     quiet = replica.idle_since if replica.spec.role == Role.PREFILL else replica.since
     settled = max(replica.since, quiet) + settle_s(replica)
     if replica.prefill_until is not None:
-        settled = max(settled, replica.prefill_until + SETTLE_S + replica.spec.kv_lease_s)
+        settled = max(settled, replica.prefill_until + SETTLE_S + lease_s(replica.spec))
     return now >= settled
 
 

@@ -6,7 +6,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -16,9 +16,11 @@ from workers.book import Record, clock
 from workers.contract import Device, DeviceSample, HostSample
 from workers.devices import Holder, Source
 from workers.probes import Prober
+from workers.processes import Process
 
 log = logging.getLogger(__name__)
 PERIOD_S = 1.0
+PSS_EVERY_S = 5.0
 STALE_S = 10.0  # older readings are not reported: they no longer say how it is
 
 
@@ -38,6 +40,7 @@ class Sampler:
     ) -> None:
         self._source, self._records, self._prober, self._models = source, records, prober, models
         self._done = threading.Event()
+        self._pss: dict[Process, tuple[float, int | None]] = {}
         psutil.cpu_percent()  # the first call only starts the count
         self.latest = self.read(clock())
 
@@ -75,13 +78,26 @@ class Sampler:
         members = processes.tree(record.process)
         if not members:
             return None
-        probe = self._prober.latest(record)
+        probe, pids = self._prober.latest(record), frozenset(member.pid for member in members)
+        figures = processes.figures(members)
+        if self._source.cores(record.replica.spec.gpus):
+            figures = replace(figures, memory_bytes=self._exact(record.process, pids) or figures.memory_bytes)
         return Holder(
             gpus=record.replica.spec.gpus,
-            pids=frozenset(member.pid for member in members),
-            figures=processes.figures(members),
+            pids=pids,
+            figures=figures,
             running=probe.sample.running if probe and probe.sample else None,
         )
+
+    def _exact(self, process: Process, pids: frozenset[int]) -> int | None:
+        """On CPU slots memory is the scarce thing, and the engine's processes share it: worth a closer look, but a
+        seldom one."""
+        at, known = self._pss.get(process, (0.0, None))
+        if clock() - at >= PSS_EVERY_S:
+            known = processes.pss_bytes(pids)
+            self._pss = {p: seen for p, seen in self._pss.items() if processes.is_alive(p)}
+            self._pss[process] = (clock(), known)
+        return known
 
     def _host(self) -> HostSample:
         memory = psutil.virtual_memory()

@@ -142,3 +142,21 @@ def test_the_config_names_its_host(tmp_path):
     (tmp_path / "agent.json").write_text("[]")
     with pytest.raises(ConfigError, match="cannot be read"):
         home.load()
+
+
+def test_memory_that_a_fork_shares_is_counted_once():
+    code = (
+        "import os, time\nb = bytearray(b'x') * 80_000_000\n"
+        "os.fork() or time.sleep(60)\nprint('forked', flush=True)\ntime.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE)
+    process = Process(child.pid, processes.born(child.pid), processes.boot_id())
+    try:
+        deadline = time.monotonic() + 20
+        while len(members := processes.session_members(process)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(members) == 2 and 80_000_000 < processes.pss_bytes(members) < 130_000_000
+    finally:
+        processes.kill(processes.session_members(process))
+        child.communicate()
+    assert processes.pss_bytes(members) == 0

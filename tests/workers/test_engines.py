@@ -154,16 +154,16 @@ def test_the_version_is_asked_for_once_for_each_state_of_the_program(tmp_path):
     program.write_text("#!/bin/sh\necho called >> " + str(tmp_path / "calls") + "\necho vllm 1.2.3\n")
     program.chmod(0o755)
     version = VersionOf(program)
-    assert version.text() == version.text() == "1.2.3"
+    assert version.text(20) == version.text() == "1.2.3"
     assert (tmp_path / "calls").read_text().count("called") == 1
     program.write_text(program.read_text().replace("1.2.3", "1.10.0"))
-    assert version.text() == "1.10.0"
+    assert version.text(20) == "1.10.0"
     program.unlink()
     assert version.text() == ""
 
 
 def test_a_program_that_cannot_tell_has_no_version(program):
-    assert VersionOf(program).text() == ""  # its Python holds no vLLM
+    assert VersionOf(program).text(20) == ""  # its Python holds no vLLM
 
 
 # --- what it says of itself ------------------------------------------------------------------------------

