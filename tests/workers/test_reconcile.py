@@ -98,6 +98,15 @@ def test_a_drain_ends_when_the_same_engine_is_wanted_again():
     assert reconcile(again, have(want(), Phase.DRAINING), 1.0) == [Relabel(again.replicas[0])]
 
 
+def test_a_drain_ends_when_exactly_what_runs_is_wanted_after_all():
+    assert reconcile(node(want()), have(want(), Phase.DRAINING), 1.0) == [Relabel(node(want()).replicas[0])]
+
+
+def test_an_engine_that_was_stopped_on_purpose_starts_again_at_once():
+    [start] = reconcile(node(want()), have(want(), Phase.EXITED, restarts=4, asked=True), 0.0)
+    assert isinstance(start, Start) and start.restarts == 0
+
+
 def test_an_engine_that_is_starting_has_nothing_to_drain():
     assert reconcile(node(generation=2), have(want(), Phase.STARTING), 1.0) == [Stop(1)]
 
