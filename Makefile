@@ -23,7 +23,8 @@ dev: ## install the development tools
 engine: ## install the CPU engine (vLLM without a GPU) in .venv-engine
 	@$(BOOTSTRAP) engine
 
-test: dev engine ## all tests; SUITE=unit|postgres|browser|e2e for one kind
+test: ## all tests; SUITE=unit|postgres|browser|e2e for one kind
+	@$(BOOTSTRAP) test
 	@$(BIN)/python -m tests.suites $(SUITE)
 
 check: dev ## ruff, mypy, import contracts, Django's checks

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+DATABASE_TESTS = tuple(
+    f"tests/{name}" for name in ("audit", "fleet", "telemetry", "gateway", "api", "web", "management")
+)
 NO_TESTS = 5  # pytest's exit code
 
 
@@ -50,7 +53,7 @@ SUITES = (
     Suite(
         name="postgres",
         told="everything that touches the database, on PostgreSQL",
-        arguments=("-m", "not e2e and not browser", "--postgres"),
+        arguments=("-m", "not e2e and not browser", "--postgres", *DATABASE_TESTS),
         present=has_postgres,
         get="apt-get install postgresql",
     ),

@@ -1,6 +1,6 @@
 """Makes the Python environments of a checkout. Standard library only: the system's Python runs it first.
 
-usage: python3 -m controlplane.management.bootstrap run|dev|engine
+usage: python3 -m controlplane.management.bootstrap run|dev|engine|test
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from controlplane.management.steps import Screen, Step, StepFailed
+from controlplane.management.steps import Screen, StepFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = ROOT / ".venv"
@@ -20,6 +21,8 @@ ENGINE = ROOT / ".venv-engine"
 OLDEST_PYTHON = (3, 11)
 # Python compiles what is used when it is first used; compiling all 20,000 files took as long as unpacking them.
 PIP = ("install", "-q", "--disable-pip-version-check", "--no-compile")
+# Signs of an NVIDIA driver, for a guess before anything is installed. `manage.py up` then asks the driver itself.
+DRIVER_SIGNS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 
 CPU_TORCH = (
     "if pip found no torch of the version +cpu, point it at a place that has PyTorch's CPU builds "
@@ -27,66 +30,96 @@ CPU_TORCH = (
 )
 
 
-def main_environment(screen: Screen, *, dev: bool = False) -> Path:
-    """The control plane's environment; its python."""
-    name = "requirements-dev.txt" if dev else "requirements.txt"
-    return install(
-        screen, MAIN, ROOT / name, title="Install the control plane" + (" and its test tools" if dev else "")
-    )
+class Installation:
+    """One environment and what is installed in it, once: a stamp named after the requirements' hash says it was."""
+
+    def __init__(self, venv: Path, requirements: Path, *options: str, title: str, fix: str = "") -> None:
+        self.python = venv / "bin" / "python"
+        self._venv, self._requirements, self._options = venv, requirements, options
+        self._title, self._fix = title, fix
+        self._log = venv / "install.log"
+        self._stamp = venv / f".installed-{requirements.stem}-{_digest(requirements)}"
+        self._pip: subprocess.Popen[bytes] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self._stamp.exists() and self.python.exists()
+
+    def begin(self) -> None:
+        """Let pip work; `finish` waits for it."""
+        if self.is_done:
+            return
+        if not self.python.exists():
+            _make_venv(self._venv)
+        command = [self.python, "-m", "pip", *PIP, *self._options, "-r", self._requirements]
+        with self._log.open("wb") as out:
+            self._pip = subprocess.Popen([str(part) for part in command], stdout=out, stderr=subprocess.STDOUT)
+
+    def finish(self, screen: Screen) -> Path:
+        """The environment's python."""
+        if self._pip is None:
+            return self.python
+        with screen.step(self._title) as step:
+            while self._pip.poll() is None:
+                step.note(f"{_packages(self._venv)} packages")
+                time.sleep(0.2)
+            if self._pip.returncode:
+                fix = self._fix or "read the lines above; then run it again"
+                raise StepFailed("pip could not install it.", fix=fix, log=self._log)
+            self._stamp.touch()
+            step.note("")
+        return self.python
+
+    def abandon(self) -> None:
+        if self._pip and self._pip.poll() is None:
+            self._pip.terminate()
+            self._pip.wait()
 
 
-def engine_environment(screen: Screen) -> Path:
-    """The CPU engine's environment; its python. --no-deps: the resolver would bring CUDA builds along."""
-    return install(
-        screen,
-        ENGINE,
-        ROOT / "requirements-engine-cpu.txt",
-        "--no-deps",
-        title="Install the CPU engine (2.7 GB, once)",
-        fix=CPU_TORCH,
-    )
+def main_environment(*, dev: bool = False) -> Installation:
+    """The control plane's environment."""
+    name, more = ("requirements-dev.txt", " and its test tools") if dev else ("requirements.txt", "")
+    return Installation(MAIN, ROOT / name, title=f"Install the control plane{more}")
 
 
-def install(screen: Screen, venv: Path, requirements: Path, *options: str, title: str, fix: str = "") -> Path:
-    """Install once: a stamp named after the requirements' hash says that it was done."""
-    python = venv / "bin" / "python"
-    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]
-    stamp = venv / f".installed-{requirements.stem}-{digest}"
-    if stamp.exists() and python.exists():
-        return python
-    with screen.step(title) as step:
-        if not python.exists():
-            _make_venv(venv, step)
-        log = venv / "install.log"
-        _run_pip([python, "-m", "pip", *PIP, *options, "-r", requirements], venv, log, step, fix)
-        stamp.touch()
-        step.note("")
-    return python
+def engine_environment() -> Installation:
+    """The CPU engine's environment. --no-deps: the resolver would bring CUDA builds along."""
+    requirements = ROOT / "requirements-engine-cpu.txt"
+    return Installation(ENGINE, requirements, "--no-deps", title="Install the CPU engine (once)", fix=CPU_TORCH)
 
 
-def _make_venv(venv: Path, step: Step) -> None:
-    step.note("making the environment")
+def install(screen: Screen, *wanted: Installation) -> None:
+    """All at the same time: pip uses one core."""
+    try:
+        if not all(one.is_done for one in wanted):
+            with screen.step("Make the environments"):
+                for one in wanted:
+                    one.begin()
+        for one in wanted:
+            one.finish(screen)
+    finally:
+        for one in wanted:
+            one.abandon()
+
+
+def is_cpu_engine_likely(environ: Mapping[str, str]) -> bool:
+    """Whether `manage.py up` will want the CPU engine, as far as can be told before anything is installed."""
+    if environ.get("FOREBAY_VLLM") or environ.get("DEMO") == "none":
+        return False
+    return not any(Path(sign).exists() for sign in DRIVER_SIGNS)
+
+
+def _digest(requirements: Path) -> str:
+    return hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]
+
+
+def _make_venv(venv: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "venv", str(venv)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise StepFailed(
             f"Python could not make an environment in {venv}:\n{(done.stdout + done.stderr).strip()}",
             fix="on Debian: apt-get install python3-venv",
         )
-
-
-def _run_pip(command: list[str | Path], venv: Path, log: Path, step: Step, fix: str) -> None:
-    with log.open("wb") as out:
-        pip = subprocess.Popen([str(part) for part in command], stdout=out, stderr=subprocess.STDOUT)
-        try:
-            while pip.poll() is None:
-                step.note(f"{_packages(venv)} packages")
-                time.sleep(0.5)
-        except BaseException:
-            pip.terminate()
-            pip.wait()
-            raise
-    if pip.returncode:
-        raise StepFailed("pip could not install it.", fix=fix or "read the lines above; then run it again", log=log)
 
 
 def _packages(venv: Path) -> int:
@@ -96,15 +129,14 @@ def _packages(venv: Path) -> int:
 def main(wanted: str) -> int:
     screen = Screen()
     if sys.version_info < OLDEST_PYTHON:
-        screen.say(
-            f"Forebay needs Python 3.11 or newer; this is {sys.version.split()[0]}. Name another: make PYTHON=..."
-        )
+        screen.say(f"Forebay needs Python 3.11 or newer; this is {sys.version.split()[0]}.")
+        screen.say("Name another: make PYTHON=...")
         return 1
+    chosen = {"run": [main_environment()], "engine": []}.get(wanted, [main_environment(dev=True)])
+    if wanted in {"engine", "test"} or (wanted == "run" and is_cpu_engine_likely(os.environ)):
+        chosen.append(engine_environment())
     try:
-        if wanted == "engine":
-            engine_environment(screen)
-        else:
-            main_environment(screen, dev=wanted == "dev")
+        install(screen, *chosen)
     except StepFailed as error:
         screen.failed(error)
         return 1

@@ -36,7 +36,9 @@ def find(environ: Mapping[str, str], screen: Screen, *, needed: bool) -> EngineP
     if named := environ.get("FOREBAY_VLLM"):
         return EngineProgram(_existing(named), gpus)
     if gpus == 0:
-        return EngineProgram(bootstrap.engine_environment(screen).parent / "vllm", 0) if needed else _installed_cpu()
+        if needed:
+            bootstrap.install(screen, bootstrap.engine_environment())
+        return _installed_cpu()
     if on_path := shutil.which("vllm"):
         return EngineProgram(Path(on_path), gpus)
     if needed:

@@ -73,8 +73,8 @@ class Launch:
             if not demo.is_served(model, node):
                 screen.say(f"  {node.name} serves something else; assign {model.deployment} in the browser")
                 return None
-            with screen.step(f"Ask it: {model.question}") as step:
-                demo.ask(model, key, self.here, step)
+            with screen.step("Send a first request") as step:
+                demo.warm(model, key, self.here, step)
         except StepFailed as error:
             screen.failed(error)
             screen.say("\nForebay itself runs on; mend it in the browser.")

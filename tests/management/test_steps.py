@@ -56,28 +56,42 @@ def test_the_tail_of_a_missing_log_is_empty(tmp_path: Path) -> None:
 def test_an_installation_is_done_once_and_again_when_the_requirements_change(tmp_path: Path) -> None:
     requirements, venv = tmp_path / "requirements.txt", tmp_path / "venv"
     requirements.write_text("# nothing\n")
-    out = io.StringIO()
-    python = bootstrap.install(Screen(out), venv, requirements, title="Install it")
-    assert python.exists()
-    assert "Install it" in out.getvalue()
 
-    out = io.StringIO()
-    bootstrap.install(Screen(out), venv, requirements, title="Install it")
-    assert out.getvalue() == ""
+    def install() -> str:
+        out = io.StringIO()
+        bootstrap.install(Screen(out), bootstrap.Installation(venv, requirements, title="Install it"))
+        return out.getvalue()
 
+    assert "Install it" in install()
+    assert (venv / "bin" / "python").exists()
+    assert install() == ""
     requirements.write_text("# nothing, but written differently\n")
-    bootstrap.install(Screen(out), venv, requirements, title="Install it")
-    assert "Install it" in out.getvalue()
+    assert "Install it" in install()
 
 
 def test_an_installation_that_fails_shows_what_pip_said_and_is_tried_again(tmp_path: Path) -> None:
     requirements = tmp_path / "requirements.txt"
     requirements.write_text("not a requirement at all\n")
     for _ in range(2):
+        failing = bootstrap.Installation(tmp_path / "venv", requirements, title="Install it", fix="look there")
         with pytest.raises(StepFailed) as failed:
-            bootstrap.install(Screen(io.StringIO()), tmp_path / "venv", requirements, title="Install it")
+            bootstrap.install(Screen(io.StringIO()), failing)
         assert failed.value.log is not None
         assert "not a requirement at all" in failed.value.log.read_text()
+        assert failed.value.fix == "look there"
+
+
+@pytest.mark.parametrize(
+    ("environ", "likely"),
+    [({}, True), ({"FOREBAY_VLLM": "/opt/vllm"}, False), ({"DEMO": "none"}, False), ({"DEMO": "tiny"}, True)],
+)
+def test_the_cpu_engine_is_installed_ahead_only_where_it_will_be_wanted(
+    environ: dict[str, str], likely: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "DRIVER_SIGNS", ("/no/driver",))
+    assert bootstrap.is_cpu_engine_likely(environ) is likely
+    monkeypatch.setattr(bootstrap, "DRIVER_SIGNS", ("/proc/version",))
+    assert not bootstrap.is_cpu_engine_likely(environ)
 
 
 def test_weights_that_are_not_the_known_ones_are_refused(tmp_path: Path) -> None:
