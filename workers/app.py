@@ -47,14 +47,7 @@ def build_app(broker_url: str, queue: str, submit: Callable[[NodeSpec], bool]) -
         broker_connection_retry=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options={
-            "unacked_key": f"{queue}.unacked",
-            "unacked_index_key": f"{queue}.unacked_index",
-            "unacked_mutex_key": f"{queue}.unacked_mutex",
-            "socket_connect_timeout": 3.0,
-            "socket_keepalive": True,
-            "health_check_interval": 10,
-        },
+        broker_transport_options=_transport(queue),
     )
 
     @app.task(name=TASK, ignore_result=True)  # type: ignore[untyped-decorator]
@@ -65,6 +58,18 @@ def build_app(broker_url: str, queue: str, submit: Callable[[NodeSpec], bool]) -
             log.error("a spec that is none arrived over the broker and is dropped: %s", error)
 
     return app
+
+
+def _transport(queue: str) -> dict[str, object]:
+    """Every key of the transport is named after the queue, so that the node's user can be kept to those."""
+    return {
+        "unacked_key": f"{queue}.unacked",
+        "unacked_index_key": f"{queue}.unacked_index",
+        "unacked_mutex_key": f"{queue}.unacked_mutex",
+        "socket_connect_timeout": 3.0,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+    }
 
 
 def _queue(name: str) -> Queue:
