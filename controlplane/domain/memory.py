@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from controlplane.domain import engine_args
@@ -31,6 +31,8 @@ LOGIT_BYTES = 26  # in the sampler's trial run: 16-bit logit, 32-bit copy, sorte
 LOADED = {"mxfp4": 1.085}
 # Measured with vLLM 0.32 on CPU: an engine of a 270 MB model holds 0.69 GB beside its mapped weights.
 CPU_PROCESS_BYTES = 700_000_000
+CPU_KV_CAP_BYTES = 256 * 2**20
+CPU_KV_FLOOR_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +125,14 @@ def fit(
     with KV per token and GPU = layers x 2 x max(1, kv_heads / TP) x head_dim x bytes: heads are replicated where
     there are more GPUs than KV heads. With MLA it is layers x (kv_lora_rank + qk_rope_head_dim) x bytes, whole on
     every GPU. With `cpu`, `tp` slots of `gpu_memory_bytes` each serve one rank: their memory adds up, all of it is
-    available, weights are not divided, and the process takes about 0.7 GB for itself.
+    available, weights are not divided, and the process takes about 0.7 GB for itself. Its KV cache is as large as the
+    node agent makes it where --kv-cache-memory-bytes does not say.
     """
     shape = shape or EngineShape(utilization=utilization)
     if cpu:
         gpu_memory_bytes, tp = gpu_memory_bytes * tp, 1
+        if shape.kv_cache_bytes is None:
+            shape = replace(shape, kv_cache_bytes=cpu_kv_bytes(gpu_memory_bytes))
     whole = cpu or shape.kv_cache_bytes is not None  # a KV cache reserved by hand sets the utilization aside
     available = gpu_memory_bytes if whole else math.ceil(gpu_memory_bytes * shape.utilization)
     overhead = overhead_bytes(facts, tp=tp, gpu_memory_bytes=gpu_memory_bytes, shape=shape, cpu=cpu)
@@ -154,6 +159,11 @@ def fit(
         kv_tokens_capacity=capacity,
         max_concurrency_at_context=_concurrency(capacity, context_tokens, shape),
     )
+
+
+def cpu_kv_bytes(memory_bytes: int) -> int:
+    """What an engine on CPU slots keeps for KV blocks when nobody says. The agent applies the same rule."""
+    return max(CPU_KV_FLOOR_BYTES, min(CPU_KV_CAP_BYTES, memory_bytes // 8))
 
 
 def loaded_bytes(facts: ModelFacts, tp: int) -> int | None:

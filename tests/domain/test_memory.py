@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.domain import memory
-from controlplane.domain.memory import EngineShape, engine_shape, fit, kv_bytes_per_token
+from controlplane.domain.memory import EngineShape, cpu_kv_bytes, engine_shape, fit, kv_bytes_per_token
 from controlplane.domain.model_facts import ModelFacts, from_config
 from tests.domain import configs
 from tests.domain.configs import H100_BYTES
+from workers.engines.vllm import cpu_kv_bytes as workers_cpu_kv_bytes
 
 LLAMA_70B = from_config(configs.LLAMA_70B, configs.LLAMA_70B_BYTES)
 DEEPSEEK_V3 = from_config(configs.DEEPSEEK_V3, configs.DEEPSEEK_V3_BYTES)
@@ -132,13 +133,23 @@ def test_what_is_left_for_kv_is_near_what_engines_logged(
     assert left == pytest.approx(logged_gib, abs=1.25)
 
 
-def test_a_cpu_slot_offers_all_it_has() -> None:
-    found = fit(SMOLLM2, tp=1, gpu_memory_bytes=4 * 10**9, concurrency=8, context_tokens=2048, cpu=True)
+def test_an_engine_on_a_cpu_slot_keeps_a_share_of_it_for_kv_as_the_agent_does() -> None:
+    found = fit(SMOLLM2, tp=1, gpu_memory_bytes=4 * 10**9, concurrency=4, context_tokens=2048, cpu=True)
 
     assert found.available_bytes == 4 * 10**9
     assert found.overhead_bytes == 700_000_000
-    assert found.needed_bytes == configs.SMOLLM2_BYTES + 700_000_000 + 8 * 2048 * 23_040
+    assert cpu_kv_bytes(4 * 10**9) == workers_cpu_kv_bytes(4 * 10**9) == 256 * 2**20
+    assert found.needed_bytes == configs.SMOLLM2_BYTES + 700_000_000 + 256 * 2**20
+    assert found.kv_tokens_capacity == 256 * 2**20 // (23_040 * 32) * 32
     assert found.fits is True
+
+
+def test_more_requests_than_that_share_holds_do_not_fit_unless_more_is_kept() -> None:
+    wanted = {"tp": 1, "gpu_memory_bytes": 4 * 10**9, "concurrency": 8, "context_tokens": 2048, "cpu": True}
+    roomy = engine_shape(("--kv-cache-memory-bytes", str(512 * 2**20)), cpu=True)
+
+    assert fit(SMOLLM2, **wanted).fits is False
+    assert fit(SMOLLM2, **wanted, shape=roomy).fits is True
 
 
 def test_cpu_slots_add_up_and_do_not_divide_the_weights() -> None:
