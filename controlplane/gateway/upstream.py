@@ -41,7 +41,7 @@ class Exchange:
     and read `body`."""
 
     __slots__ = (
-        "_heard", "_limit", "_pieces", "_sink", "_size", "_timer",
+        "_heard", "_limit", "_paused", "_pieces", "_sink", "_size", "_timer",
         "connection", "content_type", "done", "head", "status",
     )  # fmt: skip
 
@@ -57,6 +57,7 @@ class Exchange:
         self._size = 0
         self._limit = limit
         self._heard = 0.0
+        self._paused = False
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -95,11 +96,14 @@ class Exchange:
             connection.transport.abort()
 
     def pause(self) -> None:
-        if self.connection is not None:
+        """Let the engine wait until `resume`."""
+        if self.connection is not None and not self._paused:
+            self._paused = True
             self.connection.transport.pause_reading()
 
     def resume(self) -> None:
-        if self.connection is not None:
+        if self.connection is not None and self._paused:
+            self._paused = False
             self.connection.transport.resume_reading()
 
     def take(self, data: bytes) -> None:
@@ -229,6 +233,7 @@ class Connection(asyncio.Protocol):
         if aborted or not self._parser.should_keep_alive():
             self.transport.close()
         else:
+            exchange.resume()  # a paused connection would leave its next exchange waiting for ever
             self.pool.put_back(self)
         if not aborted:
             exchange.finish()
