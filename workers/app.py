@@ -95,6 +95,7 @@ class Nudges:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        self._app.set_current()  # for this thread: a bare controller looks tasks up in the current app
         while not self._done.is_set():
             try:
                 worker_state.should_stop = None
