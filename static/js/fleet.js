@@ -3,7 +3,7 @@ import { el, text } from "./dom.js";
 import { FILLS } from "./fills.js";
 import { number, plural, unit, UNKNOWN } from "./format.js";
 import { start, store, subscribe } from "./live.js";
-import { repaint, row, shape } from "./map.js";
+import { explain, repaint, row, shape } from "./map.js";
 import * as panel from "./panel.js";
 import { gradient } from "./ramp.js";
 import { drawGroups, groupKeys, matches } from "./groups.js";
@@ -12,8 +12,20 @@ const DENSE_OVER = 50;
 const map = document.getElementById("map"), filter = document.getElementById("filter"), groupBy = document.getElementById("group");
 const url = new URLSearchParams(location.search);
 const view = { fill: FILLS[url.get("fill")] ? url.get("fill") : "utilization", group: url.get("group") || "none", columns: 8, dense: false };
-const rows = new Map(); // key of a row -> {element, node id, shape, keep}
+const rows = new Map(); // element -> {element, node id, shape}; a node has a row in each of its groups
+const byNode = new Map(); // node id -> its rows
+const visible = new Set(); // only what is seen is repainted: a thousand nodes cost no more than a screenful
+const watch = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
+  const found = rows.get(target);
+  if (!found) return;
+  if (isIntersecting) { visible.add(found); paintRow(found); } else visible.delete(found);
+}), { rootMargin: "300px" });
 filter.value = url.get("filter") || "";
+
+function paintRow(found, how = view) {
+  const node = store.nodes.get(found.id);
+  if (node) repaint(found.element, node, how);
+}
 
 function remember() {
   const query = new URLSearchParams();
@@ -38,10 +50,13 @@ function redraw() {
   view.columns = Math.min(16, Math.max(4, ...nodes.map((node) => node.gpus.length)));
   map.classList.toggle("dense", view.dense);
   map.style.setProperty("--cols", view.columns);
-  rows.clear();
-  map.replaceChildren(...drawGroups(shown, view.group, (key, node, keep) => {
-    const element = row(node, view, keep);
-    rows.set(key, { element, id: node.id, shape: shape(node, view), keep });
+  watch.disconnect();
+  for (const held of [rows, byNode, visible]) held.clear();
+  map.replaceChildren(...drawGroups(shown, view.group, (node, keep) => {
+    const element = row(node, view, keep), record = { element, id: node.id, shape: shape(node, view) };
+    rows.set(element, record);
+    byNode.set(node.id, [...(byNode.get(node.id) || []), record]);
+    watch.observe(element);
     return element;
   }));
   document.getElementById("empty").hidden = nodes.length > 0;
@@ -54,14 +69,17 @@ function redraw() {
 
 function changed({ all, nodes, removed }) {
   summary();
-  const ids = new Set((nodes || []).map((node) => node.id));
-  const moved = all || removed.length || nodes.some((node) => !hasRow(node.id)) || [...rows.values()].some((r) => ids.has(r.id) && r.shape !== shape(store.nodes.get(r.id), view));
-  if (moved) { redraw(); return; }
-  rows.forEach((r) => { if (ids.has(r.id)) repaint(r.element, store.nodes.get(r.id), view); });
+  if (all || removed.length || nodes.some(isMoved)) { redraw(); if (!all) window.htmx?.trigger(document.body, "fleet-moved"); return; }
+  const ids = new Set(nodes.map((node) => node.id));
+  visible.forEach((found) => { if (ids.has(found.id)) paintRow(found); });
   panel.refresh(ids);
 }
 
-const hasRow = (id) => [...rows.values()].some((r) => r.id === id) || !matches(store.nodes.get(id), filter.value);
+/** Whether a row has to be built anew: another shape, or a node that now matches the filter or no longer does. */
+function isMoved(node) {
+  const held = byNode.get(node.id);
+  return Boolean(held) !== matches(node, filter.value) || (held && held[0].shape !== shape(node, view));
+}
 
 function summary() {
   const s = store.summary;
@@ -83,16 +101,17 @@ document.getElementById("fill").addEventListener("click", (event) => {
   if (!fill) return;
   view.fill = fill;
   event.currentTarget.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.fill === fill)));
-  rows.forEach((r) => repaint(r.element, store.nodes.get(r.id), view));
+  rows.forEach((found) => paintRow(found));
   legend(); remember();
 });
 groupBy.addEventListener("change", () => { view.group = groupBy.value; redraw(); remember(); });
 filter.addEventListener("input", () => { redraw(); remember(); });
 document.addEventListener("forebay:theme", () => { legend(); if (store.ready) redraw(); });
 panel.attach(map, { onSelect: remember, initial: url.get("sel") });
+map.addEventListener("pointerover", (event) => { const cell = event.target.closest(".cell"); if (cell) explain(cell, store.nodes.get(Number(cell.closest(".node").dataset.node))); });
 setInterval(() => {
   const quick = { ...view, agesOnly: view.fill !== "age" };
-  rows.forEach((r) => { const node = store.nodes.get(r.id); if (node) repaint(r.element, node, quick); });
+  visible.forEach((found) => paintRow(found, quick));
   panel.tick();
   document.querySelector(".kpis").classList.toggle("stale", !store.online && Date.now() - store.heard > 6000);
 }, 1000);

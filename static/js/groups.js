@@ -35,10 +35,10 @@ export function groupKeys(nodes, select, chosen) {
 }
 
 export function drawGroups(nodes, by, draw) {
-  if (by === "none") return nodes.map((node) => draw(node.id, node, () => true));
+  if (by === "none") return nodes.map((node) => draw(node, () => true));
   return sections(nodes, by).map(([name, members, keep]) => el("section", { class: "group" },
     el("h2", {}, name, el("span", { class: "small faint" }, ` ${members.length}`)),
-    el("div", { class: "members" }, members.map((node) => draw(`${name}/${node.id}`, node, keep)))));
+    el("div", { class: "members" }, members.map((node) => draw(node, keep)))));
 }
 
 function sections(nodes, by) {

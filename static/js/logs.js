@@ -15,7 +15,7 @@ export function follow() {
       if (!response.ok) { state.textContent = body.detail || `not available (status ${response.status})`; stopped = response.status === 403; return; }
       if (body.offset !== end && end !== -1 && offset !== -1) add(box, body.offset > end ? "\n[… a piece is missing …]\n" : "\n[… the log began anew …]\n");
       if (body.text) { add(box, body.text); end = body.next_offset; offset = body.next_offset; }
-      state.textContent = { live: "live", waiting: box.textContent ? "waiting for more" : "waiting for the agent", silent: "the node is silent; this is the last that came" }[body.state] || body.state;
+      state.textContent = { live: "live", waiting: box.textContent ? "waiting for more" : "waiting for the agent", silent: box.textContent ? "the node is silent; this is the last that came" : "the node is silent; nothing of this log came" }[body.state] || body.state;
     } catch {
       state.textContent = "server unreachable; trying again";
     }

@@ -81,6 +81,12 @@ function label(node, { part, gpus }) {
 
 const trouble = (gpu) => gpu.health !== "ok" || !gpu.present || gpu.foreign;
 
+/** A cell's words, made when somebody points at it. */
+export function explain(cell, node) {
+  const gpu = node?.gpus.find((g) => String(g.id) === cell.dataset.gpu);
+  if (gpu) cell.title = describe(gpu, partOf(node, gpu), node);
+}
+
 /** Values, ages and greying; called once a frame for changed nodes and once a second for all. */
 export function repaint(element, node, view) {
   const stale = isStale(node);
@@ -104,7 +110,6 @@ function fill(cell, gpu, node, view) {
   if (!gpu) return;
   const value = read(view.fill, gpu, partOf(node, gpu), node);
   cell.classList.toggle("unknown", value === null);
-  cell.title = describe(gpu, partOf(node, gpu), node);
   if (value === null) { cell.style.background = ""; cell.style.color = ""; text(cell, view.dense ? "" : UNKNOWN); return; }
   const place = FILLS[view.fill].place(value);
   const resting = !partOf(node, gpu)?.deployment && place < 0.05; // nothing runs there, as it should be

@@ -132,14 +132,14 @@ function engineFacts(node, part) {
     ["KV cache", percent(e.kv_usage)], ["Running, waiting", `${number(e.running)}, ${number(e.waiting)}`],
     ["Tokens in, out", `${number(e.prompt_tps)}, ${unit(e.generation_tps, "tok/s")}`], ["KV received", unit(e.kv_in_tps, "tok/s")],
     ["TTFT, ITL", `${unit(e.ttft_ms, "ms")}, ${unit(e.itl_ms, "ms", 1)}`], ["Time to ready", part.ready_after_s == null ? UNKNOWN : `${number(part.ready_after_s, 1)} s`],
-    ["Starts in a row", number(part.restarts)], ["Peers", roles.map(([role, n]) => plural(n, role, role)).join(", ") || "none"],
+    ["Failed starts in a row", number(part.restarts)], ["Peers", roles.map(([role, n]) => plural(n, role, role)).join(", ") || "none"],
   ];
 }
 
 function actions({ node, part }) {
   const link = (href, label, kind = "") => el("a", { class: `btn ${kind}`, href }, label);
   const list = [];
-  if (part && may.includes("assign")) list.push(link(`/partitions/${part.id}/assign`, part.deployment ? "Change role" : "Assign", "primary"));
+  if (part && may.includes("assign")) list.push(link(`/partitions/${part.id}/assign`, part.deployment ? "Change" : "Assign", "primary"));
   if (part?.deployment) list.push(link(`/deployments/${part.deployment.id}/?log=${part.id}#logs`, "Log"));
   if (part?.deployment && may.includes("assign")) list.push(link(`/partitions/${part.id}/release`, "Release"));
   if (!part && may.includes("assign")) list.push(link(`/nodes/${node.id}/#partitions`, "Make a partition", "primary"));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,12 @@ def sign_in(page: Page, password: str, name: str = "admin") -> None:
     page.wait_for_url("**/")
 
 
+def picture(page: Page, name: str) -> None:
+    """Kept when somebody asks for pictures: FOREBAY_PICTURES=folder."""
+    if folder := os.environ.get("FOREBAY_PICTURES"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real model that a CPU engine starts in seconds: random weights, real code."""
@@ -87,10 +94,13 @@ class Agent:
         self.site, self.home = site, site.home / "agent"
         first = free_port() % 20000 + 20000
         self.environ = {
-            "FOREBAY_AGENT_HOME": str(self.home), "FOREBAY_DEVICES": "cpu", "FOREBAY_CPU_SLOTS": "2",
-            "FOREBAY_VLLM": str(ENGINE / "vllm"), "FOREBAY_ENGINE_PORTS": f"{first}-{first + 9}",
+            "FOREBAY_AGENT_HOME": str(self.home),
+            "FOREBAY_DEVICES": "cpu",
+            "FOREBAY_CPU_SLOTS": "2",
+            "FOREBAY_VLLM": str(ENGINE / "vllm"),
+            "FOREBAY_ENGINE_PORTS": f"{first}-{first + 9}",
             "FOREBAY_SIDE_PORTS": f"{first + 10}-{first + 19}",
-        }  # fmt: skip
+        }
 
     def run(self, command: str) -> None:
         """`command` as a person would paste it."""

@@ -79,14 +79,28 @@ class FeignedNode:
         )
         busy = {uuid: replica for replica in replicas for uuid in replica.gpus}
         return NodeReport(
-            node=self.id, instance=f"feigned-{self.name}", boot="b1", seq=self.seq, at=time.time(),
-            generation=self.spec.generation if self.spec else 0, agent_version="feigned", engine_version="simulated",
-            driver="simulated", simulated=True, devices=devices,
+            node=self.id,
+            instance=f"feigned-{self.name}",
+            boot="b1",
+            seq=self.seq,
+            at=time.time(),
+            generation=self.spec.generation if self.spec else 0,
+            agent_version="feigned",
+            engine_version="simulated",
+            driver="simulated",
+            simulated=True,
+            devices=devices,
             samples=tuple(self._sample(device, busy.get(device.uuid)) for device in devices),
-            host=HostSample(cpu_utilization=0.2, cpu_count=96, memory_bytes=1024 * GIB, memory_used_bytes=212 * GIB, disk_free_bytes=3000 * GIB),
+            host=HostSample(
+                cpu_utilization=0.2,
+                cpu_count=96,
+                memory_bytes=1024 * GIB,
+                memory_used_bytes=212 * GIB,
+                disk_free_bytes=3000 * GIB,
+            ),
             replicas=tuple(self._replica(replica) for replica in replicas),
             logs=tuple(LogChunk(partition=p, offset=0, text=self._log(p)) for p in self.wanted[:1]),
-        )  # fmt: skip
+        )
 
     def _uuid(self, index: int) -> str:
         return f"GPU-feigned-{self.name}-{index}"
@@ -103,9 +117,13 @@ class FeignedNode:
             return DeviceSample(uuid=device.uuid, utilization=0.0, memory_used_bytes=GIB, power_w=74, temperature_c=31)
         load = self._load(device.uuid, {"prefill": 0.78, "decode": 0.55}.get(replica.role, 0.3))
         return DeviceSample(
-            uuid=device.uuid, utilization=load, memory_used_bytes=int(72 * GIB), power_w=120 + 540 * load,
-            temperature_c=38 + 34 * load, sm_clock_mhz=1980,
-        )  # fmt: skip
+            uuid=device.uuid,
+            utilization=load,
+            memory_used_bytes=int(72 * GIB),
+            power_w=120 + 540 * load,
+            temperature_c=38 + 34 * load,
+            sm_clock_mhz=1980,
+        )
 
     def _phase(self, replica: ReplicaSpec) -> Phase:
         if replica.partition in self.phases:
@@ -118,19 +136,34 @@ class FeignedNode:
         load = self._load(f"{self.name}{replica.partition}", 0.5)
         total = self.totals[replica.partition] = self.totals.get(replica.partition, 0.0) + 900 * load
         sample = EngineSample(
-            running=round(6 * load), waiting=round(2 * load), kv_usage=load * 0.8, prompt_tokens_total=total * 6,
-            generation_tokens_total=total, external_kv_tokens_total=total * 5 if replica.role == "decode" else 0.0,
-            requests_total=total / 200, ttft_sum_s=total / 200 * 0.31, ttft_count=total / 200,
-            itl_sum_s=total * 0.021, itl_count=total,
-        )  # fmt: skip
+            running=round(6 * load),
+            waiting=round(2 * load),
+            kv_usage=load * 0.8,
+            prompt_tokens_total=total * 6,
+            generation_tokens_total=total,
+            external_kv_tokens_total=total * 5 if replica.role == "decode" else 0.0,
+            requests_total=total / 200,
+            ttft_sum_s=total / 200 * 0.31,
+            ttft_count=total / 200,
+            itl_sum_s=total * 0.021,
+            itl_count=total,
+        )
         more: dict[str, Any] = {"sample": sample, "ready_after_s": 21.4} if phase is Phase.READY else {}
         if phase is Phase.EXITED:
             more = {"restarts": 4, "message": "exited with code 1: CUDA error: out of memory"}
         return ReplicaStatus(
-            partition=replica.partition, deployment=replica.deployment, role=replica.role, generation=replica.generation,
-            phase=phase, phase_age_s=12.0, pid=4242, endpoint="http://127.0.0.1:1", engine_version="simulated",
-            memory_bytes=70 * GIB, **more,
-        )  # fmt: skip
+            partition=replica.partition,
+            deployment=replica.deployment,
+            role=replica.role,
+            generation=replica.generation,
+            phase=phase,
+            phase_age_s=12.0,
+            pid=4242,
+            endpoint="http://127.0.0.1:1",
+            engine_version="simulated",
+            memory_bytes=70 * GIB,
+            **more,
+        )
 
     def _log(self, partition: int) -> str:
         lines = [f"INFO feigned engine of partition {partition}: step {n}, {3 + n % 5} running" for n in range(40)]

@@ -18,14 +18,27 @@ from tests.browser.feigned import FeignedNode  # noqa: E402
 
 ACTOR = Actor.system("pictures")
 LLAMA = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096,
-    "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
-    "vocab_size": 128256, "max_position_embeddings": 131072, "torch_dtype": "bfloat16",
-}  # fmt: skip
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "torch_dtype": "bfloat16",
+}
 PLAN = [
-    ["chat p4", "chat d4"], ["chat d4", "chat p4"], ["code p2", "code p2", "code d2", "code d2"],
-    ["mini a1", "mini a1", "mini a1", "mini a1", "code d2", "idle2"], ["chat p4", "idle4"], ["idle8"], ["mini a1", "mini a1", "idle2", "idle4"],
-]  # fmt: skip
+    ["chat p4", "chat d4"],
+    ["chat d4", "chat p4"],
+    ["code p2", "code p2", "code d2", "code d2"],
+    ["mini a1", "mini a1", "mini a1", "mini a1", "code d2", "idle2"],
+    ["chat p4", "idle4"],
+    ["idle8"],
+    ["mini a1", "mini a1", "idle2", "idle4"],
+]
 
 
 def folder(name: str, gib: float) -> str:
@@ -83,11 +96,19 @@ def assign(nodes: list[FeignedNode]) -> dict[str, int]:
     services.cordon(nodes[5].id, actor=ACTOR, reason="firmware update at 14:00")
     on = lambda n, name: Partition.objects.get(node_id=nodes[n].id, name=name).pk  # noqa: E731
     return {
-        "ready": on(0, "p0"), "crashing": on(3, "p1"), "draining": on(4, "p0"), "idle": on(4, "p1"), "cordoned": on(5, "p0"),
-        "node": nodes[0].id, "crash_node": nodes[3].id, "silent_node": nodes[-1].id, "cordoned_node": nodes[5].id,
-        "deployment": Deployment.objects.get(name="chat-8b").pk, "model": RegisteredModel.objects.get(name="mini-1b").pk,
+        "ready": on(0, "p0"),
+        "crashing": on(3, "p1"),
+        "draining": on(4, "p0"),
+        "idle": on(4, "p1"),
+        "cordoned": on(5, "p0"),
+        "node": nodes[0].id,
+        "crash_node": nodes[3].id,
+        "silent_node": nodes[-1].id,
+        "cordoned_node": nodes[5].id,
+        "deployment": Deployment.objects.get(name="chat-8b").pk,
+        "model": RegisteredModel.objects.get(name="mini-1b").pk,
         "free_node": Node.objects.get(pk=nodes[5].id).pk,
-    }  # fmt: skip
+    }
 
 
 def scenes(ids: dict[str, int]) -> list[tuple[str, str, Any]]:
@@ -110,16 +131,35 @@ def scenes(ids: dict[str, int]) -> list[tuple[str, str, Any]]:
         page.keyboard.press("?")
 
     return [
-        ("fleet", "/", None), ("fleet-selected", f"/?sel=p{ids['ready']}", None), ("fleet-crashing", f"/?sel=p{ids['crashing']}", None),
-        ("fleet-kv", "/?fill=kv&group=model", None), ("fleet-role", "/?fill=temperature&group=role", None), ("fleet-nothing", "/?filter=nosuch", None),
-        ("palette", "/", palette), ("help", "/", helped),
-        ("models", "/models/", None), ("register", "/models/register", typed_fit), ("model", f"/models/{ids['model']}/", None),
-        ("deployment", f"/deployments/{ids['deployment']}/", None), ("deployment-form", f"/deployments/{ids['deployment']}/edit", None),
-        ("nodes", "/nodes/", None), ("node", f"/nodes/{ids['node']}/?range=15m", None), ("node-silent", f"/nodes/{ids['silent_node']}/", None),
-        ("node-crashing", f"/nodes/{ids['crash_node']}/", None), ("node-add", "/nodes/add", None), ("node-token", "/nodes/add", issue),
-        ("split", f"/nodes/{ids['free_node']}/split", None), ("split-busy", f"/nodes/{ids['node']}/split", None),
-        ("assign", f"/partitions/{ids['idle']}/assign", None), ("assign-flip", f"/partitions/{ids['ready']}/assign?role=decode", None),
-        ("assign-refused", f"/partitions/{ids['cordoned']}/assign", None), ("release", f"/partitions/{ids['draining']}/release", None),
-        ("revoke", f"/nodes/{ids['node']}/revoke", None), ("activity", "/activity/", None), ("settings", "/settings/", None),
-        ("keys", "/settings/keys", None), ("users", "/settings/users", None), ("404", "/nodes/9999/", None),
-    ]  # fmt: skip
+        ("fleet", "/", None),
+        ("fleet-selected", f"/?sel=p{ids['ready']}", None),
+        ("fleet-crashing", f"/?sel=p{ids['crashing']}", None),
+        ("fleet-kv", "/?fill=kv&group=model", None),
+        ("fleet-role", "/?fill=temperature&group=role", None),
+        ("fleet-nothing", "/?filter=nosuch", None),
+        ("palette", "/", palette),
+        ("help", "/", helped),
+        ("models", "/models/", None),
+        ("register", "/models/register", typed_fit),
+        ("model", f"/models/{ids['model']}/", None),
+        ("deployment", f"/deployments/{ids['deployment']}/", None),
+        ("deployment-form", f"/deployments/{ids['deployment']}/edit", None),
+        ("nodes", "/nodes/", None),
+        ("node", f"/nodes/{ids['node']}/?range=15m", None),
+        ("node-silent", f"/nodes/{ids['silent_node']}/", None),
+        ("node-crashing", f"/nodes/{ids['crash_node']}/", None),
+        ("node-add", "/nodes/add", None),
+        ("node-token", "/nodes/add", issue),
+        ("split", f"/nodes/{ids['free_node']}/split", None),
+        ("split-busy", f"/nodes/{ids['node']}/split", None),
+        ("assign", f"/partitions/{ids['idle']}/assign", None),
+        ("assign-flip", f"/partitions/{ids['ready']}/assign?role=decode", None),
+        ("assign-refused", f"/partitions/{ids['cordoned']}/assign", None),
+        ("release", f"/partitions/{ids['draining']}/release", None),
+        ("revoke", f"/nodes/{ids['node']}/revoke", None),
+        ("activity", "/activity/", None),
+        ("settings", "/settings/", None),
+        ("keys", "/settings/keys", None),
+        ("users", "/settings/users", None),
+        ("404", "/nodes/9999/", None),
+    ]

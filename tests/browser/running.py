@@ -19,9 +19,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_ARGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--force-color-profile=srgb",
-]  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--force-color-profile=srgb",
+]
 
 
 def free_port() -> int:
@@ -87,9 +93,21 @@ class Running:
 
     def start_web(self) -> None:
         self.spawn(
-            "web", PYTHON, "-m", "uvicorn", "controlplane.asgi:application", "--host", "127.0.0.1",
-            "--port", str(self.web_port), "--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "1",
-        )  # fmt: skip
+            "web",
+            PYTHON,
+            "-m",
+            "uvicorn",
+            "controlplane.asgi:application",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.web_port),
+            "--no-access-log",
+            "--log-level",
+            "warning",
+            "--timeout-graceful-shutdown",
+            "1",
+        )
         self.wait_for(f"{self.web}/static/css/tokens.css")
 
     def spawn(self, name: str, *command: str, **environ: str) -> None:

@@ -120,11 +120,17 @@ def test_changes_elsewhere_appear_without_a_reload(page: Page, fleet: Fleet, pas
     page.get_by_role("link", name="sim-b").click()
     expect(page.get_by_text("Not split yet")).to_be_visible()
     expect(page.locator("#light")).to_have_attribute("data-state", "live")
-    site.manage("shell", "-v", "0", "-c", (
-        "from controlplane.fleet import services; from controlplane.fleet.models import Node; "
-        "from controlplane.audit.services import Actor; "
-        "services.split_node(Node.objects.get(name='sim-b').pk, preset='2x2', actor=Actor.system('test'))"
-    ))  # fmt: skip
+    site.manage(
+        "shell",
+        "-v",
+        "0",
+        "-c",
+        (
+            "from controlplane.fleet import services; from controlplane.fleet.models import Node; "
+            "from controlplane.audit.services import Actor; "
+            "services.split_node(Node.objects.get(name='sim-b').pk, preset='2x2', actor=Actor.system('test'))"
+        ),
+    )
     expect(page.locator("#parts tr[data-part]")).to_have_count(2)
 
 

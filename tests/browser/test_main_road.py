@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Agent, sign_in
+from tests.browser.conftest import Agent, picture, sign_in
 
 READY_MS = 300_000  # two engines start in half a minute on two idle cores; other load may multiply that
 
@@ -42,6 +42,7 @@ def _register(page: Page, model: Path) -> None:
     expect(fit.get_by_text("LlamaForCausalLM")).to_be_visible()
     expect(fit.locator(".chip", has_text="fits")).to_be_visible()
     page.get_by_label("Name", exact=True).fill("tiny")
+    picture(page, "road-register")
     page.get_by_role("button", name="Register").click()
     expect(page.get_by_role("status").get_by_text("Registered tiny.")).to_be_visible()
 
@@ -69,6 +70,7 @@ def _assign(page: Page, slot: int, role: str) -> None:
     expect(plan.get_by_text("Start: an engine is started.")).to_be_visible()
     expect(plan.locator("dd", has_text=role)).to_be_visible()
     page.get_by_label("Reason").fill("browser test")
+    picture(page, f"road-assign-{role}")
     plan.get_by_role("button", name="Apply").click()
     expect(page.get_by_text(f"here/p{slot} shall be {role} of tiny.")).to_be_visible()
 
@@ -86,6 +88,7 @@ def _watch_it_turn_ready(page: Page) -> None:
     expect(panel.get_by_text("here / p0")).to_be_visible()
     expect(panel.get_by_text("ready, confirmed at g")).to_be_visible()
     expect(panel.get_by_text("1 decode")).to_be_visible()
+    picture(page, "road-fleet")
 
 
 def _chat(page: Page) -> None:
@@ -100,4 +103,5 @@ def _chat(page: Page) -> None:
     for word in ("here/p0", "here/p1", "TTFT", "ITL", "prefill", "tokens"):
         expect(served).to_contain_text(word)
     assert turn.locator(".said").inner_text().strip()
-    expect(page.locator("#log")).not_to_be_empty(timeout=30_000)
+    expect(page.locator("#log")).to_contain_text("Application startup complete", timeout=30_000)
+    picture(page, "road-chat")

@@ -113,9 +113,15 @@ def test_a_way_back_leads_nowhere_else(as_role: Clients, fleet: SimpleNamespace)
 
 def test_an_event_is_a_sentence() -> None:
     event = AuditEvent(
-        source="web", actor_name="olga", verb="assign", subject_type="partition", subject_id=7, subject_name="gpu-1/p0",
-        before={"deployment": None, "role": None}, after={"deployment": "chat", "role": "prefill"},
-    )  # fmt: skip
+        source="web",
+        actor_name="olga",
+        verb="assign",
+        subject_type="partition",
+        subject_id=7,
+        subject_name="gpu-1/p0",
+        before={"deployment": None, "role": None},
+        after={"deployment": "chat", "role": "prefill"},
+    )
     assert present.said(event.verb) == "assigned"
     assert present.change_words(event) == "idle to chat prefill"
     assert present.subject_url(event) == "/partitions/7/"

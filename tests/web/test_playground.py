@@ -28,10 +28,16 @@ async def gateway(settings: object) -> AsyncIterator[list[dict]]:
         asked.append({"body": body, "key": request.headers["Authorization"]})
         if body["model"] == "missing":
             return web.json_response({"error": {"message": "no such model", "code": 404}}, status=404)
-        answer = web.StreamResponse(headers={
-            "Content-Type": "text/event-stream", "x-forebay-path": "two_step", "x-forebay-prefill": "n/p0",
-            "x-forebay-decode": "n/p1", "server-timing": "prefill;dur=12.5, transfer;dur=3.0", "x-secret": "no",
-        })  # fmt: skip
+        answer = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream",
+                "x-forebay-path": "two_step",
+                "x-forebay-prefill": "n/p0",
+                "x-forebay-decode": "n/p1",
+                "server-timing": "prefill;dur=12.5, transfer;dur=3.0",
+                "x-secret": "no",
+            }
+        )
         await answer.prepare(request)
         for word in ("Hel", "lo"):
             await answer.write(f'data: {{"choices": [{{"delta": {{"content": "{word}"}}}}]}}\n\n'.encode())
