@@ -17,7 +17,7 @@ os.environ["FOREBAY_REDIS_URL"] = "redis://127.0.0.1:1/0"  # nothing listens the
 os.environ["FOREBAY_NODE_BROKER_URL"] = os.environ["FOREBAY_REDIS_URL"]
 os.environ["FOREBAY_PUBLIC_URL"] = "http://127.0.0.1:8000"
 
-from controlplane.settings import *  # noqa: F403
+from controlplane.settings import *  # noqa: E402, F403
 
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -50,7 +50,7 @@ def build_app(broker_url: str, queue: str, submit: Callable[[NodeSpec], bool]) -
         broker_transport_options=_transport(queue),
     )
 
-    @app.task(name=TASK, ignore_result=True)  # type: ignore[untyped-decorator]
+    @app.task(name=TASK, ignore_result=True, shared=False)  # type: ignore[untyped-decorator]
     def reconcile(spec: object) -> None:
         try:
             submit(msgspec.convert(spec, NodeSpec))
