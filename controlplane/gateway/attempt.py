@@ -149,13 +149,14 @@ class Attempt:
         else:
             response.force_close()
         writer = await response.prepare(request)
-        await response.write(relay.take())
         transport = request.transport
         if transport is None or writer is None:
             raise ConnectionResetError("the client hung up")
+        writer.send_headers()
         relay.go(transport, writer, chunked=chunked)
         await self._end(exchange, relay)
-        await response.write_eof(relay.take())
+        await relay.drained()
+        await response.write_eof()
         return response
 
     async def _end(self, exchange: Exchange, relay: Relay) -> None:

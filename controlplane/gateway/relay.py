@@ -56,11 +56,6 @@ class Relay:
         else:
             self._kept.append(piece)
 
-    def take(self) -> bytes:
-        """What was kept so far."""
-        kept, self._kept = self._kept, []
-        return b"".join(kept)
-
     def go(self, transport: asyncio.Transport, writer: AbstractStreamWriter, *, chunked: bool) -> None:
         """From now on write to `transport` as pieces come. The response's head must have been sent."""
 
@@ -70,9 +65,15 @@ class Relay:
                 self._exchange.pause()
                 self._draining = self._loop.create_task(self._drain(transport, writer))
 
-        if kept := self.take():
-            write(kept)
         self._write = write
+        kept, self._kept = self._kept, []
+        if kept:
+            write(b"".join(kept))
+
+    async def drained(self) -> None:
+        """Wait until the client has read up to the transport's mark."""
+        if self._draining is not None:
+            await asyncio.wait([self._draining])
 
     def stop(self) -> None:
         if self._draining is not None:

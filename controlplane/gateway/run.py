@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import socket
 import sys
 
 import structlog
+from aiohttp import web
 
 from controlplane.gateway.limits import Limits
 from controlplane.gateway.metrics import Metrics
@@ -35,16 +37,26 @@ async def serve(
     recorder.start()
     gateway = Gateway(lambda: watch.table, recorder, metrics, limits)
     protocol = gateway.server()
-    listener = await loop.create_server(protocol, host, port, backlog=1024, reuse_address=True)
+    listener = await listen(protocol, host, port, limits)
     sweeper = loop.create_task(_sweep(gateway, watch))
     log.info("the gateway listens", host=host, port=listener.sockets[0].getsockname()[1])
     gc.collect()
     gc.freeze()  # what is there now stays: no need to look at it again
     await stop.wait()
-    await _end(gateway, listener, protocol, limits)
+    log.info("the gateway shuts down", in_flight=gateway.in_flight)
+    await end(gateway, listener, protocol, limits.drain_s)
     sweeper.cancel()
     watch.stop()
     await asyncio.to_thread(recorder.stop)
+
+
+async def listen(protocol: web.Server, host: str, port: int, limits: Limits) -> asyncio.Server:
+    """Listen, and let the kernel end connections whose peer takes nothing in for too long."""
+    listener = await asyncio.get_running_loop().create_server(protocol, host, port, backlog=1024)
+    for one in listener.sockets:
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # accepted connections inherit it
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limits.stall_s * 1000))
+    return listener
 
 
 async def _sweep(gateway: Gateway, watch: Watch) -> None:
@@ -55,15 +67,18 @@ async def _sweep(gateway: Gateway, watch: Watch) -> None:
         gateway.buckets.keep({key.id for key in table.keys.values() if key.id is not None})
 
 
-async def _end(gateway: Gateway, listener: asyncio.Server, protocol: object, limits: Limits) -> None:
+async def end(gateway: Gateway, listener: asyncio.Server, protocol: web.Server, drain_s: float) -> None:
     """Stop accepting, let what is in flight end, cut what does not."""
-    log.info("the gateway shuts down", in_flight=gateway.in_flight)
     gateway.draining = True
     listener.close()
-    until = asyncio.get_running_loop().time() + limits.drain_s
+    until = asyncio.get_running_loop().time() + drain_s
     while gateway.in_flight and asyncio.get_running_loop().time() < until:
         await asyncio.sleep(0.05)
-    await protocol.shutdown(1.0)  # type: ignore[attr-defined]
+    transports = [connection.transport for connection in protocol.connections]
+    await protocol.shutdown(0.5)
+    for transport in transports:
+        if transport is not None:
+            transport.abort()  # a closed one would wait until its client has read everything
     gateway.engines.close()
 
 

@@ -17,6 +17,7 @@ from controlplane.gateway.keys import hash_of
 from controlplane.gateway.limits import Limits
 from controlplane.gateway.metrics import Metrics
 from controlplane.gateway.records import Recorder
+from controlplane.gateway.run import end, listen
 from controlplane.gateway.server import Gateway
 from controlplane.gateway.table import Engine, Key, Served, Table
 from controlplane.gateway.trip import Trip
@@ -93,7 +94,7 @@ async def make_site() -> AsyncIterator[MakeSite]:
         metrics = Metrics()
         gateway = Gateway(lambda: table, Recorder(metrics), metrics, Limits(**limits))
         protocol = gateway.server()
-        listener = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
+        listener = await listen(protocol, "127.0.0.1", 0, gateway.limits)
         port = listener.sockets[0].getsockname()[1]
         client = httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {KEY}"}, timeout=20
@@ -104,9 +105,7 @@ async def make_site() -> AsyncIterator[MakeSite]:
     yield make
     for site, listener in sites:
         await site.client.aclose()
-        listener.close()
-        await site.protocol.shutdown(0.2)
-        site.gateway.engines.close()
+        await end(site.gateway, listener, site.protocol, drain_s=0.0)
         for engine in [*site.prefill, *site.decode, *site.aggregated]:
             await engine.stop()
     await asyncio.sleep(0.01)

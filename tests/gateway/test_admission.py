@@ -22,7 +22,7 @@ def is_error(reply: httpx.Response, status: int, code: str) -> bool:
     return (reply.status_code, error["code"]) == (status, code)
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Bearer fb-wrong", f"Basic {KEY}", KEY, f"Bearer {KEY}x"])
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer fb-wrong", f"Basic {KEY}", KEY, f"Bearer {KEY}x"])
 async def test_without_a_valid_key_nothing_is_served_or_recorded(make_site: MakeSite, header: str) -> None:
     site = await make_site()
     for method, path in (("POST", "/v1/completions"), ("POST", "/v1/chat/completions"), ("GET", "/v1/models")):

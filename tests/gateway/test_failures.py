@@ -4,15 +4,18 @@ elsewhere; after it the stream ends with an error the client can see."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from tests.gateway.conftest import KEY, MakeSite, Site, eventually, events
+from controlplane.gateway.table import Engine
+from tests.gateway.conftest import KEY, MakeSite, Site, events, eventually
 from tests.standin_engine import Behaviour, Standin
 
 
@@ -21,7 +24,9 @@ def attempts(site: Site) -> int:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("fault", [{"status": 500}, {"status": 503}, {"garbage": True}, {"status": 401}, {"status": 404}])
+@pytest.mark.parametrize(
+    "fault", [{"status": 500}, {"status": 503}, {"garbage": True}, {"status": 401}, {"status": 404}]
+)
 async def test_a_prefill_that_fails_is_replaced_by_another(
     make_site: MakeSite, fault: dict[str, Any], stream: bool
 ) -> None:
@@ -48,9 +53,7 @@ async def test_a_decode_that_fails_before_the_first_byte_is_replaced_and_its_blo
         assert reply.status_code == 200
         assert reply.headers["x-forebay-decode"] == "node/decode1"
         assert reply.headers["x-forebay-path"] == "two_step"
-    handed = [
-        body["kv_transfer_params"]["remote_request_id"] for engine in site.decode for body in engine.bodies()
-    ]
+    handed = [body["kv_transfer_params"]["remote_request_id"] for engine in site.decode for body in engine.bodies()]
     assert len(handed) == len(set(handed))
 
 
@@ -258,19 +261,19 @@ async def test_a_client_that_hangs_up_during_its_stream_cancels_the_engines_work
 
 async def test_a_slow_reader_slows_the_engine_and_fills_no_memory(make_site: MakeSite) -> None:
     site = await make_site()
-    site.decode[0].act.padding = 40_000
-    reader, writer = await slow_connection(site.port)
-    await ask_for_a_stream(writer, tokens=400)
-    await eventually(lambda: site.transports() and site.transports()[0].get_write_buffer_size() > 65_536)
-    await asyncio.sleep(0.2)
+    site.decode[0].act.padding = 60_000
+    async with slow_client(site.port) as (reader, writer):
+        await ask_for_a_stream(writer, tokens=800)
+        await eventually(lambda: site.transports() and site.transports()[0].get_write_buffer_size() > 65_536)
+        await asyncio.sleep(0.3)
+        assert site.transports()[0].get_write_buffer_size() < 1_000_000
+        assert site.decode[0].running == 1, "the engine waits for the client"
 
-    assert site.transports()[0].get_write_buffer_size() < 1_000_000
-    assert site.decode[0].running == 1, "the engine waits for the client"
-    total = 0
-    while not (chunk := await asyncio.wait_for(reader.read(1 << 20), 10)).endswith(b"\r\n0\r\n\r\n"):
-        total += len(chunk)
-    assert total > 399 * 40_000
-    writer.close()
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_000_000)
+        total = 0
+        while not (chunk := await asyncio.wait_for(reader.read(1 << 20), 10)).endswith(b"\r\n0\r\n\r\n"):
+            total += len(chunk)
+        assert total > 799 * 60_000
     assert (await site.recorded()).outcome == "ok"
     assert (await site.complete()).status_code == 200, "the engine's connection reads on for the next request"
     assert site.decode[0].connections == 1
@@ -278,12 +281,20 @@ async def test_a_slow_reader_slows_the_engine_and_fills_no_memory(make_site: Mak
 
 async def test_a_reader_that_stalls_is_cut_off(make_site: MakeSite) -> None:
     site = await make_site(stall_s=0.3)
-    site.decode[0].act.padding = 40_000
-    _, writer = await slow_connection(site.port)
-    await ask_for_a_stream(writer, tokens=400)
-    assert (await site.recorded()).outcome == "cancelled"
-    await eventually(lambda: site.decode[0].running == 0)
-    writer.close()
+    site.decode[0].act.padding = 60_000
+    async with slow_client(site.port) as (_, writer):
+        await ask_for_a_stream(writer, tokens=800)
+        assert (await site.recorded()).outcome == "cancelled"
+        await eventually(lambda: site.decode[0].running == 0)
+
+
+async def test_a_reader_that_stalls_on_a_whole_answer_is_cut_off(make_site: MakeSite) -> None:
+    site = await make_site(stall_s=0.5)
+    site.decode[0].act.padding = 12_000_000
+    async with slow_client(site.port) as (_, writer):
+        await ask_for_a_stream(writer, tokens=1, stream=False)
+        await eventually(site.trips)
+        await eventually(lambda: not site.transports())
 
 
 async def test_a_connection_the_engine_closed_meanwhile_costs_a_retry_not_trust(make_site: MakeSite) -> None:
@@ -296,24 +307,27 @@ async def test_a_connection_the_engine_closed_meanwhile_costs_a_retry_not_trust(
 
 
 def rewire(site: Site, engine: int, port: int) -> None:
-    from controlplane.gateway.table import Engine
-
     moved = Engine.at(engine, "node/moved", f"http://127.0.0.1:{port}", "key")
     assert moved is not None
     site.table.engines[engine] = moved
 
 
-async def ask_for_a_stream(writer: asyncio.StreamWriter, tokens: int) -> None:
-    body = json.dumps({"model": "tiny", "prompt": "x", "max_tokens": tokens, "stream": True}).encode()
+async def ask_for_a_stream(writer: asyncio.StreamWriter, tokens: int, *, stream: bool = True) -> None:
+    body = json.dumps({"model": "tiny", "prompt": "x", "max_tokens": tokens, "stream": stream}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     await writer.drain()
 
 
-async def slow_connection(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+@contextlib.asynccontextmanager
+async def slow_client(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A client whose side takes in little that nobody reads."""
     one = socket.socket()
     one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
     one.setblocking(False)
     await asyncio.get_running_loop().sock_connect(one, ("127.0.0.1", port))
-    return await asyncio.open_connection(sock=one, limit=1024)
+    reader, writer = await asyncio.open_connection(sock=one, limit=1024)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
