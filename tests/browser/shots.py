@@ -1,6 +1,6 @@
 """Takes pictures of every page: 1440 and 380 px, dark and light, empty, normal and broken.
 
-    python -m tests.browser.shots FOLDER [--only NAME]
+    python -m tests.browser.shots FOLDER [--only NAME,NAME] [--nodes N]
 
 The fleet in them is simulated, and says so on the pages.
 """
@@ -41,7 +41,7 @@ class Shooter:
         page.close()
 
     def take(self, name: str, path: str, prepare: Any = None, *, full: bool = True, settle_s: float = 1.8) -> None:
-        if self.only and self.only not in name:
+        if self.only and name not in self.only.split(","):
             return
         for width, (w, h) in WIDTHS.items():
             for theme in ("dark", "light"):
@@ -81,7 +81,7 @@ def furnish(site: Running, nodes: int) -> list[FeignedNode]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", default="", help="take only pictures whose name holds this")
+    parser.add_argument("--only", default="", help="take only these, by name, separated by commas")
     parser.add_argument("--nodes", type=int, default=7)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -126,21 +126,16 @@ def broken(shooter: Shooter, ids: dict[str, int]) -> None:
     """The socket and the server are lost while the page is open."""
     shooter.site.start_web()
 
-    def lose(page: Page) -> None:
-        shooter.site.end("web")
-        page.wait_for_timeout(9000)
-        shooter_web_back.append(True)
-
-    shooter_web_back: list[bool] = []
     for width, (w, h) in WIDTHS.items():
         for theme in ("dark", "light"):
             name = f"fleet-lost-{width}-{theme}"
-            if shooter.only and shooter.only not in name:
+            if shooter.only and "fleet-lost" not in shooter.only.split(","):
                 continue
             with shooter.page(w, h, theme) as page:
                 page.goto(f"{shooter.site.web}/?sel=p{ids['ready']}")
                 page.wait_for_timeout(2500)
-                lose(page)
+                shooter.site.end("web")
+                page.wait_for_timeout(9000)
                 page.screenshot(path=shooter.folder / f"{name}.png", full_page=True)
             shooter.site.start_web()
 

@@ -128,3 +128,20 @@ def test_a_rest_token_works_until_it_is_revoked(as_role: Clients) -> None:
     assert AuthToken.objects.exists(), "a token is ended by its own user only"
     client.post(reverse("web:rest-token-revoke", args=[token.token_key]))
     assert Client().get("/api/v1/me", headers=bearer).status_code == 401
+
+
+def test_everybody_can_change_the_own_password(as_role: Clients) -> None:
+    client = as_role("viewer")
+    page = client.get("/accounts/password/change/")
+    assert "Change password" in page.content.decode()
+    form = {"oldpassword": PASSWORD, "password1": "another long one 7", "password2": "another long one 7"}
+    assert client.post("/accounts/password/change/", form).status_code == 302
+    name = get_user_model().objects.get().username
+    assert sign_in(Client(), name, PASSWORD).status_code == 200
+    assert sign_in(Client(), name, "another long one 7").status_code == 302
+
+
+@pytest.mark.parametrize("path", ["password/reset/", "signup/", "inactive/"])
+def test_the_other_account_pages_wear_our_frame(path: str, db: None) -> None:
+    answer = Client().get(f"/accounts/{path}")
+    assert "css/base.css" in answer.content.decode()
