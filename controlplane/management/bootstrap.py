@@ -93,7 +93,7 @@ def install(screen: Screen, *wanted: Installation) -> None:
     try:
         if not all(one.is_done for one in wanted):
             with screen.step("Make the environments"):
-                for one in wanted:
+                for one in reversed(wanted):  # the longest stands last, and works while the next one is made
                     one.begin()
         for one in wanted:
             one.finish(screen)

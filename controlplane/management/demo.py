@@ -73,13 +73,24 @@ def is_served(model: DemoModel, node: Node) -> bool:
 def warm(model: DemoModel, key: str, machine: Machine, step: Step) -> None:
     """One real request through the gateway: the first between two engines pays for their handshake. Another text than
     the question that people are given, whose KV must not lie in a cache already."""
+    roles = {partition.role for partition in Partition.objects.filter(deployment__name=model.deployment)}
+    path = "two_step" if {Role.PREFILL, Role.DECODE} <= roles else "aggregated"
     body = {"model": model.deployment, "prompt": WARMING, "max_tokens": 8, "temperature": 0}
     deadline = time.monotonic() + ASK_S
-    while (reply := _post(machine, body, key)).status_code != 200:
+    while not _is_by((reply := _post(machine, body, key)), path):
         if time.monotonic() > deadline:
-            raise StepFailed(f"The gateway answers {reply.status_code}: {reply.text[:500]}")
+            raise StepFailed(f"The gateway answers {reply.status_code} by {_path(reply)}: {reply.text[:500]}")
         time.sleep(0.5)
-    step.note(f"{reply.headers.get('x-forebay-path', '')}: {reply.headers.get('server-timing', '')}".strip(": "))
+    step.note(f"{_path(reply)}: {reply.headers.get('server-timing', '')}")
+
+
+def _is_by(reply: httpx.Response, path: str) -> bool:
+    """Until the gateway has read that both engines are ready, it sends requests to the decode engine alone."""
+    return reply.status_code == 200 and _path(reply) == path
+
+
+def _path(reply: httpx.Response) -> str:
+    return reply.headers.get("x-forebay-path", "no path")
 
 
 def _post(machine: Machine, body: dict[str, object], key: str) -> httpx.Response:
