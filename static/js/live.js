@@ -42,7 +42,7 @@ async function load() {
     body.nodes.forEach((node) => keep(node, body.at));
     tell({ all: true });
     const waiting = queue; queue = [];
-    waiting.forEach(apply);
+    waiting.filter((frame) => frame.epoch === store.epoch).forEach(apply); // of another epoch: before a change of leader
     unreachable = "";
     light(store.online ? "live" : "lost");
   } catch {

@@ -14,7 +14,7 @@ export function spark(box, subject) {
       if (subject !== last) return;
       box.hidden = false;
       await small(box.querySelector("[data-plot]"), body);
-      box.querySelector("figcaption").textContent = body.series.some((s) => s.points.length) ? "utilization, last 15 min" : "no samples in the last 15 min";
+      box.querySelector("figcaption").textContent = body.series.some((s) => s.points.some(([, value]) => value !== null)) ? "utilization, last 15 min" : "no samples in the last 15 min";
     } catch (error) {
       box.querySelector("figcaption").textContent = `chart not available: ${error.message}`;
     }
