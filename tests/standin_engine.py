@@ -265,7 +265,8 @@ class Connection(asyncio.Protocol):
             if i == act.die_after:
                 self.transport.abort()
                 return
-            delta = {"delta": {"content": f" t{i}{'x' * act.padding}"}} if chat else {"text": f" t{i}{'x' * act.padding}"}
+            text = f" t{i}{'x' * act.padding}"
+            delta = {"delta": {"content": text}} if chat else {"text": text}
             self._event({"choices": [{"index": 0, **delta, "finish_reason": None}]})
             if act.itl_s:
                 due += act.itl_s

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 MOST = 20_000  # minutes kept while the database is away
+LEAP_S = 600.0  # `take` comes every few seconds: more than this is a clock that was set, not time that passed
 
 
 @dataclass(slots=True)
@@ -85,6 +86,7 @@ class Demand:
 
     def _settle(self, deployment: str, running: _Running, now: float) -> None:
         """Count the seconds since the last look into the minutes they lie in."""
+        running.since = max(running.since, now - LEAP_S)
         while running.count and running.since < now:
             end = min(now, (running.since // 60 + 1) * 60)
             self._minute(deployment, running.since).active_s += end - running.since

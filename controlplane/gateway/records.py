@@ -59,7 +59,9 @@ class Recorder(threading.Thread):
 
     def run(self) -> None:
         while not self._stop_asked.wait(RETRY_S if self._failing else self._period_s):
+            close_old_connections()
             self.flush()
+        close_old_connections()
         self.flush(demand=True)
         connection.close()
 
@@ -72,7 +74,6 @@ class Recorder(threading.Thread):
         """Write what has gathered. A failure keeps it for the next time."""
         self._gather()
         try:
-            close_old_connections()
             while self._unwritten:
                 batch = [self._unwritten[i] for i in range(min(BATCH, len(self._unwritten)))]
                 _insert(batch)

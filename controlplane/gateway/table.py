@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import structlog
 from django.conf import settings
 from django.db import Error as DatabaseError
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
 from django.db.models import Max
 
 from controlplane.domain.routing import Ready
@@ -136,19 +136,22 @@ class Watch(threading.Thread):
         super().__init__(name="gateway-table", daemon=True)
         self.table = Table()
         self.failing = False
+        self.looked = threading.Event()  # at least once
         self._period_s = period_s
         self._reader = reader
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
         while not self._stop_asked.is_set():
+            close_old_connections()
             self.look()
+            self.looked.set()
             self._stop_asked.wait(self._period_s)
+        connection.close()
 
     def look(self) -> None:
         """Read once; on failure keep what is there."""
         try:
-            close_old_connections()
             self.table = self._reader()
         except DatabaseError as error:
             if not self.failing:

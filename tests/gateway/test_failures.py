@@ -314,8 +314,8 @@ def rewire(site: Site, engine: int, port: int) -> None:
 
 async def ask_for_a_stream(writer: asyncio.StreamWriter, tokens: int, *, stream: bool = True) -> None:
     body = json.dumps({"model": "tiny", "prompt": "x", "max_tokens": tokens, "stream": stream}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: {len(body)}\r\n\r\n"
-    writer.write(head.encode() + body)
+    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+    writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
     await writer.drain()
 
 

@@ -1,0 +1,124 @@
+"""What of the database becomes the routing table, and what happens when the database does not answer."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db import OperationalError
+from django.utils import timezone
+
+from controlplane.audit.services import Actor
+from controlplane.domain.routing import Ready
+from controlplane.gateway import services, table
+from controlplane.gateway.keys import hash_of
+from controlplane.gateway.table import Engine, Table, Watch
+from tests.factories import make_deployment, make_node, make_partition, make_ready
+
+pytestmark = pytest.mark.django_db
+
+
+def test_confirmed_ready_partitions_are_in_the_table_by_role() -> None:
+    deployment = make_deployment("tiny", aliases=["small"], min_transfer_tokens=64)
+    node = make_node("n1")
+    by_role = {
+        role: make_ready(make_partition(node, name=role, deployment=deployment, role=role))
+        for role in ("prefill", "decode", "aggregated")
+    }
+
+    read = table.read()
+
+    served = read.served["tiny"]
+    assert read.served["small"] is served
+    assert served.min_transfer_tokens == 64
+    assert served.ready == Ready(*((by_role[role].pk,) for role in ("prefill", "decode", "aggregated")))
+    engine = read.engines[by_role["decode"].pk]
+    assert engine.name == "n1/decode"
+    assert f"Bearer {by_role['decode'].engine_key}".encode() in engine.head
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"phase": "starting"},
+        {"phase": "draining"},
+        {"phase": "asleep"},
+        {"phase": ""},
+        {"generation": 7, "observed_generation": 6},
+        {"observed_role": "prefill"},
+        {"endpoint": ""},
+        {"endpoint": "https://10.0.0.1:80"},
+        {"endpoint": "http://10.0.0.1"},
+        {"endpoint": "http://10.0.0.1:99999"},
+        {"endpoint": "nonsense"},
+        {"engine_key": "a\r\nx-evil: 1"},
+    ],
+)
+def test_what_is_not_ready_confirmed_and_reachable_is_not_in_it(columns: dict[str, object]) -> None:
+    make_ready(make_partition(role="decode"), **columns)
+    read = table.read()
+    assert not read.engines
+    assert len(read.served) == 1, "the deployment is known all the same: 503, not 404"
+
+
+def test_a_silent_node_is_out_while_others_report() -> None:
+    make_ready(make_partition(make_node("gone", last_seen=timezone.now() - timedelta(seconds=30)), role="decode"))
+    make_ready(make_partition(make_node("there"), role="decode"))
+    assert [engine.name.split("/")[0] for engine in table.read().engines.values()] == ["there"]
+
+
+def test_when_no_node_reports_it_is_the_reporting_that_is_down() -> None:
+    """The web process restarts, say: the engines serve on."""
+    long_ago = timezone.now() - timedelta(minutes=10)
+    make_ready(make_partition(make_node("a", last_seen=long_ago), role="decode"))
+    make_ready(make_partition(make_node("b", last_seen=long_ago - timedelta(seconds=30)), role="decode"))
+    assert [engine.name.split("/")[0] for engine in table.read().engines.values()] == ["a"]
+
+
+def test_a_revoked_node_is_out() -> None:
+    make_ready(make_partition(make_node(revoked=True), role="decode"))
+    assert not table.read().engines
+
+
+def test_the_keys_that_open_are_the_lawful_ones_and_our_own(actor: Actor) -> None:
+    make_deployment("tiny")
+    _, plain = services.create_key(name="one", deployments=["tiny"], requests_per_minute=5, actor=actor)
+    revoked, gone = services.create_key(name="two", actor=actor)
+    services.revoke_key(revoked.pk, actor=actor)
+    soon = timezone.now() + timedelta(seconds=5)
+    _, expiring = services.create_key(name="three", expires_at=soon, actor=actor)
+
+    keys = table.read().keys
+
+    assert keys[hash_of(plain)].requests_per_minute == 5
+    assert keys[hash_of(plain)].opens("tiny") and not keys[hash_of(plain)].opens("other")
+    assert hash_of(gone) not in keys
+    assert keys[hash_of(expiring)].expires_at == pytest.approx(soon.timestamp())
+    assert hash_of(expiring) not in table.read(soon + timedelta(seconds=1)).keys
+    own = keys[hash_of(services.internal_key())]
+    assert own.id is None and own.opens("anything")
+
+
+def test_an_ipv6_endpoint_is_an_endpoint() -> None:
+    engine = Engine.at(1, "n/p", "http://[::1]:8000", "k")
+    assert engine is not None
+    assert (engine.host, engine.port) == ("::1", 8000)
+    assert engine.head.startswith(b"host: [::1]:8000\r\n")
+
+
+def test_the_last_good_table_serves_on_while_the_database_is_away() -> None:
+    good, better = Table(read_at=1.0), Table(read_at=2.0)
+    answers: list[Table | Exception] = [good, OperationalError("away"), RuntimeError("odd"), better]
+
+    def reader() -> Table:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    watch = Watch(reader=reader)
+    seen = []
+    for _ in range(4):
+        watch.look()
+        seen.append((watch.table, watch.failing))
+    assert seen == [(good, False), (good, True), (good, True), (better, False)]
