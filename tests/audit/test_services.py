@@ -72,9 +72,7 @@ class TestRequestId:
 
         assert len(response["X-Request-ID"]) == 16
 
-    @pytest.mark.parametrize(
-        "given", ["short", "x" * 65, "with space in it", "new\nline-in-it", "<b>bold</b>"]
-    )
+    @pytest.mark.parametrize("given", ["short", "x" * 65, "with space in it", "new\nline-in-it", "<b>bold</b>"])
     def test_a_given_one_that_would_soil_the_log_is_not_taken(self, given: str) -> None:
         request = RequestFactory().get("/")
         request.META["HTTP_X_REQUEST_ID"] = given
@@ -87,9 +85,7 @@ class TestRequestId:
         async def view(_: HttpRequest) -> HttpResponse:
             return HttpResponse()
 
-        response = await RequestIdMiddleware(view)(
-            RequestFactory().get("/", headers={"X-Request-ID": "by-a-proxy"})
-        )
+        response = await RequestIdMiddleware(view)(RequestFactory().get("/", headers={"X-Request-ID": "by-a-proxy"}))
 
         assert response["X-Request-ID"] == "by-a-proxy"
 
