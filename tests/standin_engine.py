@@ -75,6 +75,7 @@ class Behaviour:
     status: int = 0  # answer this status instead
     status_body: bytes = b'{"error":{"message":"made to fail","type":"server_error","param":null,"code":500}}'
     hang: bool = False  # take the request and never answer
+    frozen: bool = False  # not even /health is answered
     die_after: int = -1  # cut the connection after this many stream chunks
     garbage: bool = False  # answer with what is no HTTP
     close: bool = False  # close each connection after its answer without having said so
@@ -192,6 +193,8 @@ class Connection(asyncio.Protocol):
         if act.garbage:
             self.transport.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
             self.transport.close()
+        elif act.frozen:
+            await asyncio.sleep(3600)
         elif self.path == "/health":
             self.send(200, {})
         elif engine.key and self.headers.get("authorization") != f"Bearer {engine.key}":

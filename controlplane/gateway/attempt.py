@@ -93,7 +93,12 @@ class Attempt:
         trip = self._trip
         exchange = await self._hand_over()
         exchange.deadline(self._limits.answer_s, "no answer in time")
-        await self._finish(exchange, self._engine)
+        check = self._params and self._loop.call_later(self._left_s(), self._check, exchange)
+        try:
+            await self._finish(exchange, self._engine)
+        finally:
+            if check:
+                check.cancel()
         body = exchange.body
         try:
             trip.take_usage(_answer.decode(body).usage)
@@ -110,6 +115,8 @@ class Attempt:
             return await self._pass_on(request, exchange, relay)
         finally:
             relay.stop()
+            if not relay.events.done:  # until now if the client hung up; if the engine did, nobody knows
+                self._trip.last = self._loop.time() if exchange.connection is not None else 0.0
             exchange.abort()
             self._trip.events = relay.events.count
             self._trip.take_usage(relay.events.usage)
@@ -120,7 +127,7 @@ class Attempt:
         if self._params is None:
             exchange.deadline(limits.head_s, "it did not begin its stream in time")
         else:  # an engine that took the request renews the lease of its blocks itself: docs/adr/0006
-            exchange.deadline(self._trip.prefilled + limits.kv_deadline_s - self._loop.time(), LATE)
+            exchange.deadline(self._left_s(), LATE)
         try:
             await exchange.head
         except UpstreamError as error:
@@ -177,6 +184,18 @@ class Attempt:
             trip.outcome, trip.error = Outcome.ERROR, f"{self._engine.name}: {why}"[:255]
             said = error_body("The engine failed during the answer.", kind="server_error", code="engine_failed")
             relay.say(b"data: " + said + b"\n\n")
+
+    def _check(self, exchange: Exchange) -> None:
+        """At the KV deadline a whole answer tells nothing yet. An engine whose server answers has taken the
+        request and renews the lease; one that does not may have the request still before it."""
+        self._engines.spawn(self._abort_if_frozen(exchange))
+
+    async def _abort_if_frozen(self, exchange: Exchange) -> None:
+        if not await self._engines.alive(self._engine, self._limits.health_s):
+            exchange.abort(LATE)
+
+    def _left_s(self) -> float:
+        return self._trip.prefilled + self._limits.kv_deadline_s - self._loop.time()
 
     async def _hand_over(self) -> Exchange:
         """Give the request to the engine that answers it, if there are blocks then before the KV deadline."""

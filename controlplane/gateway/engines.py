@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
+from typing import Any
 
 from controlplane.domain.routing import Route, pick
 from controlplane.gateway.table import Engine, Served, Table
-from controlplane.gateway.upstream import Bounds, Pool
+from controlplane.gateway.upstream import Bounds, Pool, UpstreamError
 
 SUSPECT_S = 5.0
 
@@ -21,6 +22,7 @@ class Engines:
         self._bounds = bounds
         self._pools: dict[tuple[str, int], Pool] = {}
         self._suspect: dict[int, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
     def route(self, served: Served, *, prefix: int, transfer: bool, failed: Collection[int]) -> Route | None:
@@ -43,6 +45,23 @@ class Engines:
     def trust(self, engine: Engine) -> None:
         self._suspect.pop(engine.id, None)
 
+    async def alive(self, engine: Engine, within_s: float) -> bool:
+        """Whether the engine's server answers at all."""
+        try:
+            pool = self.pool(engine)
+            exchange = await pool.send(b"GET /health HTTP/1.1\r\n" + engine.head + b"\r\n")
+            exchange.deadline(within_s, "no answer to /health")
+            await exchange.done
+        except UpstreamError:
+            return False
+        return exchange.status == 200
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` beside the requests."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def sweep(self, table: Table) -> None:
         """Let go of engines that left the table, and of connections idle too long."""
         known = {(engine.host, engine.port) for engine in table.engines.values()}
@@ -57,6 +76,8 @@ class Engines:
         for pool in self._pools.values():
             pool.close()
         self._pools.clear()
+        for task in self._tasks:
+            task.cancel()
 
     def _suspects(self) -> Collection[int]:
         if self._suspect:

@@ -18,6 +18,7 @@ class Limits:
     kv_deadline_s: float = field(default_factory=lambda: settings.KV_DEADLINE_S)
     prefill_s: float = 120.0
     answer_s: float = 900.0  # a whole, unstreamed answer
+    health_s: float = 2.0
     head_s: float = 60.0  # until an engine begins a stream
     first_s: float = 300.0  # until its first event
     silence_s: float = 300.0  # between its events

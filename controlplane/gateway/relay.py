@@ -31,23 +31,11 @@ class Relay:
         self._draining: asyncio.Task[None] | None = None
 
     def __call__(self, piece: bytes) -> None:
-        events, trip = self.events, self._trip
-        before = events.count
-        try:
-            piece = events.feed(piece)
-        except StreamError as error:
-            self.broken = str(error)
-            self._exchange.abort(self.broken)
-            return
-        if events.count != before:
-            trip.last = self._loop.time()
-            if not before:
-                trip.first = trip.last
-        if not piece:
-            return
-        self.say(piece)
-        if not self.started.done():
-            self.started.set_result(None)
+        write = self._write
+        if write is not None and self.events.is_plain(piece):
+            write(piece)
+        else:
+            self._look_through(piece)
 
     def say(self, piece: bytes) -> None:
         """Pass `piece` on, or keep it until `go`."""
@@ -58,10 +46,11 @@ class Relay:
 
     def go(self, transport: asyncio.Transport, writer: AbstractStreamWriter, *, chunked: bool) -> None:
         """From now on write to `transport` as pieces come. The response's head must have been sent."""
+        put, unsent = transport.write, transport.get_write_buffer_size
 
         def write(piece: bytes) -> None:
-            transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-            if transport.get_write_buffer_size() > HIGH_WATER and self._draining is None:
+            put(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            if unsent() > HIGH_WATER and self._draining is None:
                 self._exchange.pause()
                 self._draining = self._loop.create_task(self._drain(transport, writer))
 
@@ -78,6 +67,23 @@ class Relay:
     def stop(self) -> None:
         if self._draining is not None:
             self._draining.cancel()
+
+    def _look_through(self, piece: bytes) -> None:
+        try:
+            piece = self.events.feed(piece)
+        except StreamError as error:
+            self.broken = str(error)
+            self._exchange.abort(self.broken)
+            return
+        # Plain events are not timed one by one: the last piece, which ends the stream, always comes here.
+        self._trip.last = self._loop.time()
+        if self.events.count and not self._trip.first:
+            self._trip.first = self._trip.last
+        if not piece:
+            return
+        self.say(piece)
+        if not self.started.done():
+            self.started.set_result(None)
 
     async def _drain(self, transport: asyncio.Transport, writer: AbstractStreamWriter) -> None:
         try:

@@ -87,7 +87,7 @@ class Gateway:
             return answer(error, trip.id)
         except EngineRefused as refusal:
             trip.outcome, trip.status = Outcome.CLIENT_ERROR, refusal.status
-            trip.error = refusal.body[:255].decode("utf-8", "replace")
+            trip.error = "refused by the engine"  # in its words might be the client's
             return passed_on(refusal, trip)
         except (asyncio.CancelledError, ConnectionResetError):
             trip.outcome, trip.status = Outcome.CANCELLED, 499

@@ -41,8 +41,8 @@ class Exchange:
     and read `body`."""
 
     __slots__ = (
-        "_heard", "_limit", "_paused", "_pieces", "_sink", "_size", "_timer",
-        "connection", "content_type", "done", "head", "status",
+        "_limit", "_paused", "_pieces", "_size", "_timer",
+        "connection", "content_type", "done", "head", "heard", "sink", "status",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, limit: int) -> None:
@@ -53,10 +53,10 @@ class Exchange:
         self.head: asyncio.Future[int] = loop.create_future()
         self.done: asyncio.Future[None] = loop.create_future()
         self._pieces: list[bytes] = []
-        self._sink: Sink | None = None
+        self.sink: Sink | None = None
         self._size = 0
         self._limit = limit
-        self._heard = 0.0
+        self.heard = 0.0
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -66,7 +66,7 @@ class Exchange:
 
     def attach(self, sink: Sink) -> None:
         """Hand what came so far, and all that comes, to `sink` as it comes."""
-        self._sink = sink
+        self.sink = sink
         pieces, self._pieces = self._pieces, []
         for piece in pieces:
             sink(piece)
@@ -85,7 +85,7 @@ class Exchange:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._heard = connection.loop.time()
+        self.heard = connection.loop.time()
         self._timer = connection.loop.call_later(seconds, self._listen, connection.loop, seconds)
 
     def abort(self, reason: str = "given up") -> None:
@@ -106,11 +106,7 @@ class Exchange:
             self._paused = False
             self.connection.transport.resume_reading()
 
-    def take(self, data: bytes) -> None:
-        if self._sink is not None:
-            self._heard = 0.0
-            self._sink(data)
-            return
+    def keep(self, data: bytes) -> None:
         self._size += len(data)
         if self._size > self._limit:
             self.abort("the answer is too large")
@@ -135,13 +131,13 @@ class Exchange:
                 future.exception()  # whoever awaits it gets it; nobody may be left to
 
     def _listen(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-        """`_heard` is zeroed by each piece, for that is cheaper than reading the clock."""
+        """`heard` is zeroed by each piece, for that is cheaper than reading the clock."""
         now = loop.time()
-        if self._heard and now - self._heard >= seconds:
+        if self.heard and now - self.heard >= seconds:
             self.abort("the engine fell silent")
             return
-        self._heard = self._heard or now
-        self._timer = loop.call_later(seconds - (now - self._heard), self._listen, loop, seconds)
+        self.heard = self.heard or now
+        self._timer = loop.call_later(seconds - (now - self.heard), self._listen, loop, seconds)
 
     def _release(self) -> None:
         if self._timer is not None:
@@ -221,8 +217,14 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         self._quiet = 0
-        if self.exchange is not None:
-            self.exchange.take(data)
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if exchange.sink is None:
+            exchange.keep(data)
+        else:
+            exchange.heard = 0.0
+            exchange.sink(data)
 
     def on_message_complete(self) -> None:
         exchange = self.exchange

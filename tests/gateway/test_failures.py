@@ -170,6 +170,23 @@ async def test_a_prefill_is_redone_past_the_kv_deadline(make_site: MakeSite) -> 
     assert len(used) == len(set(used))
 
 
+async def test_a_decode_frozen_past_the_kv_deadline_is_left_before_it_can_pull_late(make_site: MakeSite) -> None:
+    """A whole answer gives no sign that it was begun, so the engine is asked whether it lives."""
+    site = await make_site(prefill=1, decode=2, kv_deadline_s=0.1, health_s=0.1)
+    site.decode[0].act.frozen = True
+    for i in range(3):
+        reply = await site.complete(prompt=f"{i} and more")
+        assert (reply.status_code, reply.headers["x-forebay-decode"]) == (200, "node/decode1")
+    assert any(trip.kv_late for trip in site.trips())
+
+
+async def test_a_decode_that_only_takes_long_is_waited_for(make_site: MakeSite) -> None:
+    site = await make_site(kv_deadline_s=0.1)
+    site.decode[0].act.first_s = 0.4
+    assert (await site.complete()).status_code == 200
+    assert (await site.recorded()).attempts == 1
+
+
 async def test_blocks_are_not_handed_over_after_the_deadline(make_site: MakeSite) -> None:
     """Only connecting takes long: the request must then not be sent at all."""
     site = await make_site(kv_deadline_s=0.0)

@@ -58,7 +58,7 @@ def test_a_prefill_makes_no_tool_call(choice: object, sent: object) -> None:
 
 
 def chunk(text: str | None, usage: dict[str, int] | None = None) -> bytes:
-    body: dict[str, object] = {"choices": [] if text is None else [{"delta": {"content": text}}]}
+    body: dict[str, object] = {"id": "x", "choices": [] if text is None else [{"delta": {"content": text}}]}
     if usage is not None:
         body["usage"] = usage
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
@@ -74,11 +74,24 @@ def test_however_a_stream_is_cut_what_passes_is_the_same(texts: list[str], cuts:
     stream = kept + chunk(None, usage) + b"data: [DONE]\n\n"
     events = Events(strip_usage=strip)
     places = sorted({min(cut, len(stream)) for cut in cuts} | {0, len(stream)})
-    passed = b"".join(events.feed(stream[a:b]) for a, b in itertools.pairwise(places))
+    pieces = [stream[start:end] for start, end in itertools.pairwise(places)]
+    passed = b"".join(piece if events.is_plain(piece) else events.feed(piece) for piece in pieces)
     assert passed == (kept + b"data: [DONE]\n\n" if strip else stream)
     assert events.count == len(texts)
     assert events.done
     assert events.usage is not None and events.usage.completion_tokens == len(texts)
+
+
+def test_plain_are_single_whole_events_of_text_only() -> None:
+    events = Events(strip_usage=True)
+    text = chunk("a")
+    assert events.is_plain(text)
+    for piece in (text + text, text[:-1], text[3:], chunk("a", {"prompt_tokens": 1}), b"data: [DONE]\n\n",
+                  b'data: {"error":{}}\n\n', b": ping\n\n", b""):  # fmt: skip
+        assert not events.is_plain(piece)
+    events.feed(text[:20])
+    assert not events.is_plain(text), "the rest of another comes first"
+    assert events.count == 1
 
 
 def test_usage_on_every_event_is_passed_and_the_last_counts() -> None:
