@@ -127,10 +127,10 @@ class Agent:
         waits: dict[int, tuple[ReplicaSpec, str]] = {}
         if not self._paused:
             for record in self._book:
-                self._observe(record, now)
+                _alone(self._observe, record, now)
             self._sweep(now)
             for action in self._decide(now):
-                self._act(action, now, waits)
+                _alone(self._act, action, now, waits)
             self._prober.keep_only(self._book)
         self.view = View(self._held.generation, tuple(self._book), waits, now)
         if self._retiring and not len(self._book):
@@ -152,7 +152,6 @@ class Agent:
     def _observe(self, record: Record, now: float) -> None:
         if record.replica.phase == Phase.EXITED:
             return
-        self._logs.of(record.log).rotate()
         if record.process is None or not processes.is_alive(record.process):
             self._ended(record, now)
             return
@@ -162,6 +161,7 @@ class Agent:
         current = self._book.get(record.partition)
         if current and (engine := self._engines.get(replica.spec.engine)):
             self._prober.ask(current, engine)
+        self._logs.of(record.log).rotate()  # last: when it fails all the rest is done
 
     def _learn(self, record: Record, probe: Probe, now: float) -> None:
         replica = record.replica
@@ -182,7 +182,7 @@ class Agent:
             return
         tail = self._logs.of(record.log).last_lines(record.log_start, self.secrets())
         replica = replace(record.replica, phase=Phase.EXITED, since=now)
-        message = "" if replica.asked else how_it_ended(code)
+        message = "" if replica.asked else processes.how_it_ended(code)
         log.log(logging.INFO if replica.asked else logging.WARNING, "%s ended: %s", replica.spec.name, message or code)
         self._book.put(
             msgspec.structs.replace(
@@ -276,15 +276,13 @@ class Agent:
         self._book.put(msgspec.structs.replace(record, replica=replica))
 
 
-def how_it_ended(code: int | None) -> str:
-    if code is None:
-        return "ended while no agent was watching"
-    if code < 0:
-        try:
-            return f"killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"killed by signal {-code}"
-    return f"exited with code {code}"
+def _alone(step: Callable[..., None], subject: Record | Action, *arguments: object) -> None:
+    """One replica's trouble, such as a full disk or a hostile model, must not hold up the others."""
+    try:
+        step(subject, *arguments)
+    except Exception:
+        partition = subject.spec.partition if isinstance(subject, Start | Relabel | Wait) else subject.partition
+        log.exception("partition %d: %s failed; the next tick tries again", partition, step.__name__)
 
 
 def _leads(stray: Marked) -> bool:

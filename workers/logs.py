@@ -6,6 +6,7 @@ An offset counts the bytes an engine's log ever held; `Log.base` of them have be
 from __future__ import annotations
 
 import codecs
+import logging
 import re
 import shutil
 import threading
@@ -13,13 +14,14 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+log = logging.getLogger(__name__)
 MAX_BYTES = 16 * 2**20
 KEEP = 3
 CHUNK_BYTES = 32 * 1024
 TAIL_BYTES = 16 * 1024
 
 _SECRETS = re.compile(
-    r"(?:hf_|sk-|fb-|fbn-)[A-Za-z0-9_-]{12,}"
+    r"(?:hf_|sk-|fb[ejn]?-)[A-Za-z0-9_-]{12,}"
     r"|(?<=[Bb]earer )\S{8,}"
     r"|(?i:(?<=api_key=)|(?<=api-key=)|(?<=api_key': )|(?<=token=)|(?<=password=))['\"]?[^\s'\",)]{6,}"
     r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
@@ -68,17 +70,28 @@ class Log:
             return False
         if size < max_bytes:
             return False
+        self.base += self._copy(keep) or size
+        with self.path.open("r+b") as file:
+            file.truncate(0)
+        self._base_path.write_text(str(self.base))
+        return True
+
+    def _copy(self, keep: int) -> int:
+        """How many bytes were kept as the newest old file; 0 where there is no room: a full disk is not to be filled
+        further, and the older files are worth more than half of this one."""
+        partial = self.path.with_name(f"{self.path.name}.partial")
+        try:
+            shutil.copyfile(self.path, partial)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            log.warning("%s is emptied, for it cannot be copied: %s", self.path, error)
+            return 0
+        partial.chmod(0o600)
         for number in range(keep - 1, 0, -1):
             older = self._numbered(number)
             if older.exists():
                 older.replace(self._numbered(number + 1))
-        shutil.copyfile(self.path, self._numbered(1))
-        self._numbered(1).chmod(0o600)
-        self.base += self._numbered(1).stat().st_size
-        self._base_path.write_text(str(self.base))
-        with self.path.open("r+b") as file:
-            file.truncate(0)
-        return True
+        return partial.replace(self._numbered(1)).stat().st_size
 
     def read(self, offset: int, secrets: Iterable[str], limit: int = CHUNK_BYTES) -> tuple[int, str]:
         """Where the text starts, and the text from `offset` on (-1: the tail), whole lines where it can be."""

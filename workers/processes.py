@@ -124,6 +124,17 @@ class Children:
             del self._popen[pid]
 
 
+def how_it_ended(code: int | None) -> str:
+    if code is None:
+        return "ended while no agent was watching"
+    if code < 0:
+        try:
+            return f"killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"killed by signal {-code}"
+    return f"exited with code {code}"
+
+
 def signal_leader(process: Process, signum: signal.Signals) -> None:
     """To the leader only: an engine that is told to finish its requests must tell its own children."""
     if is_alive(process):

@@ -55,8 +55,9 @@ class Starter:
         )
         try:
             return self._start(record, previous)
-        except (CannotStart, NoFreePort, OSError) as error:
-            log.error("%s cannot be started: %s", spec.name, error)
+        except Exception as error:  # model files are untrusted: whatever comes of them is told, and it rests
+            unforeseen = not isinstance(error, CannotStart | NoFreePort | OSError)
+            log.error("%s cannot be started: %s", spec.name, error, exc_info=unforeseen)
             failed = Replica(spec, Phase.EXITED, now, restarts=action.restarts)
             return self._book.put(
                 msgspec.structs.replace(record, replica=failed, process=None, message=f"cannot start: {error}"[:256])

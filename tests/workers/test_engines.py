@@ -121,6 +121,13 @@ def test_cpu_slots_bring_defaults_that_give_way_to_the_operators(program, model)
     assert "--enforce-eager" not in own and "bfloat16" not in own and value(own, "--max-model-len") == "512"
 
 
+@pytest.mark.parametrize("config", ['{"max_position_embeddings": Infinity}', "[" * 100_000, "[]", "\ufeff{}"])
+def test_a_hostile_config_brings_the_usual_context(program, tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    command = Vllm(program, {}).command(launch(str(tmp_path), (SLOT,)))
+    assert value(command.argv, "--max-model-len") == "2048"
+
+
 def test_an_engine_reached_from_other_hosts_is_not_tied_to_loopback(program, model):
     one = launch(model, (SLOT,))
     remote = Launch(one.spec, one.devices, "10.0.0.5", "10.0.0.5", 1, 2, 1)

@@ -86,6 +86,8 @@ def test_the_last_lines_are_those_of_the_last_start(tmp_path):
         "Authorization: Bearer abcdefgh12345",
         "token hf_abcdefghijklmnop",
         "fb-0123456789abcdef",
+        "fbe-0123456789abcdef",
+        "fbj-0123456789abcdef",
         "'api_key': 'abcdefghijk'",
         "redis://node-1:pass-word@host/0",
         "--api-key=abcdefghijk",
@@ -117,3 +119,21 @@ def test_logs_nobody_wrote_to_for_long_are_removed(tmp_path):
     logs.prune(["kept-1.log"], older_than_s=-1)
     assert [p.name for p in tmp_path.iterdir()] == ["kept-1.log"]
     assert logs.of("kept-1.log") is logs.of("kept-1.log")
+
+
+def test_on_a_full_disk_the_log_is_given_up_and_not_the_disk(tmp_path, monkeypatch):
+    """Without room for a copy the file would grow on, and each try would push an older copy out."""
+    log = Log(tmp_path / "a.log")
+    log.path.write_text("kept\n" * 20)
+    log.rotate(max_bytes=100)
+    log.path.write_text("lost\n" * 20)
+
+    def no_room(_source, target):
+        target.write_text("half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("workers.logs.shutil.copyfile", no_room)
+    assert log.rotate(max_bytes=100)
+    assert log.path.read_bytes() == b"" and log.end() == 200
+    assert (tmp_path / "a.log.1").read_text() == "kept\n" * 20
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.base", "a.log", "a.log.1"]

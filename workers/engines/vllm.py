@@ -143,7 +143,7 @@ def _cpu_context(model: str) -> int:
     try:
         config = json.loads((Path(model) / "config.json").read_text())
         return min(CPU_CONTEXT, int(config["max_position_embeddings"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):  # its files are untrusted
         return CPU_CONTEXT
 
 
