@@ -13,6 +13,9 @@ from workers.contract import JoinReply, JoinRequest, NodeReport, ReportReply
 
 log = logging.getLogger(__name__)
 TIMEOUT = httpx.Timeout(10.0, connect=3.0)
+# A connection that died unnoticed must be given up, and the report sent over a new one, before the control plane takes
+# the node for silent, after 10 s.
+REPORT_TIMEOUT = httpx.Timeout(4.0, connect=3.0)
 MAX_REPLY_BYTES = 8 * 2**20
 MAX_REPORT_BYTES = 2 * 2**20
 MAX_WAIT_S = 300.0
@@ -74,7 +77,7 @@ class Uplink:
     def __init__(self, url: str, token: str, client: httpx.Client | None = None) -> None:
         self._url = f"{url.rstrip('/')}/agent/v1/report"
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        self._client = client or httpx.Client(timeout=TIMEOUT, follow_redirects=False)
+        self._client = client or httpx.Client(timeout=REPORT_TIMEOUT, follow_redirects=False)
 
     def report(self, report: NodeReport) -> Outcome:
         """One POST, no retry: the next report says it all again."""

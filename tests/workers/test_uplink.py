@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import socket
+import time
+
 import httpx
 import msgspec
 import pytest
@@ -90,3 +93,12 @@ def test_a_join_that_fails_says_why(response, text):
 
     with pytest.raises(JoinFailed, match=text):
         join(httpx.Client(transport=httpx.MockTransport(handle)), "http://c", REQUEST)
+
+
+def test_a_server_that_never_answers_is_given_up_while_the_node_still_counts_as_heard():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        silent = Uplink(f"http://127.0.0.1:{server.getsockname()[1]}", "secret")
+        began = time.monotonic()
+        assert silent.report(REPORT).answer == Answer.UNREACHABLE
+        assert time.monotonic() - began < 5.0
+        silent.close()
