@@ -12,6 +12,7 @@ from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
+from controlplane.audit import tokens
 from controlplane.audit.roles import ROLES, Level, level_of
 from controlplane.audit.services import Actor, record
 from controlplane.domain.problems import DomainError, Problem
@@ -79,12 +80,14 @@ def set_active(user_id: int, *, active: bool, actor: Actor) -> User:
 
 @transaction.atomic
 def set_password(user_id: int, *, password: str = "", actor: Actor) -> tuple[User, str]:
-    """A new password: the given one, else a made one to be shown once. It ends the user's sessions."""
+    """A new password: the given one, else a made one to be shown once. It ends the user's sessions and REST tokens:
+    whoever knew the old one may hold some."""
     user = _lock(user_id)
     plain = password or secrets.token_urlsafe(12)
     _require_password(plain, user)
     user.set_password(plain)
     user.save(update_fields=["password"])
+    tokens.revoke(tokens.of(user), actor=actor)
     record(actor, "set-password", user)
     return user, plain
 

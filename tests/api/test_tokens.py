@@ -12,7 +12,9 @@ from django.utils.dateparse import parse_datetime
 from knox.models import AuthToken
 from rest_framework.test import APIClient
 
+from controlplane.audit import people
 from controlplane.audit.models import AuditEvent
+from controlplane.audit.services import Actor
 from tests.api.conftest import PASSWORD, problem_of
 from tests.factories import make_user
 
@@ -154,3 +156,11 @@ def test_current_without_a_token_is_404(ada: User) -> None:
     client = APIClient()
     client.force_login(ada)
     problem_of(client.delete(f"{ADDRESS}/current"), 404)
+
+
+def test_a_password_that_an_admin_sets_ends_the_tokens_had_with_the_old_one(ada: User, actor: Actor) -> None:
+    mine, other = login(ada), login(make_user("viewer", username="bob"))
+    people.set_password(ada.pk, actor=actor)
+    problem_of(bearing(mine["token"]).get("/api/v1/me"), 401)
+    assert bearing(other["token"]).get("/api/v1/me").status_code == 200
+    assert AuditEvent.objects.filter(verb="revoke-token", subject_id=ada.pk).exists()

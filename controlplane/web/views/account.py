@@ -96,7 +96,7 @@ def user_change(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
             return done(request, f"{user} is {roles.level_of(user).name.lower()} now.", "web:users")
         if verb == "password":
             user, plain = people.set_password(pk, actor=actor)
-            note = "The user's sessions have ended."
+            note = "The user's sessions and REST tokens have ended."
             return _once(request, f"Password of {user}", plain, use="", up="web:users", note=note)
         user = people.set_active(pk, active=verb == "enable", actor=actor)
     except REFUSALS as error:
