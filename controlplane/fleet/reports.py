@@ -71,8 +71,8 @@ def forget() -> None:
 def _require_sane(report: NodeReport, node: Node) -> None:
     if report.node != node.pk:
         raise BadReport(f"This token is of node {node.pk}; the report is of node {report.node}.")
-    if len(report.devices) > MAX_DEVICES or len(report.replicas) > MAX_REPLICAS:
-        raise BadReport(f"A report holds at most {MAX_DEVICES} devices and {MAX_REPLICAS} replicas.")
+    if max(len(report.devices), len(report.samples)) > MAX_DEVICES or len(report.replicas) > MAX_REPLICAS:
+        raise BadReport(f"A report holds at most {MAX_DEVICES} devices, a sample of each, and {MAX_REPLICAS} replicas.")
     if not report.instance or any(len(text) > 64 or "\x00" in text for text in (report.instance, report.boot)):
         raise BadReport("The agent's instance and boot are 1 to 64 plain characters.")
     if max(report.generation, report.seq) > LARGEST_COUNT:

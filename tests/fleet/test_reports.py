@@ -349,3 +349,8 @@ class TestReply:
     def test_counts_that_would_leave_no_room_are_refused(self) -> None:
         with pytest.raises(BadReport):
             tell(make_node(), generation=2**60)
+
+    def test_samples_of_more_devices_than_a_node_can_have_are_refused(self) -> None:
+        samples = tuple(DeviceSample(uuid=f"GPU-{number}") for number in range(257))
+        with pytest.raises(BadReport):
+            tell(make_node(), samples=samples)
