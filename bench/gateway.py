@@ -28,7 +28,7 @@ from bench._load import Shot, cpu_seconds, fire
 STREAM_TOKENS, ITL_MS = 256, 2.0
 PROMPT = "The pool that holds water ready in front of a turbine is called a forebay. " * 14
 WARM_UP = 32  # requests to each peer that are not measured
-SETTLE_S = 0.6  # for what a process does after the answers, such as writing records
+SETTLE_S = 1.1  # for what a process does after the answers, such as writing records
 # (streams, concurrency) -> requests of one round
 ROUND = {(False, 1): 400, (False, 8): 1600, (False, 32): 1600, (True, 1): 2, (True, 8): 24, (True, 32): 96}
 

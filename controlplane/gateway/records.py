@@ -40,7 +40,7 @@ COLUMNS = (
 class Recorder(threading.Thread):
     """`add` is called on the event loop, everything else in the thread."""
 
-    def __init__(self, metrics: Metrics, *, period_s: float = 0.5, keep: int = KEEP) -> None:
+    def __init__(self, metrics: Metrics, *, period_s: float = 1.0, keep: int = KEEP) -> None:
         super().__init__(name="gateway-records", daemon=True)
         self.demand = Demand()
         self.dropped = 0

@@ -31,44 +31,7 @@ class Relay:
         self._draining: asyncio.Task[None] | None = None
 
     def __call__(self, piece: bytes) -> None:
-        write = self._write
-        if write is not None and self.events.is_plain(piece):
-            write(piece)
-        else:
-            self._look_through(piece)
-
-    def say(self, piece: bytes) -> None:
-        """Pass `piece` on, or keep it until `go`."""
-        if self._write is not None:
-            self._write(piece)
-        else:
-            self._kept.append(piece)
-
-    def go(self, transport: asyncio.Transport, writer: AbstractStreamWriter, *, chunked: bool) -> None:
-        """From now on write to `transport` as pieces come. The response's head must have been sent."""
-        put, unsent = transport.write, transport.get_write_buffer_size
-
-        def write(piece: bytes) -> None:
-            put(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-            if unsent() > HIGH_WATER and self._draining is None:
-                self._exchange.pause()
-                self._draining = self._loop.create_task(self._drain(transport, writer))
-
-        self._write = write
-        kept, self._kept = self._kept, []
-        if kept:
-            write(b"".join(kept))
-
-    async def drained(self) -> None:
-        """Wait until the client has read up to the transport's mark."""
-        if self._draining is not None:
-            await asyncio.wait([self._draining])
-
-    def stop(self) -> None:
-        if self._draining is not None:
-            self._draining.cancel()
-
-    def _look_through(self, piece: bytes) -> None:
+        """Take a piece that is to be looked through; until `go` that is every piece."""
         try:
             piece = self.events.feed(piece)
         except StreamError as error:
@@ -84,6 +47,51 @@ class Relay:
         self.say(piece)
         if not self.started.done():
             self.started.set_result(None)
+
+    def say(self, piece: bytes) -> None:
+        """Pass `piece` on, or keep it until `go`."""
+        if self._write is not None:
+            self._write(piece)
+        else:
+            self._kept.append(piece)
+
+    def go(self, transport: asyncio.Transport, writer: AbstractStreamWriter, *, chunked: bool) -> None:
+        """From now on write to `transport` as pieces come. The response's head must have been sent."""
+        put, unsent, is_plain = transport.write, transport.get_write_buffer_size, self.events.is_plain
+
+        def write(piece: bytes) -> None:
+            put(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            if unsent() > HIGH_WATER:
+                self._hold(transport, writer)
+
+        def sink(piece: bytes) -> None:  # runs once a token: as flat as can be
+            if not is_plain(piece):
+                self(piece)
+                return
+            put(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            if unsent() > HIGH_WATER:
+                self._hold(transport, writer)
+
+        self._write = write
+        kept, self._kept = self._kept, []
+        if kept:
+            write(b"".join(kept))
+        self._exchange.attach(sink)
+
+    async def drained(self) -> None:
+        """Wait until the client has read up to the transport's mark."""
+        if self._draining is not None:
+            await asyncio.wait([self._draining])
+
+    def stop(self) -> None:
+        if self._draining is not None:
+            self._draining.cancel()
+
+    def _hold(self, transport: asyncio.Transport, writer: AbstractStreamWriter) -> None:
+        """Let the engine wait until the client has read."""
+        if self._draining is None:
+            self._exchange.pause()
+            self._draining = self._loop.create_task(self._drain(transport, writer))
 
     async def _drain(self, transport: asyncio.Transport, writer: AbstractStreamWriter) -> None:
         try:
