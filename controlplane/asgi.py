@@ -14,6 +14,7 @@ from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
 
+from controlplane.body_limit import BodyLimit
 from controlplane.gateway.records import live_summary
 from controlplane.telemetry.hub import Hub
 from controlplane.telemetry.lifespan import Lifespan
@@ -25,7 +26,7 @@ hub = Hub(summary=live_summary)
 
 application = ProtocolTypeRouter(
     {
-        "http": http,
+        "http": BodyLimit(http),
         "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(routes(hub)))),
         "lifespan": Lifespan(Recorder(ingest), hub),
     }

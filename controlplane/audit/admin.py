@@ -1,13 +1,21 @@
-"""The audit trail in Django's admin: to read, never to change."""
+"""The audit trail in Django's admin: to read, never to change. Accounts and tokens are not there at all: they are
+changed on the settings pages, which leave an audit event and keep the last admin."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from allauth.account.models import EmailAddress
 from django.contrib import admin
+from django.contrib.auth.models import Group, User
 from django.http import HttpRequest
+from knox.models import AuthToken
 
 from controlplane.audit.models import AuditEvent
+
+for model in (User, Group, AuthToken, EmailAddress):
+    if admin.site.is_registered(model):
+        admin.site.unregister(model)
 
 
 @admin.register(AuditEvent)

@@ -49,7 +49,7 @@ async def playground(request: HttpRequest, name: str) -> HttpResponseBase:
     """Pass a chat on to the gateway and its stream back, with what it says of the replicas that served."""
     try:
         body = _chat(request.body, name)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         return _problem(400, f"The message could not be read: {error}.")
     key = await sync_to_async(gateway.internal_key)()
     client = httpx.AsyncClient(timeout=_WAIT, trust_env=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
@@ -69,7 +70,7 @@ def cancel_token(request: HttpRequest, pk: int) -> HttpResponse:
 @needs("view")
 def node(request: HttpRequest, pk: int) -> HttpResponse:
     row = _row(pk)
-    events = AuditEvent.objects.filter(subject_name__startswith=row.node.name)[:8]
+    events = AuditEvent.objects.filter(_about(row.node))[:8]
     context = {"row": row, "events": events, "log": _log(request, row), "charts": CHARTS}
     return show(request, "nodes/detail.html", context)
 
@@ -213,3 +214,8 @@ def _log(request: HttpRequest, row: rows.NodeRow) -> int | None:
     """Which partition's log to follow: the one asked for, else the first that has an engine."""
     known = {str(part.partition.pk): part.partition.pk for part in row.in_use}
     return known.get(request.GET.get("log", ""), next(iter(known.values()), None))
+
+
+def _about(node: Node) -> Q:
+    """Events on the node itself and on its partitions and GPUs, whose names begin with its own."""
+    return Q(subject_type="node", subject_id=node.pk) | Q(subject_name__startswith=f"{node.name}/")
