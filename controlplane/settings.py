@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import structlog
 
@@ -36,7 +36,8 @@ def _secret_key(home: Path) -> str:
 
 
 def _database(url: str) -> dict[str, object]:
-    """sqlite:///path or postgresql://user:password@host:port/name as Django's DATABASES entry."""
+    """sqlite:///path or postgresql://user:password@host:port/name as Django's DATABASES entry. As in libpq, a socket's
+    folder goes by the query: postgresql:///name?host=/run/postgresql"""
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
         return {
@@ -54,7 +55,7 @@ def _database(url: str) -> dict[str, object]:
             "NAME": parts.path.lstrip("/"),
             "USER": unquote(parts.username or ""),
             "PASSWORD": unquote(parts.password or ""),
-            "HOST": parts.hostname or "",
+            "HOST": parts.hostname or dict(parse_qsl(parts.query)).get("host", ""),
             "PORT": str(parts.port or ""),
             "CONN_MAX_AGE": 0,  # kept connections pile up under ASGI, one set a thread; the uplink keeps its own
         }

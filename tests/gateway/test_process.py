@@ -89,8 +89,7 @@ def database_url() -> str:
     entry = connection.settings_dict
     if connection.vendor == "sqlite":
         return f"sqlite:///{entry['NAME']}"
-    who = f"{entry['USER']}:{entry['PASSWORD']}@" if entry["USER"] else ""
-    return f"postgresql://{who}{entry['HOST']}:{entry['PORT']}/{entry['NAME']}"
+    return f"postgresql://{entry['USER']}@/{entry['NAME']}?host={entry['HOST']}"  # tests.postgres listens on a socket
 
 
 def port_in(log: Path, process: subprocess.Popen[bytes], within_s: float = 60.0) -> int:
