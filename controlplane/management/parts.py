@@ -35,7 +35,7 @@ def web_part(machine: Machine) -> Part:
 
 def gateway_part(machine: Machine) -> Part:
     command = [PYTHON, "manage.py", "gateway", "--host", machine.host, "--port", str(machine.gateway_port)]
-    return Part("gateway", command, machine.logs / "gateway.log", grace_s=15.0)
+    return Part("gateway", command, machine.logs / "gateway.log", grace_s=20.0)
 
 
 def worker_part(machine: Machine) -> Part:
