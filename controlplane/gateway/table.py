@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import structlog
@@ -23,6 +23,7 @@ from controlplane.fleet import selectors
 from controlplane.fleet.models import Node
 from controlplane.gateway import keys
 from controlplane.gateway.models import ApiKey
+from controlplane.gateway.reporting import Reporting
 
 log = structlog.get_logger(__name__)
 
@@ -89,12 +90,13 @@ class Table:
     read_at: float = 0.0  # monotonic
 
 
-def read(now: datetime | None = None) -> Table:
-    """Read the whole table from the database."""
+def read(now: datetime | None = None, reporting: Reporting | None = None) -> Table:
+    """Read the whole table from the database. `reporting`: what is known of the nodes' reports, if not read anew."""
     now = now or datetime.now(UTC)
+    reference = (reporting or _reporting(Reporting())).reference
     by_deployment: dict[str, dict[str, list[int]]] = {}
     engines: dict[int, Engine] = {}
-    for row in selectors.routing_rows(_reference(now)):
+    for row in selectors.routing_rows(min(now, reference or now)):
         if engine := Engine.at(row.partition, row.name, row.endpoint, row.engine_key):
             engines[engine.id] = engine
             by_deployment.setdefault(row.deployment, {}).setdefault(row.role, []).append(engine.id)
@@ -110,11 +112,9 @@ def read(now: datetime | None = None) -> Table:
     return Table(_keys(now), served, engines, time.monotonic())
 
 
-def _reference(now: datetime) -> datetime:
-    """The moment that nodes are judged silent at: that of the newest report. When none comes from any node, it
-    is the reporting that is down, not all of the nodes, and the engines serve on."""
+def _reporting(before: Reporting) -> Reporting:
     newest = Node.objects.aggregate(newest=Max("last_seen"))["newest"]
-    return min(now, newest) if newest else now
+    return before.heard(newest, timedelta(seconds=settings.SILENT_AFTER_S))
 
 
 def _keys(now: datetime) -> dict[str, Key]:
@@ -132,13 +132,14 @@ def _keys(now: datetime) -> dict[str, Key]:
 class Watch(threading.Thread):
     """Keeps `table` at most `period_s` old while the database answers."""
 
-    def __init__(self, period_s: float = 1.0, *, reader: Callable[[], Table] = read) -> None:
+    def __init__(self, period_s: float = 1.0, *, reader: Callable[[], Table] | None = None) -> None:
         super().__init__(name="gateway-table", daemon=True)
         self.table = Table()
         self.failing = False
         self.looked = threading.Event()  # at least once
         self._period_s = period_s
-        self._reader = reader
+        self._reader = reader or self._read
+        self._reporting = Reporting()
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
@@ -168,3 +169,7 @@ class Watch(threading.Thread):
 
     def stop(self) -> None:
         self._stop_asked.set()
+
+    def _read(self) -> Table:
+        self._reporting = _reporting(self._reporting)
+        return read(reporting=self._reporting)

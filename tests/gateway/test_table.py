@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.db import OperationalError
@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from controlplane.audit.services import Actor
 from controlplane.domain.routing import Ready
+from controlplane.fleet.models import Node
 from controlplane.gateway import services, table
 from controlplane.gateway.keys import hash_of
 from controlplane.gateway.table import Engine, Table, Watch
@@ -73,6 +74,51 @@ def test_when_no_node_reports_it_is_the_reporting_that_is_down() -> None:
     make_ready(make_partition(make_node("a", last_seen=long_ago), role="decode"))
     make_ready(make_partition(make_node("b", last_seen=long_ago - timedelta(seconds=30)), role="decode"))
     assert [engine.name.split("/")[0] for engine in table.read().engines.values()] == ["a"]
+
+
+def test_the_first_node_to_report_again_silences_no_other() -> None:
+    """The web process was away for a minute; a and b lived on, c had been silent before."""
+    now = timezone.now() - timedelta(seconds=30)
+    nodes = {name: make_node(name, last_seen=now - timedelta(seconds=60 + extra)) for name, extra in NODES.items()}
+    for node in nodes.values():
+        make_ready(make_partition(node, role="decode"))
+    watch = Watch()
+    assert looks(watch) == ["a", "b"]
+
+    hear(nodes["a"], now)
+    assert looks(watch) == ["a", "b"], "b has had no time to report"
+    hear(nodes["a"], now + timedelta(seconds=9))
+    assert looks(watch) == ["a", "b"]
+    hear(nodes["b"], now + timedelta(seconds=9))
+    hear(nodes["a"], now + timedelta(seconds=11))
+    assert looks(watch) == ["a", "b"]
+
+
+def test_a_node_that_does_not_report_again_is_out_in_the_end() -> None:
+    now = timezone.now() - timedelta(seconds=30)
+    nodes = {name: make_node(name, last_seen=now - timedelta(seconds=60)) for name in ("a", "b")}
+    for node in nodes.values():
+        make_ready(make_partition(node, role="decode"))
+    watch = Watch()
+    looks(watch)
+    for later in range(10):
+        hear(nodes["a"], now + timedelta(seconds=later))
+        assert looks(watch) == ["a", "b"]
+    hear(nodes["a"], now + timedelta(seconds=10))
+    assert looks(watch) == ["a"]
+
+
+NODES = {"a": 0, "b": 1, "c": 40}
+
+
+def hear(node: Node, at: datetime) -> None:
+    Node.objects.filter(pk=node.pk).update(last_seen=at)
+
+
+def looks(watch: Watch) -> list[str]:
+    """The nodes whose engines are routable at the next look."""
+    watch.look()
+    return sorted(engine.name.split("/")[0] for engine in watch.table.engines.values())
 
 
 def test_a_revoked_node_is_out() -> None:
