@@ -123,7 +123,7 @@ class Partition(models.Model):
     role = models.CharField(max_length=12, choices=Role.choices, blank=True)
     pinned = models.BooleanField(default=False)
     engine_key = models.CharField(max_length=64, blank=True)  # API key of the engine that fills it
-    # publish: the node's generation at this partition's last change
+    # publish: the node's generation at the last change that this partition's replica has to confirm
     generation = models.BigIntegerField(default=0)
     # reports
     phase = models.CharField(max_length=10, blank=True)  # workers.contract.Phase, "" = no process

@@ -19,13 +19,16 @@ def publish(node: Node) -> bool:
     """Store a new spec if anything in it changed, and nudge the node after the commit. Call it inside the change's own
     transaction, with the node row locked. True where the generation moved.
 
+    A partition's own generation moves with what its replica has to confirm before requests are sent to it. What needs
+    no confirmation reaches the node as well, but a replica must not leave the routing for it.
+
     A node may hold a generation that we never wrote, when the database was restored from a backup. Then the counter
     jumps past it, for all partitions: whatever the node holds under the lost numbers is none of our doing."""
     held = _held(node)
     wanted = {replica.partition: replica for replica in _replicas(node)}
     from_the_future = node.observed_generation > node.generation
     changed = set(wanted) | set(held) if from_the_future else _changed(held, wanted)
-    if not changed and node.spec is not None and not from_the_future:
+    if _stated(held) == _stated(wanted) and node.spec is not None and not from_the_future:
         return False
     generation = max(node.generation, node.observed_generation) + 1
     replicas = tuple(
@@ -51,15 +54,23 @@ def _held(node: Node) -> dict[int, ReplicaSpec]:
 
 
 def _changed(held: dict[int, ReplicaSpec], wanted: dict[int, ReplicaSpec]) -> set[int]:
+    """Partitions whose replicas have something new to confirm."""
     return {
         partition
         for partition in held.keys() | wanted.keys()
-        if partition not in held or partition not in wanted or _blank(held[partition]) != _blank(wanted[partition])
+        if partition not in held
+        or partition not in wanted
+        or _to_confirm(held[partition]) != _to_confirm(wanted[partition])
     }
 
 
-def _blank(replica: ReplicaSpec) -> ReplicaSpec:
-    return msgspec.structs.replace(replica, generation=0)
+def _stated(replicas: dict[int, ReplicaSpec]) -> dict[int, ReplicaSpec]:
+    return {partition: msgspec.structs.replace(replica, generation=0) for partition, replica in replicas.items()}
+
+
+def _to_confirm(replica: ReplicaSpec) -> ReplicaSpec:
+    """Without the partition's name and the drain deadline: an engine serves the same whatever they are."""
+    return msgspec.structs.replace(replica, generation=0, name="", drain_s=0.0)
 
 
 def _replicas(node: Node) -> list[ReplicaSpec]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 from django.db import transaction
+from django.utils import timezone
 
+from controlplane.audit.services import Actor
+from controlplane.fleet import selectors, services
 from controlplane.fleet.models import Node, Partition
 from controlplane.fleet.publish import publish, spec_of
-from tests.factories import make_deployment, make_node, make_partition
+from tests.factories import make_deployment, make_node, make_partition, make_ready
 from workers.contract import NodeSpec, Role
 
 pytestmark = pytest.mark.django_db
@@ -54,6 +57,52 @@ def test_a_partition_carries_the_generation_of_its_own_last_change() -> None:
     first.refresh_from_db(), second.refresh_from_db()
     assert (first.generation, second.generation) == (1, 2)
     assert {r.partition: r.generation for r in stored(node).replicas} == {first.pk: 1, second.pk: 2}
+
+
+def routed() -> list[int]:
+    return [row.partition for row in selectors.routing_rows(timezone.now())]
+
+
+def test_a_new_drain_deadline_is_published_and_no_replica_leaves_the_routing(actor: Actor) -> None:
+    """Waiting for the nodes to confirm it would leave the deployment without a single replica meanwhile."""
+    partition = make_partition(role="decode")
+    run_publish(partition.node)
+    partition.refresh_from_db()
+    make_ready(partition)
+
+    services.update_deployment(partition.deployment_id, drain_s=7, actor=actor)
+
+    spec = stored(partition.node)
+    assert (spec.generation, spec.replicas[0].drain_s, spec.replicas[0].generation) == (2, 7.0, 1)
+    partition.refresh_from_db()
+    assert partition.generation == 1
+    assert routed() == [partition.pk]
+
+
+def test_a_new_name_of_a_partition_is_published_and_leaves_it_in_the_routing() -> None:
+    partition = make_partition(role="decode")
+    run_publish(partition.node)
+    partition.refresh_from_db()
+    make_ready(partition)
+    Partition.objects.filter(pk=partition.pk).update(name="front")
+
+    assert run_publish(partition.node)
+
+    spec = stored(partition.node)
+    assert (spec.generation, spec.replicas[0].name, spec.replicas[0].generation) == (2, "front", 1)
+    assert routed() == [partition.pk]
+
+
+def test_what_asks_for_confirmation_still_does_beside_a_new_drain_deadline(actor: Actor) -> None:
+    partition = make_partition(role="decode")
+    run_publish(partition.node)
+    partition.refresh_from_db()
+    make_ready(partition)
+
+    services.update_deployment(partition.deployment_id, drain_s=7, aliases=["other"], force=True, actor=actor)
+
+    assert stored(partition.node).replicas[0].generation == 2
+    assert routed() == []
 
 
 def test_a_release_moves_the_generation_of_the_partition_it_emptied() -> None:

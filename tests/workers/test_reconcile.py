@@ -51,6 +51,12 @@ def test_what_is_right_is_left_alone():
     assert reconcile(node(want()), have(want()), 9.0) == []
 
 
+def test_a_new_drain_deadline_of_the_same_generation_is_taken():
+    """A replica keeps its generation where nothing is asked of it that would have to be confirmed."""
+    patient = NodeSpec(node=1, generation=2, replicas=(want(drain_s=600.0, name="renamed", generation=1),))
+    assert reconcile(patient, have(want()), 9.0) == [Relabel(patient.replicas[0])]
+
+
 @pytest.mark.parametrize("phase", [Phase.STARTING, Phase.READY, Phase.ASLEEP])
 def test_a_new_role_with_equal_content_is_only_a_label(phase):
     flipped = node(want(role=Role.PREFILL), generation=2)
