@@ -1,0 +1,5 @@
+"""`python -m controlplane.cli`, without anything installed."""
+
+from controlplane.cli.main import main
+
+main()
