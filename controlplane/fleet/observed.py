@@ -20,6 +20,7 @@ from workers.contract import Device, DeviceSample, NodeReport, Phase, ReplicaSta
 LOG_TAIL = 16_384  # characters of an engine's last words that the audit trail keeps
 LARGEST = 2**31 - 1
 LARGEST_BIG = 2**63 - 1
+DOWN = {"", Phase.STARTING, Phase.EXITED, Phase.STOPPING}  # from these an engine becomes ready
 HEALTHS = {"ok", "degraded", "lost"}
 GPU_FACTS = ("index", "kind", "name", "memory_bytes", "mig_parent", "pci", "peers")
 GPU_COLUMNS = (*GPU_FACTS, "present", "health", "health_detail", "foreign")
@@ -180,22 +181,27 @@ def _endpoint(node: Node, endpoint: str) -> tuple[str, str]:
 
 
 def _replica_news(partition: Partition, status: ReplicaStatus | None, values: dict[str, Any]) -> Iterable[Event]:
+    """Of a crash loop that has been told, nothing more until the agent forgets the restarts of an engine that stays
+    ready: the trail is kept for ever, and an engine that cannot start would fill it with its last words."""
     old, new = partition.phase, values["phase"]
+    was_looping = partition.restarts >= CRASH_LOOP_AFTER
+    is_told = was_looping and values["restarts"] >= CRASH_LOOP_AFTER
     facts = {"deployment": clean(status.deployment, 120), "role": status.role.value} if status else {}
     if status and _has_died(partition, status):
-        yield Event("engine-exited", partition, facts | _exit_facts(status), _last_words(status))
+        if not is_told:
+            yield Event("engine-exited", partition, facts | _exit_facts(status), _last_words(status))
     elif old and old != Phase.EXITED and new in ("", Phase.EXITED):
         yield Event("engine-stopped", partition, facts)
     if status is None:
         return
-    if new == Phase.STARTING and old != Phase.STARTING:
+    if new == Phase.STARTING and old != Phase.STARTING and not is_told:
         yield Event("engine-started", partition, facts | {"restarts": values["restarts"]})
-    if new == Phase.READY and old in ("", Phase.STARTING, Phase.EXITED, Phase.STOPPING):
+    if new == Phase.READY and not is_told and (was_looping or old in DOWN):
         yield Event("engine-ready", partition, facts | {"ready_after_s": values["ready_after_s"]})
     same_process = partition.pid == values["pid"] and new == old == Phase.READY
     if same_process and partition.observed_role != values["observed_role"]:
         yield Event("engine-relabelled", partition, facts)
-    if values["restarts"] >= CRASH_LOOP_AFTER > partition.restarts:
+    if values["restarts"] >= CRASH_LOOP_AFTER and not was_looping:
         yield Event("engine-crash-looping", partition, facts | {"restarts": values["restarts"]}, _last_words(status))
 
 

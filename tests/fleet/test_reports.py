@@ -227,15 +227,51 @@ class TestNews:
         assert verbs()[-2:] == ["engine-exited", "engine-started"]
         assert AuditEvent.objects.get(verb="engine-exited").detail == "boom"
 
-    def test_crash_looping_is_told_once(self) -> None:
+    def test_crash_looping_is_told_once_and_then_no_more_of_its_restarts(self) -> None:
+        """Else an engine that cannot start would fill the trail with its last words, for ever."""
         partition = make_partition(role="decode")
-        for restarts in range(6):
+        ended = Exit(code=1, ago_s=0.5, log_tail="no such model")
+        for restarts in range(9):
             for phase in ("starting", "exited"):
-                tell(partition.node, replicas=(status_of(partition, phase, restarts=restarts),))
+                status = status_of(partition, phase, pid=restarts, restarts=restarts, last_exit=ended)
+                tell(partition.node, replicas=(status,))
 
         assert verbs().count("engine-crash-looping") == 1
-        assert verbs().count("engine-exited") == 6
-        assert AuditEvent.objects.get(verb="engine-crash-looping").after["restarts"] == 3
+        assert verbs().count("engine-exited") == 3
+        assert verbs()[-1] == "engine-crash-looping"
+        told = AuditEvent.objects.get(verb="engine-crash-looping")
+        assert (told.after["restarts"], told.detail) == (3, "no such model")
+
+    def test_a_crash_loop_of_engines_that_get_ready_first_is_as_quiet(self) -> None:
+        partition = make_partition(role="decode")
+        for restarts in range(9):
+            for phase in ("starting", "ready", "exited"):
+                tell(partition.node, replicas=(status_of(partition, phase, pid=restarts, restarts=restarts),))
+
+        assert verbs()[-1] == "engine-crash-looping"
+
+    def test_the_end_of_a_crash_loop_is_told_and_so_is_the_next_death(self) -> None:
+        """The agent forgets restarts once the engine has stayed ready for a while."""
+        partition = make_partition(role="decode", phase="starting", restarts=5, pid=4242)
+        for phase, restarts in (("ready", 5), ("ready", 5), ("ready", 0), ("exited", 0), ("starting", 1)):
+            status = status_of(partition, phase, restarts=restarts, ready_after_s=17.0)
+            tell(partition.node, replicas=(status,))
+
+        assert verbs() == ["engine-ready", "engine-exited", "engine-started"]
+        assert AuditEvent.objects.get(verb="engine-ready").after["ready_after_s"] == 17.0
+
+    def test_another_engine_in_the_place_of_a_crash_looping_one_is_told(self) -> None:
+        partition = make_partition(role="decode", phase="exited", restarts=5)
+        for phase in ("starting", "ready"):
+            tell(partition.node, replicas=(status_of(partition, phase),))
+
+        assert verbs() == ["engine-started", "engine-ready"]
+
+    def test_that_a_crash_looping_engine_was_stopped_is_told(self) -> None:
+        partition = make_partition(role="decode", phase="starting", restarts=5)
+        tell(partition.node)
+
+        assert verbs() == ["engine-stopped"]
 
     def test_a_flip_without_a_restart_is_told_as_such(self) -> None:
         partition = make_partition(role="prefill")
