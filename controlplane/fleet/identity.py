@@ -1,7 +1,9 @@
 """Who is speaking: whether a report comes from the one agent that may speak for its node, and whether it is new.
 
 Two agents with one identity would each undo what the other does. They are told apart by `instance`, which each agent
-home has, and where a home was copied by `boot`, which each agent process has.
+home has, and where a home was copied by `boot`, which each agent process has. Processes of one home number their
+reports by the clock at their start: what comes with a lower number was sent by an earlier one. That holds in every web
+process, also in one that has not heard of the restart.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ from controlplane.fleet.models import Node
 from workers.contract import NodeReport
 
 BOOTS_KEPT = 8
+LATE_FOR = 2  # times the silence limit: an earlier process that is heard for longer lives
 TELL_EVERY = timedelta(hours=1)
 _lock = threading.Lock()
 _past_boots: dict[int, list[str]] = {}  # by node: processes that another one of the same agent home has followed
+_late_since: dict[int, dict[str, datetime]] = {}  # by node: earlier processes, and when one was first heard too late
 _told: set[tuple[int, str, str]] = set()  # conflicts that are in the audit trail already
 
 
@@ -49,6 +53,10 @@ def judge(report: NodeReport, *, node: Node, now: datetime) -> Verdict:
         copied = bool(report.boot) and report.boot in _past_boots.get(node.pk, ())
     if copied:
         raise _conflict(node)
+    if node.boot and report.seq <= node.last_seq and silent_s is None and node.last_seen is not None:
+        if _speaks_on(node.pk, report.boot, now):
+            raise _conflict(node)
+        return Verdict(is_late=True)
     return Verdict(is_new_boot=True, silent_s=silent_s)
 
 
@@ -75,9 +83,10 @@ def tell_once(report: NodeReport, node: Node) -> None:
 
 def remember_boot(node_id: int, left: str) -> None:
     """The process `left` was followed by another: should it speak again, the agent's home was copied."""
-    if not left:
-        return
     with _lock:
+        _late_since.pop(node_id, None)
+        if not left:
+            return
         boots = _past_boots.setdefault(node_id, [])
         boots.append(left)
         del boots[:-BOOTS_KEPT]
@@ -86,7 +95,19 @@ def remember_boot(node_id: int, left: str) -> None:
 def forget() -> None:
     with _lock:
         _past_boots.clear()
+        _late_since.clear()
         _told.clear()
+
+
+def _speaks_on(node_id: int, boot: str, now: datetime) -> bool:
+    """Whether an earlier process is heard for longer than reports can be late: the agent's home was copied. A new one
+    whose clock was set back is taken before that, once the node counts as silent."""
+    with _lock:
+        heard = _late_since.setdefault(node_id, {})
+        since = heard.setdefault(boot, now)
+        while len(heard) > BOOTS_KEPT:
+            del heard[next(iter(heard))]
+    return (now - since).total_seconds() > LATE_FOR * settings.SILENT_AFTER_S
 
 
 def _silence(node: Node, now: datetime) -> float | None:

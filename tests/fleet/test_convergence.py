@@ -113,7 +113,7 @@ class Fleet:
         reports.forget()
 
     def restart_agent(self) -> None:
-        self.agent.boot, self.agent.seq = self.agent.boot + 1, 0
+        self.agent.boot += 1  # and goes on counting, as by the clock
 
     def back_up(self) -> None:
         self.backup = [

@@ -44,15 +44,61 @@ def test_a_repeat_of_a_report_that_wrote_nothing_is_dropped_too() -> None:
     assert partition.phase == "ready"
 
 
-def test_another_process_of_the_same_home_begins_to_count_anew() -> None:
+def test_another_process_of_the_same_home_goes_on_counting() -> None:
     node = make_node()
     tell(node, boot="boot-1", seq=900)
 
-    tell(node, boot="boot-2", seq=1, agent_version="0.2")
+    tell(node, boot="boot-2", seq=2000, agent_version="0.2")
 
     node.refresh_from_db()
-    assert (node.boot, node.last_seq, node.agent_version) == ("boot-2", 1, "0.2")
+    assert (node.boot, node.last_seq, node.agent_version) == ("boot-2", 2000, "0.2")
     assert verbs() == ["agent-restarted"]
+
+
+def test_a_late_report_of_the_process_before_is_late_at_a_web_process_that_saw_no_restart() -> None:
+    """Taken for a new process, it would make the living agent the one that was followed, and end it."""
+    node, now = make_node(), timezone.now()
+    tell(node, boot="boot-1", seq=900, now=now)
+    tell(node, boot="new", seq=2000, now=now)
+    reports.forget()  # another web process takes the next ones
+
+    tell(node, boot="boot-1", seq=901, now=now + timedelta(seconds=1), driver="old")
+    tell(node, boot="new", seq=2001, now=now + timedelta(seconds=2), driver="new")
+
+    node.refresh_from_db()
+    assert (node.boot, node.last_seq, node.driver) == ("new", 2001, "new")
+    assert verbs() == ["agent-restarted"]
+
+
+def test_a_copied_home_is_found_at_a_web_process_that_saw_no_restart() -> None:
+    """A process that was followed may be late for a moment. One that goes on speaking lives."""
+    node, now = make_node(), timezone.now()
+    tell(node, boot="boot-1", seq=100, now=now)
+    tell(node, boot="copy", seq=2000, now=now)
+    reports.forget()
+
+    for second in range(20):
+        moment = now + timedelta(seconds=second)
+        tell(node, boot="copy", seq=2001 + second, now=moment)
+        tell(node, boot="boot-1", seq=101 + second, now=moment)
+    with pytest.raises(IdentityConflict):
+        tell(node, boot="boot-1", seq=121, now=now + timedelta(seconds=21))
+
+    tell(node, boot="copy", seq=2021, now=now + timedelta(seconds=21))
+    assert verbs() == ["agent-restarted", "identity-conflict"]
+
+
+def test_an_agent_whose_clock_was_set_back_is_taken_once_nothing_else_speaks() -> None:
+    """Its numbers begin before those of the process that it follows."""
+    node, now = make_node(), timezone.now()
+    tell(node, boot="boot-1", seq=9000, now=now)
+
+    for second in range(1, 13):
+        tell(node, boot="after", seq=100 + second, now=now + timedelta(seconds=second))
+
+    node.refresh_from_db()
+    assert node.boot == "after"
+    assert verbs() == ["agent-restarted", "heard-again"]
 
 
 def test_a_second_agent_is_told_to_stop_while_the_first_is_heard() -> None:
@@ -107,12 +153,12 @@ def test_a_copied_home_is_found_by_a_process_that_speaks_again() -> None:
     """Both copies have one instance and one token; but a process that was followed by another never comes back."""
     node, now = make_node(), timezone.now()
     tell(node, boot="first", seq=100, now=now)
-    tell(node, boot="copy", seq=1, now=now)
+    tell(node, boot="copy", seq=2000, now=now)
 
     with pytest.raises(IdentityConflict):
         tell(node, boot="first", seq=101, now=now)
 
-    tell(node, boot="copy", seq=2, now=now)
+    tell(node, boot="copy", seq=2001, now=now)
     assert verbs().count("identity-conflict") == 1
 
 
