@@ -48,7 +48,8 @@ def _of_server(health: Row, live: Row) -> Iterator[Finding]:
         yield Finding(health["broker"] == "up", "no-live-figures", "server", text, "the server's log")
 
 
-def _of_deployments(live: Row, deployments: list[Row]) -> Iterator[Finding]:
+def engines(live: Row) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+    """How many are assigned and how many can be sent requests now, by deployment and role."""
     assigned: Counter[tuple[str, str]] = Counter()
     ready: Counter[tuple[str, str]] = Counter()
     for node in live["nodes"]:
@@ -57,6 +58,11 @@ def _of_deployments(live: Row, deployments: list[Row]) -> Iterator[Finding]:
                 key = (partition["deployment"]["name"], partition["role"])
                 assigned[key] += 1
                 ready[key] += partition["confirmed"] and partition["status"] == "ready"
+    return assigned, ready
+
+
+def _of_deployments(live: Row, deployments: list[Row]) -> Iterator[Finding]:
+    assigned, ready = engines(live)
     for deployment in deployments:
         yield from _of_deployment(deployment, assigned, ready)
 

@@ -70,7 +70,8 @@ class Session:
             if sys.stdin.isatty():
                 raise
             raise failure(Exit.USAGE, "Nobody is there to confirm this.", "Say --yes.") from None
-        raise click.Abort
+        self.say("Nothing was changed.")
+        raise click.exceptions.Exit(Exit.INTERRUPTED)
 
     def _credentials(self) -> tuple[str, str, bool]:
         """A kept token goes only to the server that gave it."""

@@ -139,7 +139,7 @@ def test_an_engine_ends_only_after_a_yes(operator: Terminal, wire: Wire, p0: Par
     make_deployment("other")
     words = ("assign", "node-1/p0", "other", "prefill", "--no-wait")
     shown = operator.fails(130, *words, said="n\n")
-    assert "Its engine ends once its requests have ended" in shown
+    assert "Its engine ends once its requests have ended" in shown and "Nothing was changed." in shown
     assert desired(p0) == ("chat", "prefill")
     operator.ok(*words, said="y\n")
     assert desired(p0) == ("other", "prefill")

@@ -110,6 +110,13 @@ def test_deployments(viewer: Terminal, fleet: None) -> None:
     assert row[:6] == ["chat", "smollm2", "dedicated", "1/1", "1/1", "0/0"]
     (entry,) = viewer.json("deployments")
     assert entry["replicas"]["decode"] == {"assigned": 1, "confirmed": 1}
+    assert entry["ready"] == {"prefill": 1, "decode": 1, "aggregated": 0}
+
+
+def test_the_engines_of_a_silent_node_do_not_count_as_ready(viewer: Terminal) -> None:
+    make_ready(make_partition(make_node(heard=False), deployment=make_deployment("chat"), role="decode"))
+    assert viewer.ok("deployments").splitlines()[1].split()[4] == "0/1"
+    assert "Engines   0 ready of 1 assigned" in viewer.ok("status")
 
 
 def test_all_pages_of_a_list_are_read(viewer: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import click
 
 from controlplane.cli import names
 from controlplane.cli.client import Row
-from controlplane.cli.findings import Finding, findings
+from controlplane.cli.findings import Finding, engines, findings
 from controlplane.cli.options import ROLES, json_option
 from controlplane.cli.session import Session, pass_session
 from controlplane.cli.text import UNKNOWN, figure, moment, plain, share, size, span, table, word
@@ -23,8 +23,8 @@ def status(session: Session) -> None:
     health = client.health()
     live = client.get("live")
     found = findings(health, live, client.every("deployments"))
-    engines = [partition for partition in _partitions(live) if partition["deployment"]]
-    counts = {"assigned": len(engines), "ready": sum(1 for engine in engines if engine["status"] == "ready")}
+    assigned, ready = engines(live)
+    counts = {"assigned": assigned.total(), "ready": ready.total()}
     shown = {
         "url": client.url,
         "at": live["at"],
@@ -84,6 +84,9 @@ def models(session: Session) -> None:
 def deployments(session: Session) -> None:
     """How models are served: ready engines of those assigned, by role."""
     rows = session.client.every("deployments")
+    _, ready = engines(session.client.get("live"))
+    for row in rows:  # the rows' own counts do not know that a silent node's engines are out of reach
+        row["ready"] = {role: ready[row["name"], role] for role in ROLES}
     session.answer(rows, lambda: _table_of_deployments(rows))
 
 
@@ -97,14 +100,14 @@ def _partitions(live: Row) -> list[Row]:
 
 
 def _summary(shown: Row) -> list[str]:
-    summary, engines = shown["summary"], shown["engines"]
+    summary, counts = shown["summary"], shown["engines"]
     gpus, nodes_, ttft, itl = summary["gpus"], summary["nodes"], summary["ttft_ms"], summary["itl_ms"]
     window = f"in the last {span(summary['window_s'])}" if summary["window_s"] else "no figures"
     return [
         f"{shown['url']} at {moment(shown['at'])} UTC",
         f"Nodes     {nodes_['total']}, {nodes_['silent']} silent",
         f"GPUs      {gpus['total']}: {gpus['assigned']} assigned, {gpus['idle']} idle, {gpus['unhealthy']} unhealthy",
-        f"Engines   {engines['ready']} ready of {engines['assigned']} assigned",
+        f"Engines   {counts['ready']} ready of {counts['assigned']} assigned",
         f"Models    {figure(summary['active_models'])} active",
         f"Requests  {figure(summary['rps'])}/s, {figure(summary['tokens_out_per_s'])} tokens/s, {window}",
         f"Latency   TTFT p50 {figure(ttft['p50'], 'ms')}, p95 {figure(ttft['p95'], 'ms')}; "
@@ -204,7 +207,7 @@ def _table_of_deployments(rows: list[Row]) -> str:
     headers = ("DEPLOYMENT", "MODEL", "MODE", "PREFILL", "DECODE", "AGGREGATED", "TTFT AIM", "ITL AIM", "ALIASES")
     cells = []
     for row in rows:
-        counts = [f"{row['replicas'][role]['confirmed']}/{row['replicas'][role]['assigned']}" for role in ROLES]
+        counts = [f"{row['ready'][role]}/{row['replicas'][role]['assigned']}" for role in ROLES]
         aims = (figure(row["slo_ttft_ms"], "ms"), figure(row["slo_itl_ms"], "ms"))
         cells.append(
             (row["name"], row["model"]["name"], row["mode"], *counts, *aims, plain(" ".join(row["aliases"])) or UNKNOWN)
