@@ -26,7 +26,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from controlplane.fleet import reports, services
 from controlplane.fleet.credentials import digest
-from controlplane.fleet.errors import UplinkError
+from controlplane.fleet.errors import UnknownNode, UplinkError
 from controlplane.fleet.models import Node
 from controlplane.telemetry import logs
 from controlplane.telemetry import services as telemetry
@@ -72,15 +72,11 @@ def answer_join(body: bytes, address: str) -> HttpResponse:
 
 def answer_report(body: bytes, authorization: str) -> HttpResponse:
     """The token is looked at first: whoever has none learns nothing and costs one indexed query."""
-    node = _node_of(authorization)
-    if node is None:
-        return problem(
-            "unknown-token", 401, "This node token is not known here: the node was removed, or has re-joined."
-        )
-    if node.revoked:
-        return problem("node-revoked", 410, f"{node.name} is revoked: its agent ends its engines and itself.")
     now = timezone.now()
     try:
+        node = _node_of(authorization)
+        if node.revoked:
+            return problem("node-revoked", 410, f"{node.name} is revoked: its agent ends its engines and itself.")
         said = _node_report.decode(body)
         reply = reports.receive(said, node=node, now=now)
     except msgspec.DecodeError as error:
@@ -146,11 +142,14 @@ def _refuse_request(request: HttpRequest) -> HttpResponse | None:
     return problem("body-too-large", 413, f"The body may hold {MAX_BODY} bytes.") if too_large else None
 
 
-def _node_of(authorization: str) -> Node | None:
+def _node_of(authorization: str) -> Node:
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token:
-        return None
-    return Node.objects.defer("spec", "labels").filter(token_hash=digest(token.strip())).first()
+        raise UnknownNode
+    node = Node.objects.defer("spec", "labels").filter(token_hash=digest(token.strip())).first()
+    if node is None:
+        raise UnknownNode
+    return node
 
 
 def _may_try(address: str, now: float) -> bool:

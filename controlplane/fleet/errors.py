@@ -82,6 +82,14 @@ class IdentityConflict(UplinkError):
         super().__init__("identity-conflict", 409, message)
 
 
+class UnknownNode(UplinkError):
+    """No node has this token (any more)."""
+
+    def __init__(self) -> None:
+        message = "This node token is not known here: the node was removed, or has re-joined."
+        super().__init__("unknown-token", 401, message)
+
+
 class BadReport(UplinkError):
     """The report cannot be about this node."""
 

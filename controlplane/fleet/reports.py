@@ -17,7 +17,7 @@ from django.db import transaction
 
 from controlplane.audit.services import Actor, record
 from controlplane.fleet import identity, observed
-from controlplane.fleet.errors import BadReport, IdentityConflict
+from controlplane.fleet.errors import BadReport, IdentityConflict, UnknownNode
 from controlplane.fleet.models import Node
 from controlplane.fleet.publish import publish, spec_of
 from workers.contract import NodeReport, NodeSpec, ReplicaStatus, ReportReply
@@ -52,12 +52,15 @@ def receive(report: NodeReport, *, node: Node, now: datetime) -> ReportReply:
         verdict = identity.judge(report, node=node, now=now)
         if not verdict.is_late and not _is_repeated(report):
             node = _write(report, node, verdict, now)
+        spec = _newer_spec(report, node)
     except IdentityConflict:
         identity.tell_once(report, node)
         raise
+    except Node.DoesNotExist:  # removed since its token was looked up
+        raise UnknownNode from None
     return ReportReply(
         at=time.time(),
-        spec=_newer_spec(report, node),
+        spec=spec,
         period_s=settings.REPORT_PERIOD_S if report.period_s != settings.REPORT_PERIOD_S else None,
     )
 

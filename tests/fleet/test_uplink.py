@@ -89,6 +89,34 @@ def test_without_a_known_token_nothing_is_told(token: str) -> None:
     assert is_problem(send(make_node(), token=token), 401, "unknown-token")
 
 
+@pytest.fixture
+def _removed_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once its token has been looked up, each node is removed, as by an admin in another process."""
+    look_up = agent._node_of
+
+    def look_up_and_remove(authorization: str) -> Node:
+        node = look_up(authorization)
+        Node.objects.all().delete()
+        return node
+
+    monkeypatch.setattr(agent, "_node_of", look_up_and_remove)
+
+
+@pytest.mark.usefixtures("_removed_meanwhile")
+def test_a_node_that_is_removed_while_it_reports_is_told_so() -> None:
+    assert is_problem(send(make_node()), 401, "unknown-token")
+
+
+def test_a_node_that_is_removed_before_its_spec_is_read_is_told_so(request: pytest.FixtureRequest) -> None:
+    """It has no news, so that its row is not looked at before."""
+    node = make_partition(role="decode").node
+    for _ in range(2):
+        assert send(node, generation=0).status_code == 200
+    request.getfixturevalue("_removed_meanwhile")
+
+    assert is_problem(send(node, generation=0), 401, "unknown-token")
+
+
 def test_a_token_of_another_kind_of_authorization_is_none() -> None:
     node = make_node()
     body = msgspec.json.encode(report_of(node))
