@@ -12,10 +12,10 @@ from django.utils import timezone
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor
 from controlplane.fleet import reports, services
-from controlplane.fleet.errors import Conflict, JoinRefused
-from controlplane.fleet.models import JoinToken, Node, Partition
+from controlplane.fleet.errors import Conflict, JoinRefused, Refused
+from controlplane.fleet.models import Deployment, JoinToken, Node, Partition, RegisteredModel
 from controlplane.fleet.publish import spec_of
-from tests.factories import make_deployment, make_node, make_partition
+from tests.factories import make_deployment, make_model, make_node, make_partition
 from tests.fleet.reporting import report_of
 from workers.contract import JoinRequest
 
@@ -136,6 +136,61 @@ def test_two_hosts_that_want_one_name_get_it_once(actor: Actor) -> None:
 
     assert [result.code for result in results if isinstance(result, JoinRefused)] == ["node-exists"]
     assert Node.objects.count() == 1
+
+
+def one_won_and_the_others_were_refused(results: list[object], code: str) -> bool:
+    refusals = [result for result in results if isinstance(result, Refused)]
+    assert [problem.code for refusal in refusals for problem in refusal.problems] == [code] * (len(results) - 1)
+    return len([result for result in results if not isinstance(result, Exception)]) == 1
+
+
+def test_a_model_name_is_taken_once_however_many_want_it(actor: Actor) -> None:
+    results = at_once(*[lambda: services.register_model(name="m", source="some/model", actor=actor)] * 4)
+
+    assert one_won_and_the_others_were_refused(results, "model-exists")
+    assert RegisteredModel.objects.count() == AuditEvent.objects.count() == 1
+
+
+def test_a_deployment_name_is_taken_once_however_many_want_it(actor: Actor) -> None:
+    model = make_model()
+    results = at_once(*[lambda: services.create_deployment(name="chat", model_id=model.pk, actor=actor)] * 4)
+
+    assert one_won_and_the_others_were_refused(results, "served-name-taken")
+    assert Deployment.objects.count() == AuditEvent.objects.count() == 1
+
+
+def test_a_partition_name_is_taken_once_however_many_want_it(actor: Actor) -> None:
+    node = make_node(gpus=4)
+    results = at_once(
+        *(
+            lambda index=index: services.create_partition(node.pk, name="front", gpu_indices=[index], actor=actor)
+            for index in range(4)
+        )
+    )
+
+    assert one_won_and_the_others_were_refused(results, "partition-exists")
+    assert Partition.objects.count() == AuditEvent.objects.count() == 1
+
+
+def test_a_model_name_that_was_taken_after_the_look_is_refused(actor: Actor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services.models, "_require_free", lambda name: None)
+    make_model("m")
+
+    with pytest.raises(Refused, match="a model m already"):
+        services.register_model(name="m", source="some/model", actor=actor)
+
+
+def test_a_deployment_name_that_was_taken_after_the_look_is_refused(
+    actor: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services.deployments, "_taken_names", lambda deployment: [])
+    make_deployment("chat")
+    other = make_deployment("other")
+
+    with pytest.raises(Refused, match="chat is served"):
+        services.create_deployment(name="chat", model_id=other.model_id, actor=actor)
+    with pytest.raises(Refused, match="chat is served"):
+        services.update_deployment(other.pk, name="chat", actor=actor)
 
 
 def test_an_operator_and_a_report_never_undo_each_other(actor: Actor) -> None:

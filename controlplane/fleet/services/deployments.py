@@ -57,7 +57,7 @@ def create_deployment(
     deployment = Deployment(model=rows.get(RegisteredModel, model_id))
     _write(deployment, {column: given[column] for column in COLUMNS})
     _require_valid(deployment)
-    deployment.save()
+    _save(deployment)
     record(actor, "create", deployment, after=_facts(deployment))
     return deployment
 
@@ -80,7 +80,7 @@ def update_deployment(deployment_id: int, *, actor: Actor, force: bool = False, 
         return deployment
     _require_valid(deployment)
     _require_replaceable(deployment, changed, force)
-    deployment.save()
+    _save(deployment)
     record(actor, "change", deployment, before=_only(before, changed), after=_only(after, changed))
     for node in nodes:
         publish(node)
@@ -128,9 +128,17 @@ def _taken_names(deployment: Deployment) -> list[Problem]:
         problems.append(Problem("alias-twice", "A served name is given twice.", "Give each alias once."))
     for other in Deployment.objects.exclude(pk=deployment.pk):
         if common := {other.name, *other.aliases} & set(wanted):
-            message = f"{', '.join(sorted(common))} is served by the deployment {other.name} already."
-            problems.append(Problem("served-name-taken", message, "Use another name."))
+            problems.append(_taken(", ".join(sorted(common)), other.name))
     return problems
+
+
+def _taken(names: str, by: str) -> Problem:
+    return Problem("served-name-taken", f"{names} is served by the deployment {by} already.", "Use another name.")
+
+
+def _save(deployment: Deployment) -> None:
+    with rows.saved_as(_taken(deployment.name, deployment.name)):
+        deployment.save()
 
 
 def _require_replaceable(deployment: Deployment, changed: set[str], force: bool) -> None:

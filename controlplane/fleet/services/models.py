@@ -34,9 +34,10 @@ def register_model(*, name: str, source: str, revision: str = "", actor: Actor) 
     kind = kind_of(source)
     with transaction.atomic():
         _require_free(name)
-        model = RegisteredModel.objects.create(
-            name=name, kind=kind, source=source, revision=revision, facts=facts.to_dict()
-        )
+        with rows.saved_as(_name_taken(name)):
+            model = RegisteredModel.objects.create(
+                name=name, kind=kind, source=source, revision=revision, facts=facts.to_dict()
+            )
         after = {"kind": kind, "source": source, "revision": revision}
         record(actor, "register", model, after=after)
     return model
@@ -114,7 +115,11 @@ def check_fit(
 
 def _require_free(name: str) -> None:
     if RegisteredModel.objects.filter(name=name).exists():
-        raise Refused([Problem("model-exists", f"There is a model {name} already.", "Use another name.")])
+        raise Refused([_name_taken(name)])
+
+
+def _name_taken(name: str) -> Problem:
+    return Problem("model-exists", f"There is a model {name} already.", "Use another name.")
 
 
 def _require_names(name: str, revision: str) -> None:

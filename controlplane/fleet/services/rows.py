@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
+from django.db import IntegrityError, transaction
 from django.db.models import Model
 
-from controlplane.fleet.errors import NotFound
+from controlplane.domain.types import Problem
+from controlplane.fleet.errors import NotFound, Refused
 from controlplane.fleet.models import Deployment, Node, Partition, RegisteredModel
 
 Row = TypeVar("Row", bound=Model)
@@ -18,6 +22,17 @@ def get(model: type[Row], pk: int, *related: str) -> Row:
     if row is None:
         raise NotFound(WORDS.get(model, model._meta.verbose_name), pk)
     return row
+
+
+@contextmanager
+def saved_as(name_taken: Problem) -> Iterator[None]:
+    """Around the save of a row whose name was free when we looked: on PostgreSQL another one may have taken it since.
+    In a savepoint, as the transaction could not go on after the error."""
+    try:
+        with transaction.atomic():
+            yield
+    except IntegrityError as error:
+        raise Refused([name_taken]) from error
 
 
 def lock_deployment(deployment_id: int) -> Deployment:
