@@ -63,6 +63,12 @@ class AssignPreview(serializers.Serializer):
         help_text="start: nothing runs there now. relabel: the engine stays, requests are sent to it differently. "
         "replace: the engine drains and ends, then the new one starts.",
     )
+    expected_s = serializers.FloatField(
+        allow_null=True,
+        help_text="Seconds until the change is in force. relabel: about so many. start: the median of how long the "
+        "deployment's replicas last took to get ready. replace: that, and the longest that the engine may drain. "
+        "null: nothing would change, or nothing was measured.",
+    )
     problems = Obstacle(many=True)
     forceable = serializers.BooleanField(help_text="`force: true` overrides all of the problems.")
     warnings = Obstacle(many=True)

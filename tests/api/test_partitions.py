@@ -69,7 +69,15 @@ def test_a_dry_run_tells_the_plan_and_changes_nothing(operator: APIClient, world
     assert (plan["action"], plan["problems"], plan["generation"]) == ("start", [], world.idle.generation)
     assert plan["fit"]["fits"] is True
     assert plan["fit"]["needed_bytes"] > 0
+    assert plan["expected_s"] is None
     assert snapshot() == before
+
+
+def test_a_dry_run_tells_how_long_it_takes(operator: APIClient, world: World) -> None:
+    Partition.objects.filter(deployment=world.deployment).update(ready_after_s=17.5)
+    body = {"deployment": world.deployment.pk, "role": "aggregated"}
+    plan = operator.post(f"/api/v1/partitions/{world.idle.pk}/assign?dry_run=true", body, format="json").json()
+    assert plan["expected_s"] == 17.5
 
 
 def test_a_dry_run_of_what_is_refused_lists_the_problems_with_200(operator: APIClient, world: World) -> None:

@@ -202,6 +202,62 @@ class TestPreview:
 
         assert preview["action"] == "start"
 
+    def test_it_says_how_long_a_start_takes_by_what_was_measured_of_the_deployment(self) -> None:
+        deployment = make_deployment()
+        for seconds in (20.0, 90.0, 30.0, None):
+            make_ready(make_partition(deployment=deployment, role="decode"), ready_after_s=seconds)
+        make_ready(make_partition(role="decode"), ready_after_s=500.0)  # of another one
+        before = make_partition(deployment=deployment, role="decode", generation=2)  # not its own start yet
+        make_ready(before, ready_after_s=700.0, observed_generation=1)
+
+        preview = services.preview_assign(make_partition().pk, deployment_id=deployment.pk, role="decode")
+
+        assert (preview["action"], preview["expected_s"]) == ("start", 30.0)
+
+    def test_a_replacement_takes_the_drain_and_a_start(self) -> None:
+        coming = make_deployment()
+        make_ready(make_partition(deployment=coming, role="decode"), ready_after_s=20.0)
+        partition = make_ready(make_partition(deployment=make_deployment(drain_s=60), role="decode"))
+
+        preview = services.preview_assign(partition.pk, deployment_id=coming.pk, role="decode")
+
+        assert (preview["action"], preview["expected_s"]) == ("replace", 2.0 + 60.0 + 20.0)
+
+    def test_an_engine_that_still_starts_is_replaced_without_a_drain(self) -> None:
+        coming = make_deployment()
+        make_ready(make_partition(deployment=coming, role="decode"), ready_after_s=20.0)
+        partition = make_ready(make_partition(role="decode"), phase="starting")
+
+        preview = services.preview_assign(partition.pk, deployment_id=coming.pk, role="decode")
+
+        assert (preview["action"], preview["expected_s"]) == ("replace", 20.0)
+
+    def test_a_relabel_takes_a_second(self) -> None:
+        partition = make_ready(make_partition(role="prefill"))
+
+        preview = services.preview_assign(partition.pk, deployment_id=partition.deployment_id, role="decode")
+
+        assert preview["expected_s"] == 1.0
+
+    def test_it_gives_no_time_where_none_was_measured(self) -> None:
+        partition = make_ready(make_partition(role="prefill"))
+
+        start = services.preview_assign(make_partition().pk, deployment_id=make_deployment().pk, role="decode")
+        replace = services.preview_assign(partition.pk, deployment_id=make_deployment().pk, role="decode")
+        same = services.preview_assign(partition.pk, deployment_id=partition.deployment_id, role="prefill")
+
+        assert [preview["expected_s"] for preview in (start, replace, same)] == [None, None, None]
+
+    def test_it_gives_no_time_where_the_drain_of_what_runs_is_not_known(self) -> None:
+        """Released, and its engine still drains by the deadline that it was started with."""
+        coming = make_deployment()
+        make_ready(make_partition(deployment=coming, role="decode"), ready_after_s=20.0)
+        partition = make_ready(make_partition(), phase="draining")
+
+        preview = services.preview_assign(partition.pk, deployment_id=coming.pk, role="decode")
+
+        assert (preview["action"], preview["expected_s"]) == ("replace", None)
+
     def test_it_says_what_the_present_deployment_would_lose(self) -> None:
         deployment = make_deployment(min_decode=1)
         partition = make_ready(make_partition(deployment=deployment, role="decode"))

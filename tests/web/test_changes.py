@@ -86,6 +86,25 @@ def test_the_plan_says_what_would_happen_before_it_does(as_role: Clients, fleet:
     assert AuditEvent.objects.count() == 0
 
 
+def test_the_plan_says_how_long_it_takes_where_that_is_known(as_role: Clients, fleet: SimpleNamespace) -> None:
+    client = as_role("operator")
+    ask = {"deployment": fleet.deployment.pk, "role": "decode"}
+    Partition.objects.update(ready_after_s=None)
+    assert "Expect" not in client.get(url("preview", fleet.idle.pk), ask).content.decode()
+    Partition.objects.filter(pk=fleet.decode.pk).update(ready_after_s=17.0)
+    assert "Expect about 17 s" in client.get(url("preview", fleet.idle.pk), ask).content.decode()
+    assert "Expect about 1 s" in client.get(url("preview", fleet.prefill.pk), ask).content.decode()
+    replace = client.get(url("preview", fleet.prefill.pk), {**ask, "deployment": other_deployment(fleet)})
+    assert "Expect up to 127 s: the whole drain deadline" in replace.content.decode()
+
+
+def other_deployment(fleet: SimpleNamespace) -> int:
+    """One whose only replica took 5 s to start."""
+    partition = factories.make_partition(fleet.node, role="decode")
+    factories.make_ready(partition, ready_after_s=5.0)
+    return partition.deployment_id
+
+
 def test_a_plan_that_cannot_be_applied_has_no_apply_button(as_role: Clients, fleet: SimpleNamespace) -> None:
     Node.objects.filter(pk=fleet.node.pk).update(schedulable=False)
     page = (

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from statistics import median
 from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import F
 
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor, record
@@ -19,6 +21,9 @@ from controlplane.fleet.models import Deployment, Partition
 from controlplane.fleet.publish import publish, replica_spec
 from controlplane.fleet.services import rows
 from workers.contract import Phase, Role
+
+RELABEL_S = 1.0  # the nudge, and the gateways' next look at their table, which they take each second
+SETTLE_S = 2.0  # what the agent leaves the gateways, to see that an engine drains
 
 
 @transaction.atomic
@@ -70,19 +75,22 @@ def release(partition_id: int, *, actor: Actor, reason: str = "", expected_gener
 
 
 def preview_assign(partition_id: int, *, deployment_id: int, role: str) -> dict[str, Any]:
-    """What `assign` would do, changing nothing: problems, warnings, memory, and whether the process stays."""
+    """What `assign` would do, changing nothing: problems, warnings, memory, whether the process stays, and how long it
+    is expected to take (None: not known)."""
     wanted = _role(role)
     partition = rows.get(Partition, partition_id, "node", "deployment__model")
     deployment = rows.get(Deployment, deployment_id, "model")
     same = (partition.deployment_id, partition.role) == (deployment.pk, wanted.value)
     problems = [] if same else _problems(partition, deployment, wanted)
+    action = "none" if same else _action(partition, deployment, wanted)
     fit = placement.memory_fit(partition_view(partition), deployment_view(deployment), wanted)
     return {
         "partition": partition.pk,
         "generation": partition.generation,
         "before": _desired(partition),
         "after": {"deployment": deployment.name, "role": wanted.value},
-        "action": "none" if same else _action(partition, deployment, wanted),
+        "action": action,
+        "expected_s": _expected_s(action, partition, deployment),
         "problems": [problem.to_dict() for problem in problems],
         "forceable": bool(problems) and all(problem.forceable for problem in problems),
         "warnings": [] if same else [problem.to_dict() for problem in _warnings(partition)],
@@ -163,6 +171,27 @@ def _action(partition: Partition, deployment: Deployment, role: Role) -> str:
     old = replica_spec(changed).content()
     changed.role = role.value
     return "relabel" if replica_spec(changed).content() == old else "replace"
+
+
+def _expected_s(action: str, partition: Partition, deployment: Deployment) -> float | None:
+    """For a replacement the longest: how soon its requests in flight end is theirs to say."""
+    if action == "relabel":
+        return RELABEL_S
+    ready, drain = _usual_start_s(deployment), 0.0
+    if ready is None or action == "none":
+        return None
+    if action == "replace" and partition.phase in (Phase.READY, Phase.DRAINING):
+        if partition.deployment is None:
+            return None  # it drains by the deadline of the deployment that it was released from
+        drain = SETTLE_S + partition.deployment.drain_s
+    return drain + ready
+
+
+def _usual_start_s(deployment: Deployment) -> float | None:
+    """The median of its replicas' last starts, as measured on their nodes; their engines must be this deployment's."""
+    own = deployment.partitions.filter(observed_generation=F("generation"), ready_after_s__isnull=False)
+    measured = list(own.order_by().values_list("ready_after_s", flat=True))
+    return median(measured) if measured else None
 
 
 def _desired(partition: Partition) -> dict[str, Any]:
