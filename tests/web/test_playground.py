@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from asgiref.sync import sync_to_async
+from django.db import connections
 from django.test import AsyncClient
 from django.urls import reverse
 
@@ -16,6 +17,13 @@ from tests import factories
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": "8", "temperature": "0.5"}
+
+
+@pytest.fixture(autouse=True)
+async def no_session_left() -> AsyncIterator[None]:
+    """The thread that async code reaches the database by keeps its session, and PostgreSQL its database with it."""
+    yield
+    await sync_to_async(connections.close_all)()
 
 
 @pytest.fixture
