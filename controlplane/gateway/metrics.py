@@ -32,7 +32,7 @@ class Metrics:
         self.itl = Histogram(name + "itl_seconds", "Mean time between tokens", served, buckets=BETWEEN_S, registry=own)
         self.prefill = Histogram(name + "prefill_seconds", "Prefill step", served, buckets=LATENCY_S, registry=own)
         self.in_flight = Gauge(name + "in_flight", "Requests in flight", registry=own)
-        self.dropped = Gauge(name + "records_dropped", "Records lost while the database was away", registry=own)
+        self.dropped = Gauge(name + "records_dropped", "Records that could not be written", registry=own)
         self.table_age = Gauge(name + "table_age_seconds", "Age of the routing table", registry=own)
 
     def observe(self, trips: Iterable[Trip]) -> None:

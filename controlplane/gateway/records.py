@@ -1,6 +1,7 @@
 """One RequestRecord per request, written in batches by a thread: the path of a request never waits for it.
 
-While the database is away the newest records are kept; the oldest are dropped and counted.
+While the database is away the newest records are kept; the oldest are dropped and counted, as is a record that
+cannot be written at all.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Container
 from datetime import UTC, datetime
 
 import structlog
+from django.db import DataError, IntegrityError, close_old_connections, connection, transaction
 from django.db import Error as DatabaseError
-from django.db import IntegrityError, close_old_connections, connection, transaction
 from django.db.models import F
 from django.db.models.functions import Greatest
 
@@ -20,7 +22,7 @@ from controlplane.gateway.demand import Demand, Minutes
 from controlplane.gateway.metrics import Metrics
 from controlplane.gateway.models import ApiKey, DemandMinute, RequestRecord
 from controlplane.gateway.summary import live_summary
-from controlplane.gateway.trip import Trip
+from controlplane.gateway.trip import Trip, bounded
 
 __all__ = ["Recorder", "live_summary"]
 
@@ -76,7 +78,7 @@ class Recorder(threading.Thread):
         try:
             while self._unwritten:
                 batch = [self._unwritten[i] for i in range(min(BATCH, len(self._unwritten)))]
-                _insert(batch)
+                self._drop(_insert(batch))
                 for _ in batch:
                     self._unwritten.popleft()
             if demand or time.monotonic() - self._demand_at >= DEMAND_EVERY_S:
@@ -95,10 +97,16 @@ class Recorder(threading.Thread):
         moved = []
         while self._new:
             moved.append(self._new.popleft())
-        self._metrics.observe(moved)
         assert self._unwritten.maxlen is not None
-        self.dropped += max(0, len(self._unwritten) + len(moved) - self._unwritten.maxlen)
+        self._drop(max(0, len(self._unwritten) + len(moved) - self._unwritten.maxlen))
         self._unwritten.extend(moved)
+        try:
+            self._metrics.observe(moved)
+        except Exception:
+            log.exception("requests are not in the metrics")
+
+    def _drop(self, count: int) -> None:
+        self.dropped += count
         self._metrics.dropped.set(self.dropped)
 
     def _write_demand(self) -> None:
@@ -110,14 +118,38 @@ class Recorder(threading.Thread):
             raise
 
 
-def _insert(trips: list[Trip]) -> None:
-    rows = [_row(trip) for trip in trips]
+def _insert(trips: list[Trip]) -> int:
+    """Write all that the database takes; tells how many it does not."""
     try:
-        _execute(rows)
-    except IntegrityError:  # a key was deleted meanwhile
-        known = set(ApiKey.objects.values_list("pk", flat=True))
-        key = COLUMNS.index("api_key_id")
-        _execute([row if row[key] in known else (*row[:key], None, *row[key + 1 :]) for row in rows])
+        _execute([_row(trip) for trip in trips])
+    except Exception as error:
+        if not _is_of_a_row(error):
+            raise
+        log.warning("a batch of records is written one by one", error=type(error).__name__)
+        return _insert_each(trips)
+    return 0
+
+
+def _insert_each(trips: list[Trip]) -> int:
+    """All or none: what is tried again must not be written twice."""
+    refused = 0
+    with transaction.atomic():
+        known = set(ApiKey.objects.values_list("pk", flat=True))  # a key may have been deleted meanwhile
+        for trip in trips:
+            try:
+                _execute([_row(trip, known)])
+            except Exception as error:
+                if not _is_of_a_row(error):
+                    raise
+                refused += 1
+                # Its message might be of what a client sent.
+                log.error("a record is dropped, for it cannot be written", request=trip.id, error=type(error).__name__)
+    return refused
+
+
+def _is_of_a_row(error: Exception) -> bool:
+    """Whether it is a row that cannot be written, rather than the database that is away or not migrated."""
+    return isinstance(error, DataError | IntegrityError) or not isinstance(error, DatabaseError)
 
 
 def _execute(rows: list[tuple[object, ...]]) -> None:
@@ -128,13 +160,22 @@ def _execute(rows: list[tuple[object, ...]]) -> None:
         cursor.executemany(f"INSERT INTO {quote(table)} ({columns}) VALUES ({marks})", rows)  # noqa: S608
 
 
-def _row(trip: Trip) -> tuple[object, ...]:
+def _row(trip: Trip, known: Container[int] | None = None) -> tuple[object, ...]:
+    """`known`: the keys that there are."""
+    key = trip.key if known is None or trip.key in known else None
     return (
-        connection.ops.adapt_datetimefield_value(trip.arrived), trip.id, trip.key, trip.deployment, trip.kind,
-        trip.streamed, str(trip.outcome), trip.status, trip.error[:255], str(trip.path), trip.prefill[:120],
-        trip.decode[:120], trip.attempts, trip.prompt_tokens, trip.completion_tokens, trip.cached_tokens,
-        trip.prefill_ms, trip.transfer_ms, trip.ttft_ms, trip.itl_ms, trip.total_ms,
+        connection.ops.adapt_datetimefield_value(trip.arrived), trip.id, key, _text(trip.deployment, 120), trip.kind,
+        trip.streamed, str(trip.outcome), trip.status, _text(trip.error, 255), str(trip.path), _text(trip.prefill, 120),
+        _text(trip.decode, 120), trip.attempts, bounded(trip.prompt_tokens), bounded(trip.completion_tokens),
+        bounded(trip.cached_tokens), trip.prefill_ms, trip.transfer_ms, trip.ttft_ms, trip.itl_ms, trip.total_ms,
     )  # fmt: skip
+
+
+def _text(text: str, most: int) -> str:
+    """At most so many characters of `text`, and none that a database refuses."""
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode()
+    return text.replace("\0", "")[:most]
 
 
 def _add(minutes: Minutes) -> None:

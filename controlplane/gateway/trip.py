@@ -9,6 +9,8 @@ from os import urandom
 
 from controlplane.gateway.openai import Usage
 
+MOST = 2**31 - 1  # what a column of the records takes
+
 
 class Outcome(StrEnum):
     OK = "ok"
@@ -49,9 +51,9 @@ class Trip:
 
     def take_usage(self, usage: Usage | None) -> None:
         if usage is not None:
-            self.prompt_tokens = usage.prompt_tokens
-            self.completion_tokens = usage.completion_tokens
-            self.cached_tokens = usage.cached_tokens
+            self.prompt_tokens = bounded(usage.prompt_tokens)
+            self.completion_tokens = bounded(usage.completion_tokens)
+            self.cached_tokens = bounded(usage.cached_tokens)
 
     @property
     def arrived(self) -> datetime:
@@ -95,3 +97,8 @@ class Trip:
         if self.prefill:
             headers["x-forebay-prefill"] = self.prefill
         return headers
+
+
+def bounded(count: int | None) -> int | None:
+    """A count that an engine told, as one that can be written and added up."""
+    return None if count is None else min(max(count, 0), MOST)

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from controlplane.audit.services import Actor
 from controlplane.gateway import records, services, tasks
 from controlplane.gateway.metrics import Metrics
 from controlplane.gateway.models import ApiKey, DemandMinute, RequestRecord
+from controlplane.gateway.openai import Usage
 from controlplane.gateway.records import COLUMNS, Recorder, live_summary
 from controlplane.gateway.trip import Trip
 
@@ -89,6 +90,80 @@ def test_while_the_database_is_away_the_newest_are_kept_and_the_lost_counted(
     recorder.flush()
     assert list(RequestRecord.objects.order_by("id").values_list("attempts", flat=True)) == list(range(4, 14))
     assert "forebay_gateway_records_dropped 4.0" in recorder._metrics.text().decode()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("count", "kept"),
+    [(-1, 0), (2**70, 2**31 - 1), pytest.param(10**400, 2**31 - 1, id="huge"), (2**31 - 1, 2**31 - 1)],
+)
+def test_counts_that_no_engine_can_mean_are_bounded(recorder: Recorder, count: int, kept: int) -> None:
+    one = trip()
+    one.take_usage(Usage(count, count, Usage.Details(count)))
+    recorder.add(one)
+    recorder.demand.begin("tiny", one.at)
+    recorder.demand.end("tiny", one.at, prompt=one.prompt_tokens or 0, completion=0, failed=False)
+
+    recorder.flush(demand=True)
+
+    row = RequestRecord.objects.get()
+    assert (row.prompt_tokens, row.completion_tokens, row.cached_tokens) == (kept, kept, kept)
+    assert DemandMinute.objects.get().prompt_tokens == kept
+    assert recorder.dropped == 0
+
+
+@pytest.mark.django_db
+def test_text_that_no_database_takes_is_made_fit(recorder: Recorder) -> None:
+    recorder.add(trip(error="a\0b\ud800" + "x" * 300, decode="d" * 200, deployment="t" * 200))
+    recorder.flush()
+    row = RequestRecord.objects.get()
+    assert row.error == "ab?" + "x" * 252
+    assert (row.decode, row.deployment) == ("d" * 120, "t" * 120)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_record_that_the_database_does_not_take_is_dropped_alone(
+    recorder: Recorder, actor: Actor, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, _ = services.create_key(name="one", actor=actor)
+    ApiKey.objects.filter(pk=key.pk).delete()
+    recorder.add(trip(attempts=1, key=key.pk))
+    recorder.add(trip(attempts=2**70, error="what a client sent"))
+    recorder.add(trip(attempts=3))
+
+    recorder.flush()
+
+    assert list(RequestRecord.objects.order_by("id").values_list("attempts", flat=True)) == [1, 3]
+    assert recorder.dropped == 1
+    assert "forebay_gateway_records_dropped 1.0" in recorder._metrics.text().decode()
+    assert "what a client sent" not in caplog.text
+    recorder.add(trip(attempts=4))
+    recorder.flush()
+    assert RequestRecord.objects.count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_table_not_migrated_yet_drops_no_record(recorder: Recorder) -> None:
+    """The fault is not the records': they wait."""
+    rename = "ALTER TABLE {} RENAME TO {}"
+    table = RequestRecord._meta.db_table
+    recorder.add(trip())
+    with connection.cursor() as cursor:
+        cursor.execute(rename.format(table, "away"))
+        try:
+            recorder.flush()
+        finally:
+            cursor.execute(rename.format("away", table))
+    assert (recorder.dropped, RequestRecord.objects.count()) == (0, 0)
+    recorder.flush()
+    assert RequestRecord.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_a_record_that_cannot_be_measured_stops_no_thread(recorder: Recorder) -> None:
+    recorder.add(trip(prompt_tokens=-1))
+    recorder.flush()
+    assert RequestRecord.objects.get().prompt_tokens == 0
 
 
 def test_a_queue_that_nobody_empties_is_bounded(recorder: Recorder) -> None:
