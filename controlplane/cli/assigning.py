@@ -10,7 +10,7 @@ from controlplane.cli import names
 from controlplane.cli.client import Row
 from controlplane.cli.failures import Exit, Failure, Problem, failure
 from controlplane.cli.session import Session
-from controlplane.cli.text import plain, size
+from controlplane.cli.text import plain, size, span
 from controlplane.cli.waiting import wait
 
 _DOES = {
@@ -18,6 +18,12 @@ _DOES = {
     "start": "No engine runs there now: one starts.",
     "relabel": "The engine stays; only what is sent to it changes.",
     "replace": "Its engine ends once its requests have ended, then a new one starts.",
+}
+_TAKES = {
+    "none": "",
+    "start": "Its engines usually take {} to get ready.",
+    "relabel": "It takes about {}.",
+    "replace": "It takes {} at the longest, draining included, if the new engine starts as they usually do.",
 }
 
 
@@ -83,6 +89,8 @@ def confirmed(name: str, deployment: str, role: str) -> Callable[[Row], bool]:
 def explained(name: str, seen: Row) -> str:
     """A preview in lines."""
     lines = [f"{name}: {_what(seen['before'])} -> {_what(seen['after'])}", _DOES[seen["action"]]]
+    if seen.get("expected_s") is not None:
+        lines.append(_TAKES[seen["action"]].format(span(seen["expected_s"])))
     if seen["fit"]:
         lines.append(_memory(seen["fit"]))
     lines += [_line("Mind", row) for row in seen["warnings"]]

@@ -28,7 +28,7 @@ class Ending(click.Group):
             error.show(as_json=ctx.ensure_object(Session).json)
             return ctx.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort):
-            click.echo("Interrupted: what was asked for before this stands.", err=True)
+            click.echo("Interrupted. A change that was sent before this stands.", err=True)
             return ctx.exit(Exit.INTERRUPTED)
         finally:
             ctx.ensure_object(Session).close()

@@ -69,6 +69,7 @@ class Session:
         except click.Abort:
             if sys.stdin.isatty():
                 raise
+            click.echo(err=True)  # end the line of the question
             raise failure(Exit.USAGE, "Nobody is there to confirm this.", "Say --yes.") from None
         self.say("Nothing was changed.")
         raise click.exceptions.Exit(Exit.INTERRUPTED)

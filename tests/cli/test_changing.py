@@ -74,10 +74,15 @@ def test_plan_says_what_would_happen_and_changes_nothing(operator: Terminal, cha
 
 def test_plan_for_programs(operator: Terminal, p0: Partition) -> None:
     shown = operator.json("plan", "node-1/p0", "chat", "decode")
-    assert set(shown) == {
+    assert set(shown) >= {
         "partition", "generation", "before", "after", "action", "problems", "forceable", "warnings", "fit",
     }  # fmt: skip
     assert (shown["action"], shown["after"]) == ("relabel", {"deployment": "chat", "role": "decode"})
+
+
+def test_plan_tells_how_long_earlier_starts_took(operator: Terminal, p0: Partition, idle: Partition) -> None:
+    Partition.objects.exclude(pk=idle.pk).update(ready_after_s=42.0)
+    assert "Its engines usually take 42 s to get ready." in operator.ok("plan", "node-1/p9", "chat", "prefill")
 
 
 def test_plan_is_1_where_the_rules_refuse(operator: Terminal, node: Node, idle: Partition, chat: Deployment) -> None:
@@ -105,7 +110,7 @@ def test_assign_for_programs(operator: Terminal, wire: Wire, idle: Partition, ch
     agent_confirms(wire, idle)
     shown = operator.json("assign", "node-1/p9", "chat", "decode")
     assert set(shown) == {"partition", "before", "after", "action", "forced", "waited", "seconds"}
-    assert set(shown["partition"]) == PARTITION
+    assert set(shown["partition"]) >= PARTITION
     assert shown["partition"]["confirmed"] is True
     assert isinstance(shown["seconds"], float) and shown["waited"] is True and shown["forced"] is False
 
@@ -266,7 +271,7 @@ def test_release_asks_then_waits_until_the_engine_has_ended(operator: Terminal, 
 
 def test_release_for_programs(operator: Terminal, p0: Partition) -> None:
     shown = operator.json("release", "node-1/p0", "--yes", "--no-wait")
-    assert set(shown) == {"partition", "waited", "seconds"} and set(shown["partition"]) == PARTITION
+    assert set(shown) == {"partition", "waited", "seconds"} and set(shown["partition"]) >= PARTITION
 
 
 def test_release_warns_of_the_last_of_a_role(operator: Terminal, node: Node, chat: Deployment) -> None:

@@ -53,6 +53,20 @@ def test_logs_shows_the_end_that_the_agent_sends(viewer: Terminal, wire: Wire, p
     assert viewer.ok("logs", "node-1/p0") == "loading\nready\n"
 
 
+def test_what_was_fetched_before_is_completed(viewer: Terminal, wire: Wire, p0: Partition) -> None:
+    logs.want(p0.node_id, p0.pk)
+    send(p0, 0, "old\n")
+    looks: list[str] = []
+
+    def look(path: str) -> None:
+        looks.append(path)
+        if len([path for path in looks if path.endswith("/logs")]) == 3:
+            send(p0, 4, "new\n")
+
+    wire.on_look = look
+    assert viewer.ok("logs", "node-1/p0") == "old\nnew\n"
+
+
 def test_logs_can_be_cut_to_the_last_lines(viewer: Terminal, wire: Wire, p0: Partition) -> None:
     agent_sends(wire, p0, (0, "one\ntwo\nthree\n"))
     assert viewer.ok("logs", "node-1/p0", "-n", "2") == "two\nthree\n"

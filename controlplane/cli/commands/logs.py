@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from controlplane.cli.options import json_option
 from controlplane.cli.session import Session, pass_session
 from controlplane.cli.text import plain
 
+# The server keeps what somebody fetched minutes ago; what the agent adds to it comes within two of its reports.
+SETTLE_LOOKS = 3
 PATIENCE_LOOKS = 10  # the agent sends it with its next report or the one after
 
 
@@ -38,9 +41,11 @@ def logs(session: Session, partition: str, follow: bool, lines: int) -> None:
         for piece in pieces:
             _show(session, row, piece)
         return
-    later = next(pieces)  # what the server held may be a few minutes old: the agent has sent the rest by now
-    first |= {"text": _last(first["text"] + later["text"], lines)}
-    first |= {key: later[key] for key in ("at", "next_offset", "state")}
+    for later in itertools.islice(pieces, SETTLE_LOOKS):
+        first |= {"text": _last(first["text"] + later["text"], lines)}
+        first |= {key: later[key] for key in ("at", "next_offset", "state")}
+        if later["text"]:
+            break
     session.answer(_shape(row, first), lambda: plain(first["text"]).rstrip("\n"))
     if first["state"] == "silent":
         session.say(f"{row['node']['name']} is silent: this is what was fetched before.")
