@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -30,7 +31,8 @@ class Progress:
         if self._quiet or (what == self._last and not self._live):
             return
         if self._live:
-            click.echo(f"\r\x1b[2K{what[:100]}  {seconds:.0f} s", nl=False, err=True)
+            room = max(shutil.get_terminal_size().columns - 12, 20)  # a line that wraps cannot be written anew
+            click.echo(f"\r\x1b[2K{what[:room]}  {seconds:.0f} s", nl=False, err=True)
         else:
             click.echo(what, err=True)
         self._last = what

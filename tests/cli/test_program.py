@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from controlplane.cli.failures import Exit
 from controlplane.cli.main import cli
 from controlplane.cli.session import Session
 from controlplane.cli.text import plain, size, span, table
+from controlplane.cli.waiting import Progress
 from tests.cli.conftest import Terminal
 from tests.factories import make_deployment, make_node, make_partition
 
@@ -91,6 +93,24 @@ def test_the_exit_codes_are_those_that_the_manual_promises() -> None:
     manual = (ROOT / "docs" / "terminal.md").read_text()
     rows = [line.split("|")[1].strip() for line in manual.splitlines() if line.startswith("| ") and line[2].isdigit()]
     assert rows == [str(int(code)) for code in Exit]
+
+
+def test_on_a_terminal_progress_is_one_line_that_is_wiped_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    master, slave = pty.openpty()
+    monkeypatch.setenv("COLUMNS", "40")
+    with os.fdopen(slave, "w") as screen:
+        monkeypatch.setattr(sys, "stderr", screen)
+        progress = Progress(Session())
+        progress.show("node-1/p0: starting, " + "loading weights " * 9, 3.0)
+        progress.show("node-1/p0: ready", 4.0)
+        progress.end()
+        monkeypatch.undo()
+    shown = os.read(master, 4096).decode()
+    os.close(master)
+    assert "\n" not in shown and shown.endswith("\r\x1b[2K")
+    first, second = (line for line in shown.split("\r\x1b[2K") if line)
+    assert first.startswith("node-1/p0: starting") and first.endswith("  3 s") and len(first) < 40
+    assert second == "node-1/p0: ready  4 s"
 
 
 def test_columns_line_up() -> None:
