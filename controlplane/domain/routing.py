@@ -59,6 +59,18 @@ def pick(
     return Route(Path.TWO_STEP, answering, prefill)
 
 
+def pick_decode(
+    ready: Ready,
+    load: Mapping[int, int],
+    *,
+    prefix: int = 0,
+    failed: Collection[int] = (),
+    suspect: Collection[int] = (),
+) -> int | None:
+    """The decode engine for blocks that a prefill has made: any of the deployment's can pull them."""
+    return _least(ready.decode, load, prefix, failed, suspect)
+
+
 def affinity(prefix: int, engine: int) -> int:
     """Rendezvous hashing: each prefix ranks the engines in an order of its own, which an engine that comes or
     goes changes for its own share of the prefixes only."""

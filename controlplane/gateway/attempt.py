@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection
 
 import msgspec
 import structlog
@@ -45,10 +46,24 @@ _answer = msgspec.json.Decoder(_Answer)
 class Attempt:
     """Used once. Fails with EngineFailed as long as the client has got nothing."""
 
-    __slots__ = ("_ask", "_engine", "_engines", "_limits", "_loop", "_params", "_prefill", "_trip")
+    __slots__ = (
+        "_ask", "_engine", "_engines", "_failed", "_latest", "_limits", "_loop", "_params", "_prefill", "_trip",
+    )  # fmt: skip
 
-    def __init__(self, trip: Trip, ask: Ask, route: Route, *, table: Table, engines: Engines, limits: Limits) -> None:
+    def __init__(
+        self,
+        trip: Trip,
+        ask: Ask,
+        route: Route,
+        *,
+        table: Table,
+        latest: Callable[[], Table],
+        engines: Engines,
+        limits: Limits,
+        failed: Collection[int] = (),
+    ) -> None:
         self._engines, self._limits, self._trip, self._ask = engines, limits, trip, ask
+        self._latest, self._failed = latest, failed
         self._loop = asyncio.get_running_loop()
         self._engine = table.engines[route.engine]
         self._prefill = table.engines[route.prefill] if route.prefill is not None else None
@@ -58,16 +73,34 @@ class Attempt:
         trip.prefilled = trip.first = trip.last = 0.0
 
     async def run(self, request: web.BaseRequest) -> web.StreamResponse:
-        load, id = self._engines.load, self._engine.id
-        load[id] += 1
+        load = self._engines.load
+        load[self._engine.id] += 1
         try:
             if self._prefill is not None:
                 self._params = await self._run_prefill(self._prefill)
                 if self._params is None:  # the engine had nothing to hand over
                     self._trip.path = Path.DIRECT
+                self._look_again(self._prefill)
             return await (self._stream(request) if self._ask.stream else self._whole())
         finally:
-            load[id] -= 1
+            load[self._engine.id] -= 1
+
+    def _look_again(self, prefill: Engine) -> None:
+        """A prefill may take long, and an idle decode engine be given another role or none meanwhile."""
+        table, chosen = self._latest(), self._engine
+        served = table.served.get(self._trip.deployment)
+        id: int | None = chosen.id
+        if served is None or id not in served.ready.decode:
+            # not the prefill engine, should it decode now: it would have to pull from itself
+            failed = {*self._failed, prefill.id}
+            id = served and self._engines.decode(served, prefix=self._ask.prefix(), failed=failed)
+        if id is None:
+            raise EngineFailed(chosen, "it left during the prefill", suspect=False)
+        load = self._engines.load
+        load[chosen.id] -= 1
+        load[id] += 1
+        self._engine = table.engines[id]  # as it is now: it may have restarted
+        self._trip.decode = self._engine.name
 
     async def _run_prefill(self, engine: Engine) -> msgspec.Raw | None:
         trip, load = self._trip, self._engines.load

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Coroutine
 from typing import Any
 
-from controlplane.domain.routing import Route, pick
+from controlplane.domain.routing import Route, pick, pick_decode
 from controlplane.gateway.table import Engine, Served, Table
 from controlplane.gateway.upstream import Bounds, Pool, UpstreamError
 
@@ -27,6 +27,9 @@ class Engines:
 
     def route(self, served: Served, *, prefix: int, transfer: bool, failed: Collection[int]) -> Route | None:
         return pick(served.ready, self.load, prefix=prefix, transfer=transfer, failed=failed, suspect=self._suspects())
+
+    def decode(self, served: Served, *, prefix: int, failed: Collection[int]) -> int | None:
+        return pick_decode(served.ready, self.load, prefix=prefix, failed=failed, suspect=self._suspects())
 
     def pool(self, engine: Engine) -> Pool:
         at = (engine.host, engine.port)

@@ -28,7 +28,7 @@ class Proxy:
         failed: set[int] = set()
         while trip.attempts < self._limits.attempts:
             table = self._table()
-            served = table.served.get(ask.model)
+            served = table.served.get(trip.deployment)  # not by an alias, which may have moved meanwhile
             if served is None:
                 break
             transfer = fits and _long_enough(ask, served.min_transfer_tokens)
@@ -37,7 +37,10 @@ class Proxy:
                 break
             trip.attempts += 1
             try:
-                attempt = Attempt(trip, ask, route, table=table, engines=self._engines, limits=self._limits)
+                attempt = Attempt(
+                    trip, ask, route, table=table, latest=self._table,
+                    engines=self._engines, limits=self._limits, failed=failed,
+                )  # fmt: skip
                 return await attempt.run(request)
             except EngineFailed as failure:
                 if not self._engines.is_suspect(failure.engine):  # tell once, not once a request

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.domain.routing import Path, Ready, Route, affinity, pick
+from controlplane.domain.routing import Path, Ready, Route, affinity, pick, pick_decode
 
 IDS = st.lists(st.integers(1, 60), unique=True, max_size=12)
 LOADS = st.dictionaries(st.integers(1, 60), st.integers(0, 5))
@@ -80,6 +80,13 @@ def test_a_route_is_of_ready_engines_only_and_missing_only_when_none_can_answer(
         assert route.prefill in {*prefill} - failed
     elif route.path == Path.DIRECT:
         assert not {*prefill} - failed
+
+
+def test_a_decode_alone_is_picked_as_with_a_prefill() -> None:
+    ready = Ready((1,), (2, 3, 4), (5,))
+    assert pick_decode(ready, {2: 1, 3: 2, 4: 1}, failed={2}) == 4
+    assert pick_decode(ready, {}, failed={2, 3}, suspect={4}) == 4
+    assert pick_decode(ready, {}, failed={2, 3, 4}) is None
 
 
 @given(engines=st.lists(st.integers(1, 10_000), unique=True, min_size=2, max_size=8), prefix=PREFIX)
