@@ -65,6 +65,8 @@ class LivePartition(serializers.Serializer):
     status = serializers.CharField(help_text="Derived from what is desired, what the agent says, and the clock.")
     phase = serializers.CharField(allow_null=True, help_text="What the agent says of the replica.")
     confirmed = serializers.BooleanField(help_text="The replica is ready, and exactly what is desired.")
+    verified = serializers.BooleanField(help_text="It answered a gateway's own request, at this generation.")
+    verify_message = serializers.CharField(allow_blank=True, help_text="Why a gateway's own request failed.")
     generation = serializers.IntegerField()
     observed_generation = serializers.IntegerField()
     since_s = _figure("How long the phase has lasted.")

@@ -13,6 +13,7 @@ from rest_framework import serializers
 from controlplane.audit import roles
 from controlplane.domain import health
 from controlplane.domain.types import NodeStatus, PartitionStatus
+from controlplane.fleet import verified
 from controlplane.fleet.facts import node_view, partition_view
 from controlplane.fleet.models import Gpu, Node, Partition, Role
 from workers.contract import Phase
@@ -69,14 +70,17 @@ class PartitionShape(serializers.ModelSerializer):
     role = serializers.SerializerMethodField()
     status = serializers.SerializerMethodField()
     confirmed = serializers.SerializerMethodField()
+    verified = serializers.SerializerMethodField(help_text="It answered a gateway's own request, at this generation.")
+    verify_message = serializers.SerializerMethodField(help_text="Why a gateway's own request failed.")
     phase = serializers.SerializerMethodField()
     endpoint = serializers.SerializerMethodField(help_text="Where its engine listens; null for viewers.")
 
     class Meta:
         model = Partition
         fields = [
-            "id", "node", "name", "gpus", "deployment", "role", "pinned", "status", "confirmed", "phase", "phase_since",
-            "generation", "observed_generation", "restarts", "message", "ready_after_s", "engine_version", "endpoint",
+            "id", "node", "name", "gpus", "deployment", "role", "pinned", "status", "confirmed", "verified",
+            "verified_at", "verify_message", "phase", "phase_since", "generation", "observed_generation", "restarts",
+            "message", "ready_after_s", "engine_version", "endpoint",
         ]  # fmt: skip
         extra_kwargs = {
             "restarts": {"help_text": "Starts in a row that ended without staying up."},
@@ -98,6 +102,12 @@ class PartitionShape(serializers.ModelSerializer):
 
     def get_confirmed(self, partition: Partition) -> bool:
         return health.is_confirmed(partition_view(partition))
+
+    def get_verified(self, partition: Partition) -> bool:
+        return verified.is_verified(partition)
+
+    def get_verify_message(self, partition: Partition) -> str:
+        return verified.message_of(partition)
 
     @extend_schema_field(serializers.ChoiceField(PHASES, allow_null=True))
     def get_phase(self, partition: Partition) -> str | None:

@@ -1,6 +1,6 @@
 """Desired and observed state of the fleet. Each column has one writer, named beside it.
 
-desired: fleet.services    published: fleet.publish    observed: fleet.reports
+desired: fleet.services    published: fleet.publish    observed: fleet.reports    verified: fleet.verified
 """
 
 from __future__ import annotations
@@ -136,6 +136,14 @@ class Partition(models.Model):
     message = models.TextField(blank=True)
     ready_after_s = models.FloatField(null=True)
     engine_version = models.CharField(max_length=64, blank=True)
+    # verified: what a gateway's own request through the engine came to
+    verified_generation = models.BigIntegerField(default=0)  # the newest that answered
+    verified_at = models.DateTimeField(null=True)
+    verify_message = models.CharField(
+        max_length=256, blank=True
+    )  # why it did not answer; "" = it did, or was not asked
+    verify_failures = models.PositiveIntegerField(default=0)  # in a row, of failed_generation
+    failed_generation = models.BigIntegerField(default=0)
 
     class Meta:
         ordering = ["node__name", "name"]
@@ -178,6 +186,21 @@ class Gpu(models.Model):
 
     def __str__(self) -> str:
         return f"{self.node.name}/gpu{self.index}"
+
+
+class GatewayBeat(models.Model):
+    """A gateway process that lives, or did until `seen_at`."""
+
+    # verified
+    name = models.CharField(max_length=255, unique=True)  # host:port
+    address = models.CharField(max_length=255, blank=True)  # what it listens on
+    seen_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class JoinToken(models.Model):

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db.models import Count, F, Prefetch, Q, QuerySet
 
 from controlplane.domain import health
-from controlplane.fleet import broker
+from controlplane.fleet import broker, verified
 from controlplane.fleet.facts import node_view, partition_view
 from controlplane.fleet.models import Deployment, Gpu, Node, Partition
 from workers.contract import Phase
@@ -202,6 +202,8 @@ def _partition(partition: Partition, now: datetime, endpoints: bool) -> dict[str
         "status": health.partition_status(view, now.timestamp(), settings.SILENT_AFTER_S).value,
         "phase": partition.phase or None,
         "confirmed": health.is_confirmed(view),
+        "verified": verified.is_verified(partition),
+        "verify_message": verified.message_of(partition),
         "generation": partition.generation,
         "observed_generation": partition.observed_generation,
         "since_s": _age(partition.phase_since, now),

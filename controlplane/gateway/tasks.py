@@ -8,6 +8,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from controlplane.celery import app
+from controlplane.fleet import verified
 from controlplane.gateway.models import DemandMinute, RequestRecord
 
 BATCH = 5000
@@ -19,6 +20,7 @@ DEMAND_KEEP_DAYS = 400  # the planner looks back further than people do
 def prune() -> None:
     """Delete records past their keep, a bounded number each time; the next call goes on."""
     now = timezone.now()
+    verified.forget_gateways(now)
     old = RequestRecord.objects.filter(at__lt=now - timedelta(days=settings.RECORD_KEEP_DAYS))
     for _ in range(BATCHES):
         ids = list(old.order_by("pk").values_list("pk", flat=True)[:BATCH])

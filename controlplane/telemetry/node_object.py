@@ -10,6 +10,7 @@ from django.conf import settings
 
 from controlplane.domain import health
 from controlplane.domain.types import NodeView
+from controlplane.fleet import verified
 from controlplane.fleet.facts import node_view, partition_view
 from controlplane.fleet.models import Gpu, Node, Partition
 from controlplane.telemetry.latest import Latest
@@ -119,6 +120,8 @@ def _partition(row: Partition, gpus: list[Gpu], node: NodeView, figures: Latest 
         "status": str(health.partition_status(view, now, settings.SILENT_AFTER_S)),
         "phase": row.phase or None,
         "confirmed": health.is_confirmed(view),
+        "verified": verified.is_verified(row),
+        "verify_message": verified.message_of(row),
         "generation": row.generation,
         "observed_generation": row.observed_generation,
         "restarts": row.restarts,
