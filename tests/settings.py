@@ -22,3 +22,5 @@ from controlplane.settings import *  # noqa: E402, F403
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 UPLINK_THREADS = 0  # requests see the test's own database connection
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):  # noqa: F405
+    DATABASES["default"]["ENGINE"] = "tests.sqlite3"  # noqa: F405

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from django.http import StreamingHttpResponse
 from django_filters import rest_framework as filters
-from drf_spectacular.utils import extend_schema, extend_schema_view
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.request import Request
 
 from controlplane.api.filters import Filters, since, until
 from controlplane.api.pagination import Cursor
 from controlplane.api.resource import Resource
 from controlplane.api.shapes import Facts
-from controlplane.audit.models import AuditEvent
+from controlplane.audit import export, search
+from controlplane.audit.models import AppendOnly, AuditEvent
 
 
 class EventShape(serializers.ModelSerializer):
@@ -34,11 +43,25 @@ class EventShape(serializers.ModelSerializer):
 class EventFilters(Filters):
     since = since("at")
     until = until("at")
-    actor = filters.CharFilter(field_name="actor_name")
+    actor = filters.CharFilter(field_name="actor_name", lookup_expr="iexact")
+    q = filters.CharFilter(
+        method="containing",
+        help_text="Each word stands in the actor, verb, subject, reason, details or request id, in any case.",
+    )
 
     class Meta:
         model = AuditEvent
         fields = ["source", "verb", "subject_type", "subject_id", "subject_name", "request_id"]
+
+    def containing(self, events: AppendOnly, _name: str, text: str) -> AppendOnly:
+        return search.containing(events, text)
+
+
+class ByParameter(DefaultContentNegotiation):
+    """`?format=` names the kind of file here; REST framework would look for a renderer of that name."""
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> tuple[Any, str]:
+        return renderers[0], renderers[0].media_type
 
 
 @extend_schema_view(
@@ -56,3 +79,28 @@ class Events(ListModelMixin, RetrieveModelMixin, Resource):
     filterset_class = EventFilters
     pagination_class = Cursor
     ordering = ["-id"]
+    parameters = {"export": {"format", *EventFilters.base_filters}}
+
+    @extend_schema(
+        operation_id="events_export",
+        summary="Export events",
+        description=(
+            "All that match, newest first, as one file that is written while it is read. In CSV a cell that a "
+            "spreadsheet would take for a formula has a quote in front; JSON lines have everything as it is."
+        ),
+        parameters=[
+            OpenApiParameter("format", OpenApiTypes.STR, enum=list(export.KINDS), description="csv if not given.")
+        ],
+        responses={
+            (200, "text/csv"): OpenApiResponse(OpenApiTypes.STR, description="The file."),
+            (200, "application/jsonl"): OpenApiResponse(OpenApiTypes.STR, description="The file."),
+        },
+        filters=True,
+    )
+    @action(detail=False, methods=["get"], content_negotiation_class=ByParameter, pagination_class=None)
+    def export(self, request: Request) -> StreamingHttpResponse:
+        kind = request.query_params.get("format", "csv")
+        if kind not in export.KINDS:
+            text = f"There is no format {kind}. Known: {', '.join(export.KINDS)}."
+            raise ValidationError({"format": [ErrorDetail(text, code="unknown_format")]})
+        return export.download(request, self.filter_queryset(self.get_queryset()), kind)

@@ -9,6 +9,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", fleet.home, name="fleet"),
     path("palette", fleet.palette, name="palette"),
     path("activity/", activity.activity, name="activity"),
+    *(
+        path(f"activity/export.{kind}", activity.download, {"kind": kind}, name=f"activity-{kind}")
+        for kind in ("csv", "jsonl")
+    ),
     path("activity/recent", fleet.recent, name="recent"),
     path("models/", registry.models, name="models"),
     path("models/register", registry.register, name="register"),

@@ -53,6 +53,7 @@ LEAST = {
     ("GET", "demand"): "viewer",
     ("GET", "events"): "viewer",
     ("GET", "events/{pk}"): "viewer",
+    ("GET", "events/export"): "viewer",
     ("GET", "keys"): "admin",
     ("POST", "keys"): "admin",
     ("GET", "keys/{pk}"): "admin",

@@ -109,7 +109,7 @@ def test_an_answer_is_as_described(document: dict, world: World, admin: APIClien
     for path, operation in described.items():
         resource = path.removeprefix("/api/v1/").split("/")[0]
         response = admin.get(path.replace("{id}", str(pks.get(resource, 0))))
-        if response.status_code != 200:
+        if response.status_code != 200 or response.streaming:
             continue
         schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
         whole = _strict({**schema, "components": document["components"]})

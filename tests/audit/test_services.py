@@ -53,10 +53,11 @@ class TestRecord:
         user = make_user("operator", username="olga")
         record(actor_of(request_by(user), "web"), "change", make_node())
 
+        number = user.pk
         user.delete()
 
         event = AuditEvent.objects.get()
-        assert (event.actor, event.actor_name) == (None, "olga")
+        assert (event.actor_id, event.actor_name) == (number, "olga"), "the row is as it was written"
 
     def test_the_newest_comes_first(self) -> None:
         node = make_node()

@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.audit import services as audit
 from controlplane.audit.models import AuditEvent
-from controlplane.audit.services import Actor
 from controlplane.telemetry import series
 from controlplane.telemetry.models import EngineSample, GpuSample
 from tests.factories import make_gpu, make_node, make_partition
@@ -109,14 +107,16 @@ def test_every_metric_can_be_read(metric: str) -> None:
 
 def test_changes_are_marked() -> None:
     partition, other = make_partition(), make_partition()
-    actor = Actor(name="olga", source="web")
-    events = [
-        audit.record(actor, "assign", partition),
-        audit.record(actor, "cordon", partition.node),
-        audit.record(actor, "assign", other),
-    ]
-    for number, event in enumerate(events):
-        AuditEvent.objects.filter(pk=event.pk).update(at=at(number * 10))
+    for number, (verb, subject) in enumerate([("assign", partition), ("cordon", partition.node), ("assign", other)]):
+        AuditEvent.objects.create(
+            at=at(number * 10),
+            actor_name="olga",
+            source="web",
+            verb=verb,
+            subject_type=subject._meta.model_name,
+            subject_id=subject.pk,
+            subject_name=str(subject),
+        )
     found = read(series.of_partition(partition), "utilization", 0, 100)
     assert [(mark["at"], mark["kind"]) for mark in found["marks"]] == [(T0, "assign"), (T0 + 10, "cordon")]
     assert found["marks"][0]["text"] == f"olga: assign {partition}"

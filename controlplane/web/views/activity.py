@@ -5,11 +5,11 @@ from __future__ import annotations
 import django_filters
 from django import forms
 from django.core.paginator import Paginator
-from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.http import require_GET
 
-from controlplane.audit.models import AuditEvent
+from controlplane.audit import export, search
+from controlplane.audit.models import AppendOnly, AuditEvent
 from controlplane.web.access import needs
 from controlplane.web.answers import show
 from controlplane.web.templatetags.present import said
@@ -43,11 +43,8 @@ class Events(django_filters.FilterSet):
         model = AuditEvent
         fields = ["q", "who", "verb", "about", "source", "since", "until"]
 
-    def words(self, rows: QuerySet[AuditEvent], _name: str, text: str) -> QuerySet[AuditEvent]:
-        found = Q()
-        for column in ("subject_name", "actor_name", "reason", "detail", "request_id"):
-            found |= Q(**{f"{column}__icontains": text})
-        return rows.filter(found)
+    def words(self, events: AppendOnly, _name: str, text: str) -> AppendOnly:
+        return search.containing(events, text)
 
 
 @require_GET
@@ -61,6 +58,16 @@ def activity(request: HttpRequest) -> HttpResponse:
     return show(
         request, "activity/list.html", {"filter": chosen, "page": page, "kept": kept.urlencode(), "asked": asked}
     )
+
+
+@require_GET
+@needs("view")
+def download(request: HttpRequest, kind: str) -> HttpResponseBase:
+    """The events that the filter chooses, as a file. A filter that makes no sense must not export everything."""
+    chosen = Events(request.GET, queryset=AuditEvent.objects.all())
+    if not chosen.is_valid():
+        raise Http404("The filter is not understood. Choose again on the activity page.")
+    return export.download(request, chosen.qs, kind)
 
 
 def _verbs() -> list[tuple[str, str]]:
