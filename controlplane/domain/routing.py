@@ -13,17 +13,19 @@ class Path(StrEnum):
     """How a request is served."""
 
     TWO_STEP = "two_step"  # prefill, KV transfer, decode
-    DIRECT = "direct"  # a decode engine does both phases
+    DIRECT = "direct"  # a decode engine does both phases, or at need a prefill engine
     AGGREGATED = "aggregated"
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The ready engines of one deployment, by role, as ids that mean something to the caller."""
+    """The ready engines of one deployment, by role, as ids that mean something to the caller. `alike`: prefill and
+    decode engines are started alike, so that each can do the other's work."""
 
     prefill: tuple[int, ...] = ()
     decode: tuple[int, ...] = ()
     aggregated: tuple[int, ...] = ()
+    alike: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +47,15 @@ def pick(
     """The route with the least requests in flight; among equals the one that `prefix` belongs to.
 
     `failed` engines are not used, `suspect` ones only when there is no other. Without `transfer` no KV is
-    moved. A decode engine serves alone rather than nobody when no prefill engine is there.
+    moved. A decode engine serves alone rather than nobody when no prefill engine is there, and so does a prefill
+    engine that is like it when nobody else can answer.
     """
     answering = _least(ready.decode, load, prefix, failed, suspect)
     aggregated = _least(ready.aggregated, load, prefix, failed, suspect)
     if aggregated is not None and (answering is None or _better(aggregated, answering, load, suspect)):
         return Route(Path.AGGREGATED, aggregated)
     if answering is None:
-        return None
+        return _last_resort(ready, load, prefix, failed, suspect)
     prefill = _least(ready.prefill, load, prefix, failed, suspect) if transfer else None
     if prefill is None:
         return Route(Path.DIRECT, answering)
@@ -78,6 +81,13 @@ def affinity(prefix: int, engine: int) -> int:
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
     return mixed ^ (mixed >> 31)
+
+
+def _last_resort(
+    ready: Ready, load: Mapping[int, int], prefix: int, failed: Collection[int], suspect: Collection[int]
+) -> Route | None:
+    engine = _least(ready.prefill, load, prefix, failed, suspect) if ready.alike else None
+    return None if engine is None else Route(Path.DIRECT, engine)
 
 
 def _least(

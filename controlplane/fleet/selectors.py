@@ -41,6 +41,7 @@ class ServedRow:
     deployment: str
     aliases: tuple[str, ...]
     min_transfer_tokens: int
+    roles_alike: bool  # prefill and decode engines are started alike
     kv_connector: str
     mode: str
     created_at: float
@@ -107,6 +108,7 @@ def served_rows() -> list[ServedRow]:
             deployment=deployment.name,
             aliases=tuple(deployment.aliases),
             min_transfer_tokens=deployment.min_transfer_tokens,
+            roles_alike=deployment.prefill_args == deployment.decode_args,
             kv_connector=deployment.kv_connector,
             mode=deployment.mode,
             created_at=deployment.created_at.timestamp(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Collection, Coroutine
 from typing import Any
@@ -22,6 +23,7 @@ class Engines:
         self._bounds = bounds
         self._pools: dict[tuple[str, int], Pool] = {}
         self._suspect: dict[int, float] = {}
+        self._had: dict[str, float] = {}  # when a deployment last had an engine
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -65,8 +67,17 @@ class Engines:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def had_one(self, served: Served, within_s: float) -> bool:
+        """Whether the deployment had an engine lately."""
+        return self._loop.time() - self._had.get(served.name, -math.inf) < within_s
+
     def sweep(self, table: Table) -> None:
         """Let go of engines that left the table, and of connections idle too long."""
+        now = self._loop.time()
+        for served in table.served.values():
+            ready = served.ready
+            if ready.prefill or ready.decode or ready.aggregated:
+                self._had[served.name] = now
         known = {(engine.host, engine.port) for engine in table.engines.values()}
         for at in [at for at in self._pools if at not in known]:
             self._pools.pop(at).close()

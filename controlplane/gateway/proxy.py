@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import structlog
@@ -16,6 +17,7 @@ from controlplane.gateway.table import Table
 from controlplane.gateway.trip import Trip
 
 log = structlog.get_logger(__name__)
+LOOK_S = 0.2  # between two looks for an engine
 
 
 class Proxy:
@@ -26,6 +28,7 @@ class Proxy:
         """The answer to the client. Raises ApiError when no engine gives one."""
         prefix, fits = ask.prefix(), ask.fits_transfer()
         failed: set[int] = set()
+        patience = Patience(self._limits.wait_s)
         while trip.attempts < self._limits.attempts:
             table = self._table()
             served = table.served.get(trip.deployment)  # not by an alias, which may have moved meanwhile
@@ -34,7 +37,11 @@ class Proxy:
             transfer = fits and _long_enough(ask, served.min_transfer_tokens)
             route = self._engines.route(served, prefix=prefix, transfer=transfer, failed=failed)
             if route is None:
-                break
+                had_one = trip.attempts or self._engines.had_one(served, self._limits.gap_s)
+                if not had_one or not await patience.look():
+                    break
+                failed.intersection_update(self._table().engines)  # one that left and comes back has been started anew
+                continue
             trip.attempts += 1
             try:
                 attempt = Attempt(
@@ -53,6 +60,21 @@ class Proxy:
         if trip.attempts:
             raise ApiError(503, "The engines could not serve this request.", code="engines_failed", retry_after=1)
         raise ApiError(503, f"No engine is ready for {ask.model!r}.", code="model_not_ready", retry_after=5)
+
+
+class Patience:
+    """How much longer one request waits for an engine."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left_s = seconds
+
+    async def look(self) -> bool:
+        """Wait a little; false when there has been enough of that."""
+        if self._left_s <= 0:
+            return False
+        self._left_s -= LOOK_S
+        await asyncio.sleep(LOOK_S)
+        return True
 
 
 def _long_enough(ask: Ask, min_transfer_tokens: int) -> bool:

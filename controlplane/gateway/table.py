@@ -105,7 +105,8 @@ def read(now: datetime | None = None, reporting: Reporting | None = None) -> Tab
     served: dict[str, Served] = {}
     for row in selectors.served_rows():
         roles = {role: tuple(ids) for role, ids in by_deployment.get(row.deployment, {}).items()}
-        one = Served(row.deployment, int(row.created_at), row.min_transfer_tokens, Ready(**roles))
+        ready = Ready(**roles, alike=row.roles_alike)
+        one = Served(row.deployment, int(row.created_at), row.min_transfer_tokens, ready)
         for alias in row.aliases:
             served.setdefault(alias, one)
         served[row.deployment] = one

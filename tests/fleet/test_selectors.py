@@ -77,6 +77,7 @@ def test_deployments_are_known_by_all_their_names_whether_or_not_anything_serves
 
     [row] = selectors.served_rows()
 
+    assert row.roles_alike
     assert (row.deployment, row.aliases, row.min_transfer_tokens) == ("chat", ("chat-v1",), 64)
 
 

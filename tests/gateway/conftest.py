@@ -79,7 +79,8 @@ MakeSite = Callable[..., Awaitable[Site]]
 
 @pytest.fixture
 async def make_site() -> AsyncIterator[MakeSite]:
-    """Makes a site: `prefill`, `decode` and `aggregated` say how many engines of each role it has."""
+    """Makes a site: `prefill`, `decode` and `aggregated` say how many engines of each role it has.
+    Unless a test says otherwise, no request waits for an engine to come."""
     sites: list[tuple[Site, asyncio.Server]] = []
 
     async def make(prefill: int = 1, decode: int = 1, aggregated: int = 0, **limits: Any) -> Site:
@@ -92,7 +93,7 @@ async def make_site() -> AsyncIterator[MakeSite]:
         table = table_of(engines)
         table.keys[hash_of(KEY)] = Key(id=1)
         metrics = Metrics()
-        gateway = Gateway(lambda: table, Recorder(metrics), metrics, Limits(**limits))
+        gateway = Gateway(lambda: table, Recorder(metrics), metrics, Limits(**{"wait_s": 0.0} | limits))
         protocol = gateway.server()
         listener = await listen(protocol, "127.0.0.1", 0, gateway.limits)
         port = listener.sockets[0].getsockname()[1]

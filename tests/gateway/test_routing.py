@@ -39,6 +39,15 @@ def test_nothing_ready_is_no_route() -> None:
     assert pick(Ready(prefill=(1,)), {}) is None, "a prefill engine answers nobody"
 
 
+def test_a_prefill_engine_like_the_decode_engines_answers_when_nobody_else_can() -> None:
+    alike = Ready(prefill=(1, 2), decode=(3,), alike=True)
+    assert pick(alike, {1: 1}, failed={3}) == Route(Path.DIRECT, 2)
+    assert pick(alike, {3: 9}) == Route(Path.TWO_STEP, 3, prefill=pick(alike, {}).prefill)  # type: ignore[union-attr]
+    assert pick(alike, {}, suspect={3}).engine == 3, "a decode engine under suspicion comes first"  # type: ignore[union-attr]
+    assert pick(alike, {}, failed={1, 2, 3}) is None
+    assert pick(Ready(prefill=(1,), aggregated=(4,), alike=True), {}) == Route(Path.AGGREGATED, 4)
+
+
 def test_without_transfer_or_without_prefill_decode_does_it_all() -> None:
     assert pick(Ready((1,), (2,)), {}, transfer=False) == Route(Path.DIRECT, 2)
     assert pick(Ready((), (2,)), {}) == Route(Path.DIRECT, 2)

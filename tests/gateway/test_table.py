@@ -32,10 +32,15 @@ def test_confirmed_ready_partitions_are_in_the_table_by_role() -> None:
     served = read.served["tiny"]
     assert read.served["small"] is served
     assert served.min_transfer_tokens == 64
-    assert served.ready == Ready(*((by_role[role].pk,) for role in ("prefill", "decode", "aggregated")))
+    assert served.ready == Ready(*((by_role[role].pk,) for role in ("prefill", "decode", "aggregated")), alike=True)
     engine = read.engines[by_role["decode"].pk]
     assert engine.name == "n1/decode"
     assert f"Bearer {by_role['decode'].engine_key}".encode() in engine.head
+
+
+def test_roles_with_arguments_of_their_own_are_not_alike() -> None:
+    make_deployment("tiny", prefill_args=["--max-num-seqs=4"])
+    assert not table.read().served["tiny"].ready.alike
 
 
 @pytest.mark.parametrize(
