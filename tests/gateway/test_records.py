@@ -197,9 +197,9 @@ def test_the_thread_writes_what_is_left_when_it_stops() -> None:
     recorder = Recorder(Metrics(), period_s=60.0)
     recorder.start()
     recorder.add(trip())
-    now = time.time()
-    recorder.demand.begin("tiny", now)
-    recorder.demand.end("tiny", now + 1.0, prompt=1, completion=1, failed=False)
+    minute = time.time() // 60 * 60
+    recorder.demand.begin("tiny", minute)
+    recorder.demand.end("tiny", minute + 1.0, prompt=1, completion=1, failed=False)
     recorder.stop(20.0)
     assert RequestRecord.objects.count() == 1
     assert DemandMinute.objects.get().arrivals == 1
