@@ -1,6 +1,7 @@
 // The home page: controls, grouping, filter and selection around the map; the picture itself comes from live.js.
 import { el, text } from "./dom.js";
 import { FILLS } from "./fills.js";
+import { frameTwin, keepingFocus } from "./focus.js";
 import { number, plural, unit, UNKNOWN } from "./format.js";
 import { start, store, subscribe } from "./live.js";
 import { explain, repaint, row, shape } from "./map.js";
@@ -11,6 +12,7 @@ import { drawGroups, groupKeys, matches } from "./groups.js";
 const DENSE_OVER = 50;
 const map = document.getElementById("map"), filter = document.getElementById("filter"), groupBy = document.getElementById("group");
 const url = new URLSearchParams(location.search);
+let drawn = -1; // how many nodes there were at the last drawing
 const view = { fill: FILLS[url.get("fill")] ? url.get("fill") : "utilization", group: url.get("group") || "none", columns: 8, dense: false };
 const rows = new Map(); // element -> {element, node id, shape}; a node has a row in each of its groups
 const byNode = new Map(); // node id -> its rows
@@ -46,33 +48,53 @@ function legend() {
 function redraw() {
   const nodes = [...store.nodes.values()].sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
   const shown = nodes.filter((node) => matches(node, filter.value));
-  view.dense = shown.length > DENSE_OVER;
-  view.columns = Math.min(16, Math.max(4, ...nodes.map((node) => node.gpus.length)));
+  Object.assign(view, { dense: shown.length > DENSE_OVER, columns: columns(nodes) });
+  drawn = nodes.length;
   map.classList.toggle("dense", view.dense);
   map.style.setProperty("--cols", view.columns);
   watch.disconnect();
   for (const held of [rows, byNode, visible]) held.clear();
-  map.replaceChildren(...drawGroups(shown, view.group, (node, keep) => {
-    const element = row(node, view, keep), record = { element, id: node.id, shape: shape(node, view) };
-    rows.set(element, record);
-    byNode.set(node.id, [...(byNode.get(node.id) || []), record]);
-    watch.observe(element);
-    return element;
-  }));
+  keepingFocus(map, () => { map.replaceChildren(...drawGroups(shown, view.group, build)); panel.refresh(); }, frameTwin);
   document.getElementById("empty").hidden = nodes.length > 0;
   text(document.getElementById("shown"), filter.value ? `${shown.length} of ${plural(nodes.length, "node")}` : "");
   document.getElementById("nothing").hidden = !(nodes.length && !shown.length);
   map.setAttribute("aria-busy", "false");
   groupKeys(nodes, groupBy, view.group);
-  panel.refresh();
 }
 
-function changed({ all, nodes, removed }) {
+const columns = (nodes) => Math.min(16, Math.max(4, ...nodes.map((node) => node.gpus.length)));
+
+function build(node, keep = () => true) {
+  const element = row(node, view, keep), record = { element, id: node.id, name: node.name, shape: shape(node, view) };
+  rows.set(element, record);
+  byNode.set(node.id, [...(byNode.get(node.id) || []), record]);
+  watch.observe(element);
+  return element;
+}
+
+/** One row anew in its place, the others untouched: a click that began there still counts. */
+function rebuild(node) {
+  const [old] = byNode.get(node.id);
+  watch.unobserve(old.element);
+  rows.delete(old.element); visible.delete(old); byNode.delete(node.id);
+  old.element.replaceWith(build(node));
+}
+
+function changed({ all, nodes }) {
   summary();
-  if (all || removed.length || nodes.some(isMoved)) { redraw(); if (!all) window.htmx?.trigger(document.body, "fleet-moved"); return; }
-  const ids = new Set(nodes.map((node) => node.id));
+  const told = all ? [...store.nodes.values()] : nodes, ids = new Set(told.map((node) => node.id));
+  const moved = told.filter(isMoved), first = drawn < 0;
+  if (first || drawn !== store.nodes.size || [...byNode.keys()].some((id) => !store.nodes.has(id)) || !moved.every(staysPut)) redraw();
+  else if (moved.length) keepingFocus(map, () => { moved.forEach(rebuild); panel.refresh(); }, frameTwin);
+  if (!first && moved.length) window.htmx?.trigger(document.body, "fleet-moved");
   visible.forEach((found) => { if (ids.has(found.id)) paintRow(found); });
   panel.refresh(ids);
+}
+
+/** Whether a moved node's row can be built anew where it is. */
+function staysPut(node) {
+  const [held] = byNode.get(node.id) || [];
+  return view.group === "none" && held?.name === node.name && matches(node, filter.value) && columns([...store.nodes.values()]) === view.columns;
 }
 
 /** Whether a row has to be built anew: another shape, or a node that now matches the filter or no longer does. */

@@ -15,7 +15,7 @@ export const partOf = (node, gpu) => node.partitions.find((part) => part.id === 
 export function shape(node, view) {
   const parts = node.partitions.map((p) => [p.id, p.name, p.role, p.deployment?.name, p.status, p.confirmed, p.gpus.join()]);
   const gpus = node.gpus.map((g) => [g.id, g.index, g.partition, g.health, g.present, g.foreign]);
-  return JSON.stringify([node.name, node.status, node.schedulable, node.draining, node.simulated, parts, gpus, view.columns, view.dense]);
+  return JSON.stringify([node.name, node.labels, node.status, node.schedulable, node.draining, node.simulated, parts, gpus, view.columns, view.dense]);
 }
 
 export function row(node, view, keep = () => true) {

@@ -1,7 +1,7 @@
 // The list of nodes: values stay fresh; a node that comes, goes or changes reloads the list.
-import { bind } from "./bind.js";
+import { bind, moved } from "./bind.js";
 
 bind({
-  shapeOf: (nodes) => JSON.stringify(nodes.map((n) => [n.id, n.name, n.schedulable, n.draining, n.gpus.length, n.partitions.map((p) => [p.id, p.role, p.deployment?.id])])),
-  onMove: () => location.reload(),
+  shapeOf: (nodes) => JSON.stringify(nodes.map((n) => [n.id, n.name, n.schedulable, n.draining, n.gpus.length, n.labels, n.partitions.map((p) => [p.id, p.role, p.deployment?.id])])),
+  onMove: moved,
 });

@@ -1,5 +1,6 @@
 // The selected partition or GPU beside the map: facts with their age, a short chart, what can be done.
 import { el, glyph, text } from "./dom.js";
+import { put, tabStop } from "./focus.js";
 import { UNKNOWN, age, bytes, number, percent, plural, span, unit } from "./format.js";
 import { ageOf, isStale, store } from "./live.js";
 import { words } from "./map.js";
@@ -16,9 +17,10 @@ export function attach(element, { onSelect: callback, initial }) {
   chosen = initial;
   map.addEventListener("click", (event) => { if (!event.target.closest("a")) pick(event.target.closest(".part")); });
   map.addEventListener("keydown", keys);
+  map.addEventListener("focusin", (event) => tabStop(map, event.target.closest(".part")));
   for (const type of ["pointerover", "focusin"]) map.addEventListener(type, (event) => peers(event.target.closest(".part")));
   for (const type of ["pointerleave", "focusout"]) map.addEventListener(type, () => peers(null));
-  box.addEventListener("click", (event) => { if (event.target.closest("[data-close]")) { chosen = null; mark(); draw(); onSelect(); } });
+  box.addEventListener("click", (event) => { if (event.target.closest("[data-close]")) { chosen = null; draw(); onSelect(); tabStop(map)?.focus(); mark(); } });
 }
 
 function pick(frame) {
@@ -58,8 +60,7 @@ function mark() {
   const [kind, id] = [chosen?.[0], chosen?.slice(1)];
   const frames = chosen ? map.querySelectorAll(kind === "p" ? `.part[data-part="${CSS.escape(id)}"]` : `.part.free[data-gpu="${CSS.escape(id)}"]`) : [];
   frames.forEach((p) => p.classList.add("sel"));
-  map.querySelectorAll('.part[tabindex="0"]').forEach((p) => p.setAttribute("tabindex", "-1"));
-  (frames[0] || map.querySelector(".part:not(.other)"))?.setAttribute("tabindex", "0");
+  tabStop(map, frames[0] || map.querySelector(".part:not(.other)"));
   peers(null);
 }
 
@@ -95,14 +96,14 @@ function draw(found = find()) {
   const { node, part, gpus } = found;
   const title = part ? `${node.name} / ${part.name}` : `${node.name} / GPU ${gpus[0].index}`;
   text(box.querySelector("h2"), title);
-  box.querySelector("[data-role]").replaceChildren(...(part?.role ? [glyph(part.role), ` ${part.role}`] : []));
-  box.querySelector("[data-what]").replaceChildren(...what(found));
+  put(box.querySelector("[data-role]"), ...(part?.role ? [glyph(part.role), ` ${part.role}`] : []));
+  put(box.querySelector("[data-what]"), ...what(found));
   box.querySelector("dl").replaceChildren(...facts(found).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
   const trouble = gpus.filter((g) => g.health !== "ok" || g.foreign || !g.present).map((g) => `GPU ${g.index}: ${!g.present ? "not in the last report" : g.foreign ? "a process of somebody else runs on it" : `${g.health} ${g.health_detail}`}`);
   const message = [part?.message, ...trouble].filter(Boolean).join("\n");
   box.querySelector("[data-message]").hidden = !message;
   text(box.querySelector("[data-message]"), message);
-  box.querySelector("[data-actions]").replaceChildren(...actions(found));
+  put(box.querySelector("[data-actions]"), ...actions(found));
   spark(box.querySelector("[data-spark]"), part ? `partition=${part.id}` : `gpu=${gpus[0].id}`);
   tick();
 }

@@ -1,5 +1,6 @@
 // On every page: keys, palette, help, theme, copying, and questions before what cannot be taken back.
 import { el } from "./dom.js";
+import { keepThroughSwaps } from "./focus.js";
 
 const palette = document.getElementById("palette"), help = document.getElementById("help");
 const typing = (node) => node.closest?.("input, textarea, select, [contenteditable]");
@@ -92,4 +93,5 @@ if (typed && confirmed) {
   check();
 }
 markTheme();
+keepThroughSwaps();
 document.querySelector("[data-focus]")?.focus();

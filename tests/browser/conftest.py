@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, PYTHON, ROOT, Running, free_port
 
 HERE = "tests/browser/"
 ENGINE = ROOT / ".venv-engine" / "bin"
+expect.set_options(timeout=20_000)  # a busy machine of two cores is slow, not wrong
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
