@@ -24,7 +24,8 @@ app.conf.update(
     beat_schedule={
         "fleet.sweep": {"task": "fleet.sweep", "schedule": 60.0, "options": {"expires": 50}},
         "telemetry.prune": {"task": "telemetry.prune", "schedule": 600.0, "options": {"expires": 500}},
+        "api.prune": {"task": "api.prune", "schedule": 600.0, "options": {"expires": 500}},
         "gateway.prune": {"task": "gateway.prune", "schedule": 3600.0, "options": {"expires": 3000}},
     },
 )
-app.autodiscover_tasks(["controlplane.fleet", "controlplane.telemetry", "controlplane.gateway"])
+app.autodiscover_tasks(["controlplane.fleet", "controlplane.telemetry", "controlplane.gateway", "controlplane.api"])

@@ -267,6 +267,7 @@ GATEWAY_WAIT_S = float(os.environ.get("FOREBAY_GATEWAY_WAIT_S", "20"))
 SAMPLE_EVERY_S = int(os.environ.get("FOREBAY_SAMPLE_EVERY_S", "10"))
 SAMPLE_KEEP_H = int(os.environ.get("FOREBAY_SAMPLE_KEEP_H", "48"))
 RECORD_KEEP_DAYS = int(os.environ.get("FOREBAY_RECORD_KEEP_DAYS", "30"))
+IDEMPOTENCY_KEEP_H = int(os.environ.get("FOREBAY_IDEMPOTENCY_KEEP_H", "24"))
 
 _LOG_STAMP = [
     structlog.stdlib.add_log_level,

@@ -13,6 +13,8 @@ In a browser that is logged in, this page works as it is.
 **Errors** are problem documents (RFC 9457, `application/problem+json`): `problems` names each thing that is wrong \
 and how to mend it. Fields and parameters that are not known are refused by name.
 
+**Writes** take an `Idempotency-Key` header: sent again with the same key, a request is answered again, not done again.
+
 **Lists** come in pages: follow `next`. **Null** means unknown, never zero. Times are ISO 8601.
 """
 

@@ -82,6 +82,7 @@ class JoinTokens(ListModelMixin, RetrieveModelMixin, Resource):
     filterset_class = JoinTokenFilters
     ordering = ["-id"]
     ordering_fields = ["id", "created_at", "expires_at", "used_at"]
+    shows_secret = frozenset({"create"})
     bodies = {"create": JoinTokenBody}
 
     @extend_schema(

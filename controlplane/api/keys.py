@@ -76,6 +76,7 @@ class Keys(ListModelMixin, RetrieveModelMixin, Resource):
     filterset_class = KeyFilters
     ordering = ["-id"]
     ordering_fields = ["id", "name", "created_at", "expires_at"]
+    shows_secret = frozenset({"create"})
     bodies = {"create": KeyBody, "revoke": Nothing}
 
     @extend_schema(

@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.viewsets import GenericViewSet
 
+from controlplane.api.idempotency import Idempotent
 from controlplane.api.strict import Reason, StrictOrdering, refuse_unknown_parameters
 from controlplane.audit.requests import actor_of
 from controlplane.audit.services import Actor
@@ -22,7 +23,7 @@ DRY_RUN = OpenApiParameter("dry_run", OpenApiTypes.BOOL, description="true: say 
 REASON = OpenApiParameter("reason", OpenApiTypes.STR, description="Why; kept in the audit trail.")
 
 
-class Resource(GenericViewSet):
+class Resource(Idempotent, GenericViewSet):
     """A view set. `noun` names one of it to people; `parameters` are the query parameters of an action beyond
     those of its filters, ordering and pages."""
 

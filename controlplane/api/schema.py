@@ -11,6 +11,7 @@ from drf_spectacular.openapi import AutoSchema
 from rest_framework import serializers
 from rest_framework.permissions import SAFE_METHODS
 
+from controlplane.api import idempotency
 from controlplane.api.documents import MEDIA_TYPE
 
 ERRORS = {
@@ -21,8 +22,16 @@ ERRORS = {
     "409": "Refused in the present state, or somebody else was faster.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",
+    "422": "The idempotency key came with another request before.",
     "429": "Too many requests; Retry-After says when to come again.",
     "503": "The database does not answer or is busy.",
+}
+KEY_PARAMETER = {
+    "name": idempotency.HEADER,
+    "in": "header",
+    "required": False,
+    "description": idempotency.DESCRIPTION,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 
 
@@ -55,8 +64,13 @@ class ProblemSchema(AutoSchema):
                 operation["responses"].setdefault(
                     status, {"description": ERRORS[status], "content": {MEDIA_TYPE: {"schema": problem}}}
                 )
+            if self._takes_keys():
+                operation.setdefault("parameters", []).append(KEY_PARAMETER)
             operation["responses"] = dict(sorted(operation["responses"].items()))
         return operation
+
+    def _takes_keys(self) -> bool:
+        return self.method not in SAFE_METHODS and isinstance(self.view, idempotency.Idempotent)
 
     def get_operation_id(self) -> str:
         """nodes_cordon, not nodes_cordon_create: an action is a verb already."""
@@ -85,6 +99,8 @@ class ProblemSchema(AutoSchema):
             found.append("400")
         if self.method not in SAFE_METHODS:
             found.append("409")
+        if self._takes_keys():
+            found.append("422")
         if getattr(self.view, "throttle_classes", None):
             found.append("429")
         return found

@@ -15,6 +15,7 @@ from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.views import APIView
 
 from controlplane.api.authentication import Password
+from controlplane.api.idempotency import Idempotent
 from controlplane.api.strict import Body
 from controlplane.audit import tokens
 from controlplane.audit.requests import actor_of
@@ -54,10 +55,11 @@ class NewTokenShape(TokenShape):
     token = serializers.CharField(help_text="Shown this once.")
 
 
-class Tokens(APIView):
+class Tokens(Idempotent):
     # A token is worth no more than its user, so every role may hold one.
     role_action = "view"
     throttle_classes = [PerAddress]
+    shows_secret = frozenset({"POST"})
 
     def get_authenticators(self) -> list[BaseAuthentication]:
         """No token by token: a stolen one could otherwise prolong itself for ever."""
@@ -118,7 +120,7 @@ class Tokens(APIView):
         return Response(status=HTTPStatus.NO_CONTENT)
 
 
-class OneToken(APIView):
+class OneToken(Idempotent):
     role_action = "view"
 
     @extend_schema(
