@@ -80,11 +80,15 @@ class ReplicaSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class NodeSpec(Struct, frozen=True, kw_only=True):
-    """Everything that should run on `node`. Specs are ordered by `generation`; an older one is dropped."""
+    """Everything that should run on `node`. Specs are ordered by `generation`; an older one is dropped.
+
+    `drain_s`: how long an engine that is no longer in it may drain, from the moment it began to; None: as long as its
+    own spec said. An agent that does not know the field passes it over, and goes by the engine's own."""
 
     node: Count
     generation: Count
     replicas: tuple[ReplicaSpec, ...] = ()
+    drain_s: Annotated[float, Meta(ge=0)] | None = None
 
 
 class LogWanted(Struct, frozen=True, kw_only=True):

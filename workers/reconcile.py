@@ -89,7 +89,7 @@ def reconcile(
     outside `actual` occupy.
     """
     desired = {replica.partition: replica for replica in spec.replicas}
-    actions = [_keep_or_retire(actual[p], desired.get(p), now) for p in sorted(actual)]
+    actions = [_keep_or_retire(actual[p], desired.get(p), spec.drain_s, now) for p in sorted(actual)]
     busy = _occupied(actual) | dict.fromkeys(held, "an engine left over from earlier")
     actions += [_admit(desired[p], actual.get(p), busy, usable, now) for p in sorted(desired)]
     return [action for action in actions if action is not None]
@@ -113,9 +113,9 @@ def lease_s(spec: ReplicaSpec) -> int:
     return max(MIN_LEASE_S, spec.kv_lease_s)
 
 
-def is_drained(replica: Replica, now: float) -> bool:
-    """Settled and idle, or out of patience."""
-    if now - replica.since >= replica.spec.drain_s:
+def is_drained(replica: Replica, now: float, drain_s: float | None = None) -> bool:
+    """Settled and idle, or out of patience: after `drain_s` where that is given, else after the engine's own."""
+    if now - replica.since >= (replica.spec.drain_s if drain_s is None else drain_s):
         return True
     if replica.idle_since is None:
         return False
@@ -128,7 +128,8 @@ def is_drained(replica: Replica, now: float) -> bool:
     return now >= settled
 
 
-def _keep_or_retire(replica: Replica, desired: ReplicaSpec | None, now: float) -> Action | None:
+def _keep_or_retire(replica: Replica, desired: ReplicaSpec | None, leave_s: float | None, now: float) -> Action | None:
+    """`leave_s`: the node's own drain deadline, for an engine that goes without another one in its place."""
     partition, age = replica.spec.partition, now - replica.since
     wanted = desired is not None and desired.content() == replica.spec.content()
     if replica.phase == Phase.STOPPING:
@@ -142,7 +143,7 @@ def _keep_or_retire(replica: Replica, desired: ReplicaSpec | None, now: float) -
         return None if desired else Forget(partition)
     if replica.phase == Phase.READY:
         return Drain(partition)
-    if replica.phase == Phase.DRAINING and not is_drained(replica, now):
+    if replica.phase == Phase.DRAINING and not is_drained(replica, now, None if desired else leave_s):
         return None
     return Stop(partition)
 

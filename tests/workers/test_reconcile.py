@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from workers.contract import NodeSpec, Phase, ReplicaSpec, Role
 from workers.reconcile import (
     GRACE_S,
+    SETTLE_S,
     STEADY_S,
     Drain,
     Forget,
@@ -92,6 +93,57 @@ def test_a_busy_engine_is_drained_until_its_deadline_and_no_longer():
     busy = have(want(drain_s=60.0), Phase.DRAINING)
     assert reconcile(node(generation=2), busy, 59.9) == []
     assert reconcile(node(generation=2), busy, 60.0) == [Stop(1)]
+
+
+@pytest.mark.parametrize("deadline", [5.0, 600.0])
+def test_the_nodes_drain_deadline_stands_for_the_engines_own(deadline):
+    """Shorter or longer than what its deployment would give it."""
+    leaving = NodeSpec(node=7, generation=2, drain_s=deadline)
+    busy = have(want(drain_s=60.0), Phase.DRAINING)
+    assert reconcile(leaving, busy, deadline - 0.1) == []
+    assert reconcile(leaving, busy, deadline) == [Stop(1)]
+
+
+def test_a_deadline_that_changes_while_it_drains_is_the_one_that_counts():
+    busy = have(want(drain_s=60.0), Phase.DRAINING)
+    assert reconcile(NodeSpec(node=7, generation=2, drain_s=600.0), busy, 100.0) == []
+    assert reconcile(NodeSpec(node=7, generation=3, drain_s=90.0), busy, 100.0) == [Stop(1)]
+
+
+def test_an_idle_engine_does_not_wait_for_the_nodes_deadline():
+    idle = have(want(), Phase.DRAINING, idle_since=0.1)
+    assert reconcile(NodeSpec(node=7, generation=2, drain_s=600.0), idle, 2.0) == [Stop(1)]
+
+
+def test_the_nodes_deadline_says_nothing_of_an_engine_that_another_one_follows():
+    follows = msgspec.structs.replace(node(want(args=("--x",)), generation=2), drain_s=1.0)
+    busy = have(want(drain_s=60.0), Phase.DRAINING)
+    assert [a for a in reconcile(follows, busy, 59.9) if not isinstance(a, Wait)] == []
+
+
+def test_a_spec_with_a_deadline_is_read_by_an_agent_that_knows_none_and_the_other_way_round():
+    class OldSpec(msgspec.Struct, frozen=True, kw_only=True):
+        node: int
+        generation: int
+        replicas: tuple[ReplicaSpec, ...] = ()
+
+    sent = msgspec.json.encode(NodeSpec(node=7, generation=2, drain_s=9.0))
+    assert msgspec.json.decode(sent, type=OldSpec) == OldSpec(node=7, generation=2)
+    old = msgspec.json.encode(OldSpec(node=7, generation=2))
+    assert msgspec.json.decode(old, type=NodeSpec) == NodeSpec(node=7, generation=2)
+
+
+@given(
+    drain_s=st.floats(0, 1000), own=st.floats(0, 1000), age=st.floats(0, 2000), role=st.sampled_from(Role),
+    idle=st.none() | st.floats(0, 2000),
+)  # fmt: skip
+def test_an_engine_of_a_draining_node_goes_at_its_deadline_and_never_settled_too_early(drain_s, own, age, role, idle):
+    replica = have(want(role=role, drain_s=own), Phase.DRAINING, idle_since=idle)
+    [action] = reconcile(NodeSpec(node=7, generation=2, drain_s=drain_s), replica, age) or [None]
+    if age >= drain_s:
+        assert action == Stop(1)
+    elif action is not None:
+        assert idle is not None and age >= SETTLE_S, "a busy one, or one that gateways may still choose, was stopped"
 
 
 def test_the_deadline_bounds_the_wait_for_the_lease_too():
@@ -297,7 +349,10 @@ def happen(world: World, event: str, victim: int) -> None:
     st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(1, 4)), max_size=40),
 )
 def test_any_history_converges_and_never_puts_two_engines_on_one_device(all_layouts, rnd, events):
-    specs = [node(*disjoint(layout), generation=i + 1) for i, layout in enumerate(all_layouts)]
+    specs = [
+        msgspec.structs.replace(node(*disjoint(layout), generation=i + 1), drain_s=rnd.choice([None, 0.0, 5.0, 300.0]))
+        for i, layout in enumerate(all_layouts)
+    ]
     mail = [spec for spec in specs[:-1] for _ in range(rnd.randint(0, 2))] + [specs[-1]]  # lost and repeated
     rnd.shuffle(mail)  # and out of order
     world, queue = World(), list(events)
