@@ -78,12 +78,23 @@ class LivePartition(serializers.Serializer):
     memory_bytes = _whole("Of the engine's process tree.")
 
 
+class LiveDrain(serializers.Serializer):
+    """How far a drain is."""
+
+    began_at = _figure("Unix seconds.")
+    deadline_at = _figure("Unix seconds: when the last of its engines is ended, idle or not. null: nothing runs.")
+    partitions_left = serializers.IntegerField(help_text="With a process.")
+    returns_to = serializers.ChoiceField(["ready", "cordoned"], help_text="What cancelling the drain goes back to.")
+    in_flight = _whole("Requests running or waiting on those that tell.")
+
+
 class LiveNode(serializers.Serializer):
     id = serializers.IntegerField()
     name = serializers.CharField()
     status = serializers.CharField(help_text="ready, silent, cordoned, draining, drained, revoked or never_seen")
     schedulable = serializers.BooleanField()
     draining = serializers.BooleanField()
+    drain = LiveDrain(allow_null=True, help_text="null: it does not drain.")
     age_s = _figure("Since its last report.")
     period_s = serializers.FloatField(help_text="How often it reports.")
     skew_s = _figure("Its clock minus the server's.")

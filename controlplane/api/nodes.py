@@ -76,6 +76,16 @@ class PlanBody(Reason):
     force = serializers.BooleanField(required=False, default=False, help_text="Override problems that are `forceable`.")
 
 
+class DrainBody(Reason):
+    deadline_s = serializers.FloatField(
+        required=False,
+        min_value=0,
+        max_value=services.MAX_DEADLINE_S,
+        help_text="Seconds from now after which its engines are ended though requests still run on them. Without it "
+        "each engine has the drain_s of its deployment.",
+    )
+
+
 class NodeFilters(Filters):
     silent = YesNo(method="by_silence", help_text="true: not heard of lately, or never.")
     label = filters.CharFilter(method="by_label", help_text="key=value")
@@ -107,7 +117,17 @@ class NodeFilters(Filters):
     ),
     drain=extend_schema(
         summary="Drain a node",
-        description="Cordons it, and ends its engines once their requests have ended. Its assignments are kept.",
+        description="Cordons it, and ends its engines once their requests have ended, at the latest at the deadline. "
+        "Its assignments are kept. Sent again with a deadline while it drains, that is the new deadline.",
+        request=DrainBody,
+        examples=[
+            OpenApiExample("ten minutes", value={"deadline_s": 600, "reason": "new fan"}, request_only=True),
+        ],
+    ),
+    cancel_drain=extend_schema(
+        summary="Cancel a drain",
+        description="The node is again as it was before the drain, schedulable or cordoned. Engines that still drain "
+        "serve again; those that have ended start. Nothing happens where it does not drain.",
         request=Reason,
     ),
     revoke=extend_schema(
@@ -127,11 +147,14 @@ class Nodes(ListModelMixin, Resource):
         "cordon": "node.cordon",
         "uncordon": "node.cordon",
         "drain": "node.cordon",
+        "cancel_drain": "node.cordon",
         "revoke": "node.revoke",
         "split": "partition.change",
         "plan": "partition.assign",
     }
-    queryset = Node.objects.defer("spec").prefetch_related("partitions")
+    queryset = Node.objects.defer("spec").prefetch_related(
+        Prefetch("partitions", Partition.objects.select_related("deployment"))
+    )
     serializer_class = NodeShape
     filterset_class = NodeFilters
     ordering = ["name"]
@@ -141,7 +164,8 @@ class Nodes(ListModelMixin, Resource):
         "partial_update": LabelsBody,
         "cordon": Reason,
         "uncordon": Reason,
-        "drain": Reason,
+        "drain": DrainBody,
+        "cancel_drain": Reason,
         "revoke": Reason,
         "split": SplitBody,
         "plan": PlanBody,
@@ -200,6 +224,11 @@ class Nodes(ListModelMixin, Resource):
     @action(detail=True, methods=["post"])
     def drain(self, request: Request, pk: str) -> Response:
         services.drain(self.id, **self.body(), actor=self.actor)
+        return self.shown()
+
+    @action(detail=True, methods=["post"])
+    def cancel_drain(self, request: Request, pk: str) -> Response:
+        services.cancel_drain(self.id, **self.body(), actor=self.actor)
         return self.shown()
 
     @action(detail=True, methods=["post"])

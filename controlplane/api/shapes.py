@@ -14,7 +14,7 @@ from controlplane.audit import roles
 from controlplane.domain import health
 from controlplane.domain.types import NodeStatus, PartitionStatus
 from controlplane.fleet import verified
-from controlplane.fleet.facts import node_view, partition_view
+from controlplane.fleet.facts import drain_facts, node_view, partition_view
 from controlplane.fleet.models import Gpu, Node, Partition, Role
 from workers.contract import Phase
 
@@ -117,17 +117,29 @@ class PartitionShape(serializers.ModelSerializer):
         return (partition.endpoint or None) if may_see_endpoints(self.context) else None
 
 
+class DrainShape(serializers.Serializer):
+    """How far a drain is. Requests in flight are in /live."""
+
+    began_at = serializers.FloatField(allow_null=True, help_text="Unix seconds.")
+    deadline_at = serializers.FloatField(
+        allow_null=True, help_text="Unix seconds: when the last of its engines is ended, idle or not. null: none runs."
+    )
+    partitions_left = serializers.IntegerField(help_text="With a process.")
+    returns_to = serializers.ChoiceField(["ready", "cordoned"], help_text="What cancelling the drain goes back to.")
+
+
 class NodeShape(serializers.ModelSerializer):
     """`generation` is of the newest spec, `observed_generation` of the one the agent holds."""
 
     status = serializers.SerializerMethodField()
+    drain = serializers.SerializerMethodField(help_text="null: it does not drain.")
     labels = serializers.DictField(child=serializers.CharField())
 
     class Meta:
         model = Node
         fields = [
-            "id", "name", "address", "labels", "status", "schedulable", "draining", "revoked", "created_at",
-            "last_seen", "clock_skew_s", "period_s", "generation", "observed_generation", "agent_version",
+            "id", "name", "address", "labels", "status", "schedulable", "draining", "drain", "revoked",
+            "created_at", "last_seen", "clock_skew_s", "period_s", "generation", "observed_generation", "agent_version",
             "engine_version", "driver", "simulated", "memory_bytes", "cpu_count",
         ]  # fmt: skip
         extra_kwargs = {"clock_skew_s": {"help_text": "The agent's clock minus the server's."}}
@@ -136,6 +148,10 @@ class NodeShape(serializers.ModelSerializer):
     def get_status(self, node: Node) -> str:
         view = node_view(node, gpus=(), partitions=node.partitions.all())
         return health.node_status(view, time.time(), settings.SILENT_AFTER_S)
+
+    @extend_schema_field(DrainShape(allow_null=True))
+    def get_drain(self, node: Node) -> dict[str, Any] | None:
+        return drain_facts(node, node.partitions.all())
 
 
 def may_see_endpoints(context: dict[str, Any]) -> bool:

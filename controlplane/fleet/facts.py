@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from controlplane.domain.model_facts import ModelFacts
 from controlplane.domain.types import DeploymentView, DeviceView, NodeView, PartitionView, Phase, Role
@@ -45,6 +46,20 @@ def node_view(
     )
 
 
+def drain_facts(node: Node, partitions: Iterable[Partition]) -> dict[str, Any] | None:
+    """How far the drain is; None where the node does not drain. `partitions` are all of the node's. The deadline is of
+    the engine with the longest one, in unix seconds; None where nothing runs any more or none is known."""
+    if not node.draining:
+        return None
+    left = [partition for partition in partitions if has_process(partition)]
+    return {
+        "began_at": node.drain_began_at.timestamp() if node.drain_began_at else None,
+        "deadline_at": _deadline_at(node, left),
+        "partitions_left": len(left),
+        "returns_to": "cordoned" if node.cordoned_before else "ready",
+    }
+
+
 def partition_view(partition: Partition, *, gpus: Iterable[Gpu] | None = None) -> PartitionView:
     node = partition.node
     gpus = partition.gpus.all() if gpus is None else gpus
@@ -78,6 +93,15 @@ def deployment_view(deployment: Deployment) -> DeploymentView:
 
 def facts_of(model: RegisteredModel) -> ModelFacts:
     return ModelFacts.from_dict(model.facts)
+
+
+def _deadline_at(node: Node, left: list[Partition]) -> float | None:
+    own = [float(partition.deployment.drain_s) for partition in left if partition.deployment]
+    if not left or node.drain_began_at is None:
+        return None
+    if node.drain_deadline_at is not None:
+        return node.drain_deadline_at.timestamp()
+    return node.drain_began_at.timestamp() + max(own) if own else None
 
 
 def has_process(partition: Partition) -> bool:

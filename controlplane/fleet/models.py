@@ -26,6 +26,9 @@ class Node(models.Model):
     labels = models.JSONField(default=dict, blank=True)
     schedulable = models.BooleanField(default=True)
     draining = models.BooleanField(default=False)
+    drain_began_at = models.DateTimeField(null=True)
+    drain_deadline_at = models.DateTimeField(null=True)  # None: each engine has its deployment's drain_s
+    cordoned_before = models.BooleanField(default=False)  # what cancelling the drain goes back to
     revoked = models.BooleanField(default=False)
     token_hash = models.CharField(max_length=64, db_index=True)  # sha256 hex of the node token
     broker_hash = models.CharField(max_length=64, blank=True)  # sha256 hex of its broker password

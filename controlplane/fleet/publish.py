@@ -28,14 +28,16 @@ def publish(node: Node) -> bool:
     wanted = {replica.partition: replica for replica in _replicas(node)}
     from_the_future = node.observed_generation > node.generation
     changed = set(wanted) | set(held) if from_the_future else _changed(held, wanted)
-    if _stated(held) == _stated(wanted) and node.spec is not None and not from_the_future:
+    drain_s = _drain_s(node)
+    is_same = _stated(held) == _stated(wanted) and (node.spec or {}).get("drain_s") == drain_s
+    if is_same and node.spec is not None and not from_the_future:
         return False
     generation = max(node.generation, node.observed_generation) + 1
     replicas = tuple(
         msgspec.structs.replace(replica, generation=generation if partition in changed else held[partition].generation)
         for partition, replica in wanted.items()
     )
-    spec = msgspec.to_builtins(NodeSpec(node=node.pk, generation=generation, replicas=replicas))
+    spec = msgspec.to_builtins(NodeSpec(node=node.pk, generation=generation, replicas=replicas, drain_s=drain_s))
     node.spec, node.generation = spec, generation
     node.save(update_fields=["spec", "generation"])
     Partition.objects.filter(node=node, pk__in=changed).update(generation=generation)
@@ -51,6 +53,13 @@ def spec_of(node: Node) -> NodeSpec | None:
 def _held(node: Node) -> dict[int, ReplicaSpec]:
     spec = spec_of(node)
     return {replica.partition: replica for replica in spec.replicas} if spec else {}
+
+
+def _drain_s(node: Node) -> float | None:
+    """Of the drain as a whole: an engine counts from when it began to drain, which is when the node did."""
+    if not node.draining or node.drain_began_at is None or node.drain_deadline_at is None:
+        return None
+    return round(max(0.0, (node.drain_deadline_at - node.drain_began_at).total_seconds()), 3)
 
 
 def _changed(held: dict[int, ReplicaSpec], wanted: dict[int, ReplicaSpec]) -> set[int]:

@@ -11,7 +11,7 @@ from django.db.models import Count, F, Prefetch, Q, QuerySet
 
 from controlplane.domain import health
 from controlplane.fleet import broker, verified
-from controlplane.fleet.facts import node_view, partition_view
+from controlplane.fleet.facts import drain_facts, node_view, partition_view
 from controlplane.fleet.models import Deployment, Gpu, Node, Partition
 from workers.contract import Phase
 
@@ -154,6 +154,7 @@ def _node(node: Node, now: datetime, endpoints: bool) -> dict[str, Any]:
         "status": health.node_status(view, now.timestamp(), settings.SILENT_AFTER_S).value,
         "schedulable": node.schedulable,
         "draining": node.draining,
+        "drain": _drain(node, partitions),
         "age_s": _age(node.last_seen, now),
         "period_s": node.period_s,
         "skew_s": node.clock_skew_s,
@@ -168,6 +169,11 @@ def _node(node: Node, now: datetime, endpoints: bool) -> dict[str, Any]:
         "gpus": [_gpu(gpu) for gpu in gpus],
         "partitions": [_partition(partition, now, endpoints) for partition in partitions],
     }
+
+
+def _drain(node: Node, partitions: list[Partition]) -> dict[str, Any] | None:
+    facts = drain_facts(node, partitions)
+    return None if facts is None else {**facts, "in_flight": None}
 
 
 def _gpu(gpu: Gpu) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from django.conf import settings
 from controlplane.domain import health
 from controlplane.domain.types import NodeView
 from controlplane.fleet import verified
-from controlplane.fleet.facts import node_view, partition_view
+from controlplane.fleet.facts import drain_facts, has_process, node_view, partition_view
 from controlplane.fleet.models import Gpu, Node, Partition
 from controlplane.telemetry.latest import Latest
 from controlplane.telemetry.rates import known
@@ -49,6 +49,7 @@ def build(node: Node, figures: Latest | None, now: float) -> LiveNode:
         "status": str(health.node_status(view, now, settings.SILENT_AFTER_S)),
         "schedulable": node.schedulable,
         "draining": node.draining,
+        "drain": _drain(node, partitions, figures),
         "period_s": figures.period_s if figures else node.period_s,
         "skew_s": figures.skew_s if figures and figures.skew_s is not None else node.clock_skew_s,
         "simulated": node.simulated,
@@ -74,6 +75,16 @@ def _heard(view: NodeView, figures: Latest | None) -> NodeView:
     """The row's last_seen is written in batches; the figures may be newer."""
     seen = [at for at in (view.last_seen, figures.seen if figures else None) if at is not None]
     return replace(view, last_seen=max(seen, default=None))
+
+
+def _drain(node: Node, partitions: list[Partition], figures: Latest | None) -> dict[str, Any] | None:
+    """With the requests that its engines still serve, as far as they were sampled."""
+    facts = drain_facts(node, partitions)
+    if facts is None:
+        return None
+    engines = [figures.engines.get(row.pk) for row in partitions if has_process(row)] if figures else []
+    loads = [engine.running + (engine.waiting or 0.0) for engine in engines if engine and engine.running is not None]
+    return {**facts, "in_flight": int(sum(loads)) if loads else None}
 
 
 def _host(host: HostSample) -> dict[str, Any]:

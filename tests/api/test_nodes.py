@@ -100,6 +100,25 @@ def test_a_verb_answers_with_the_node_as_it_is_then(verb: str, status: str, admi
     assert (response.status_code, response.json()["status"]) == (200, status)
 
 
+def test_a_drain_tells_how_far_it_is_and_is_cancelled(operator: APIClient, world: World) -> None:
+    address = f"/api/v1/nodes/{world.node.pk}"
+    drain = operator.post(f"{address}/drain", {"deadline_s": 30}, format="json").json()["drain"]
+    assert (drain["partitions_left"], drain["returns_to"]) == (1, "ready")
+    assert drain["deadline_at"] - drain["began_at"] == pytest.approx(30, abs=0.01)
+
+    back = operator.post(f"{address}/cancel_drain", {"reason": "not today"}, format="json").json()
+    assert (back["status"], back["drain"], back["schedulable"]) == ("ready", None, True)
+    assert AuditEvent.objects.latest("id").verb == "cancel-drain"
+
+
+@pytest.mark.parametrize("deadline", [-1, "soon", 1e9, [30], "nan"])
+def test_a_deadline_that_makes_no_sense_is_refused(deadline: object, operator: APIClient, world: World) -> None:
+    answer = operator.post(f"/api/v1/nodes/{world.node.pk}/drain", {"deadline_s": deadline}, format="json")
+    problem_of(answer, 400)
+    world.node.refresh_from_db()
+    assert not world.node.draining
+
+
 def test_a_cordon_keeps_who_why_and_from_where(operator: APIClient, world: World) -> None:
     operator.post(
         f"/api/v1/nodes/{world.node.pk}/cordon", {"reason": "fan"}, format="json", HTTP_X_REQUEST_ID="ticket-12345"

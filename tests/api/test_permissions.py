@@ -21,6 +21,7 @@ LEAST = {
     ("POST", "nodes/{pk}/cordon"): "operator",
     ("POST", "nodes/{pk}/uncordon"): "operator",
     ("POST", "nodes/{pk}/drain"): "operator",
+    ("POST", "nodes/{pk}/cancel_drain"): "operator",
     ("POST", "nodes/{pk}/revoke"): "admin",
     ("POST", "nodes/{pk}/split"): "operator",
     ("POST", "nodes/{pk}/plan"): "operator",

@@ -21,13 +21,17 @@ from workers.contract import NodeReport, NodeSpec, Phase, ReplicaSpec, ReplicaSt
 pytestmark = pytest.mark.django_db
 ACTOR = Actor.system("test")
 PARTITIONS = 2
-NODE_BACKUP = ("spec", "generation", "observed_generation", "schedulable", "draining", "boot", "last_seq")
+NODE_BACKUP = (
+    "spec", "generation", "observed_generation", "schedulable", "draining", "cordoned_before", "drain_began_at",
+    "drain_deadline_at", "boot", "last_seq",
+)  # fmt: skip
 PARTITION_BACKUP = ("deployment", "role", "engine_key", "generation", "observed_generation", "observed_role", "phase")
 OPERATIONS = st.one_of(
     st.tuples(st.just("assign"), st.integers(0, PARTITIONS - 1), st.sampled_from(["prefill", "decode", "aggregated"])),
     st.tuples(st.just("release"), st.integers(0, PARTITIONS - 1)),
     st.tuples(st.just("edit-by-hand"), st.integers(0, PARTITIONS - 1), st.sampled_from(["prefill", "decode"])),
-    st.tuples(st.sampled_from(["drain", "uncordon", "sweep", "restart-web", "restart-agent"])),
+    st.tuples(st.just("drain"), st.sampled_from([None, 0.0, 30.0, 600.0])),
+    st.tuples(st.sampled_from(["cordon", "uncordon", "cancel-drain", "sweep", "restart-web", "restart-agent"])),
     st.tuples(st.sampled_from(["back-up", "restore"])),
     st.tuples(st.just("report"), st.sampled_from(["heard", "request-lost", "reply-lost", "reply-late"])),
     st.tuples(st.just("repeat-report"), st.integers(0, 3)),
@@ -84,6 +88,7 @@ class Fleet:
         self.deployment = make_deployment()
         self.agent = FakeAgent(self.node)
         self.generations: list[int] = []
+        self.was_schedulable = True
         self.back_up()
 
     def do(self, operation: tuple) -> None:
@@ -100,8 +105,20 @@ class Fleet:
     def edit_by_hand(self, number: int, role: str) -> None:
         Partition.objects.filter(pk=self.partitions[number].pk, deployment__isnull=False).update(role=role)
 
-    def drain(self) -> None:
-        services.drain(self.node.pk, actor=ACTOR)
+    def drain(self, deadline_s: float | None) -> None:
+        before = Node.objects.get(pk=self.node.pk)
+        self.was_schedulable = self.was_schedulable if before.draining else before.schedulable
+        services.drain(self.node.pk, actor=ACTOR, deadline_s=deadline_s)
+
+    def cancel_drain(self) -> None:
+        """Whatever came between, it goes back to what it was before the drain."""
+        drained = Node.objects.get(pk=self.node.pk).draining
+        node = services.cancel_drain(self.node.pk, actor=ACTOR)
+        assert not node.draining
+        assert not drained or node.schedulable == self.was_schedulable
+
+    def cordon(self) -> None:
+        services.cordon(self.node.pk, actor=ACTOR)
 
     def uncordon(self) -> None:
         services.uncordon(self.node.pk, actor=ACTOR)
@@ -116,6 +133,7 @@ class Fleet:
         self.agent.boot += 1  # and goes on counting, as by the clock
 
     def back_up(self) -> None:
+        self.was_schedulable_then = self.was_schedulable
         self.backup = [
             *Node.objects.filter(pk=self.node.pk).values("id", *NODE_BACKUP),
             *Partition.objects.order_by("pk").values("id", *PARTITION_BACKUP),
@@ -123,6 +141,7 @@ class Fleet:
 
     def restore(self) -> None:
         """The database goes back to the backup, and the agent's next report comes before anybody changes anything."""
+        self.was_schedulable = self.was_schedulable_then
         node, *partitions = self.backup
         Node.objects.filter(pk=node["id"]).update(**node)
         for partition in partitions:
@@ -154,6 +173,7 @@ class Fleet:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(history=[("assign", 0, "prefill"), ("back-up",), ("assign", 0, "decode"), ("report", "heard"), ("restore",)])
+@example(history=[("assign", 0, "prefill"), ("drain", 30.0), ("report", "heard"), ("drain", 600.0), ("cancel-drain",)])
 @example(history=[("assign", 0, "prefill"), ("report", "reply-late"), ("release", 0), ("repeat-report", 0)])
 @given(history=st.lists(OPERATIONS, max_size=14))
 def test_any_history_converges(history: list[tuple]) -> None:
@@ -176,3 +196,6 @@ def test_any_history_converges(history: list[tuple]) -> None:
     assert {replica.partition: replica.role.value for replica in fleet.agent.held.replicas} == wanted
     assert {row.partition: row.role for row in selectors.routing_rows(timezone.now())} == wanted
     assert node.observed_generation == node.generation
+    deadline = node.drain_deadline_at and (node.drain_deadline_at - node.drain_began_at).total_seconds()
+    assert fleet.agent.held.drain_s == pytest.approx(deadline, abs=0.001)
+    assert node.draining or not (node.drain_began_at or node.drain_deadline_at or node.cordoned_before)

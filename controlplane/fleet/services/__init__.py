@@ -5,6 +5,8 @@ from controlplane.fleet.services.deployments import create_deployment, delete_de
 from controlplane.fleet.services.joining import cancel_join_token, issue_join_token, join, join_command
 from controlplane.fleet.services.models import check_fit, delete_model, preview_register, read_facts, register_model
 from controlplane.fleet.services.nodes import (
+    MAX_DEADLINE_S,
+    cancel_drain,
     cordon,
     drain,
     forget_gpu,
@@ -18,8 +20,10 @@ from controlplane.fleet.services.partitions import create_partition, delete_part
 from controlplane.fleet.services.plans import apply_plan
 
 __all__ = [
+    "MAX_DEADLINE_S",
     "apply_plan",
     "assign",
+    "cancel_drain",
     "cancel_join_token",
     "check_fit",
     "cordon",

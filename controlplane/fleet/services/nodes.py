@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
 from controlplane.audit.services import Actor, record
 from controlplane.domain.health import is_silent
 from controlplane.domain.types import Problem
 from controlplane.fleet import broker
 from controlplane.fleet.credentials import digest, new_node_token
-from controlplane.fleet.errors import NotFound, Refused
+from controlplane.fleet.errors import Invalid, NotFound, Refused
 from controlplane.fleet.facts import has_process
 from controlplane.fleet.models import Gpu, Node, Partition
 from controlplane.fleet.publish import publish
 from controlplane.fleet.services import rows
+
+MAX_DEADLINE_S = 7 * 24 * 3600
+_NO_DRAIN = {"draining": False, "cordoned_before": False, "drain_began_at": None, "drain_deadline_at": None}
 
 
 def cordon(node_id: int, *, actor: Actor, reason: str = "") -> Node:
@@ -27,12 +32,37 @@ def cordon(node_id: int, *, actor: Actor, reason: str = "") -> Node:
 
 def uncordon(node_id: int, *, actor: Actor, reason: str = "") -> Node:
     """The node takes part again; what a drain had stopped starts."""
-    return _intend(node_id, "uncordon", actor, reason, schedulable=True, draining=False)
+    return _intend(node_id, "uncordon", actor, reason, schedulable=True, **_NO_DRAIN)
 
 
-def drain(node_id: int, *, actor: Actor, reason: str = "") -> Node:
-    """Cordon, and end all engines there once their requests have ended. Assignments are kept for uncordon."""
-    return _intend(node_id, "drain", actor, reason, schedulable=False, draining=True)
+@transaction.atomic
+def drain(node_id: int, *, actor: Actor, reason: str = "", deadline_s: float | None = None) -> Node:
+    """Cordon, and end all engines there once their requests have ended: at the latest `deadline_s` from now, without
+    it after the drain_s of each engine's deployment. Assignments are kept for uncordon and cancel. Of a node that
+    drains already only the deadline changes, where one is given."""
+    node, now = rows.lock_node(node_id), timezone.now()
+    deadline_at = now + timedelta(seconds=_seconds(deadline_s)) if deadline_s is not None else None
+    if node.draining:
+        changes = {"drain_deadline_at": deadline_at} if deadline_at else {}
+    else:
+        changes = {
+            "schedulable": False,
+            "draining": True,
+            "cordoned_before": not node.schedulable,
+            "drain_began_at": now,
+            "drain_deadline_at": deadline_at,
+        }
+    return _change(node, "drain", actor, reason, **changes)
+
+
+@transaction.atomic
+def cancel_drain(node_id: int, *, actor: Actor, reason: str = "") -> Node:
+    """The node is as it was before its drain, schedulable or cordoned: engines that still drain serve again, those
+    that have ended start. Nothing where it does not drain."""
+    node = rows.lock_node(node_id)
+    if not node.draining:
+        return node
+    return _change(node, "cancel-drain", actor, reason, schedulable=not node.cordoned_before, **_NO_DRAIN)
 
 
 @transaction.atomic
@@ -106,8 +136,12 @@ def rotate_node_token(node_id: int, *, actor: Actor, reason: str = "") -> str:
 
 
 @transaction.atomic
-def _intend(node_id: int, verb: str, actor: Actor, reason: str, **intent: bool) -> Node:
-    node = rows.lock_node(node_id)
+def _intend(node_id: int, verb: str, actor: Actor, reason: str, **intent: Any) -> Node:
+    return _change(rows.lock_node(node_id), verb, actor, reason, **intent)
+
+
+def _change(node: Node, verb: str, actor: Actor, reason: str, **intent: Any) -> Node:
+    """Of the locked node; recorded and published where it is a change."""
     if node.revoked:
         raise Refused([Problem("node-revoked", f"{node.name} is revoked.", "Remove it and join it anew.")])
     before = _intent(node)
@@ -120,8 +154,16 @@ def _intend(node_id: int, verb: str, actor: Actor, reason: str, **intent: bool) 
     return node
 
 
+def _seconds(deadline_s: float) -> float:
+    if 0 <= deadline_s <= MAX_DEADLINE_S:
+        return deadline_s
+    message = f"A drain's deadline is 0 to {MAX_DEADLINE_S} seconds, not {deadline_s:g}."
+    raise Invalid([Problem("deadline", message, "Leave it out to give each engine its deployment's own.")])
+
+
 def _intent(node: Node) -> dict[str, Any]:
-    return {"schedulable": node.schedulable, "draining": node.draining, "revoked": node.revoked}
+    deadline = {"drain_deadline_at": node.drain_deadline_at.isoformat()} if node.drain_deadline_at else {}
+    return {"schedulable": node.schedulable, "draining": node.draining, "revoked": node.revoked, **deadline}
 
 
 def _may_run(node: Node, partition: Partition) -> bool:
