@@ -23,6 +23,7 @@ app.conf.update(
     broker_transport_options={"socket_connect_timeout": 1.0, "socket_timeout": 5.0, "max_retries": 1},
     beat_schedule={
         "fleet.sweep": {"task": "fleet.sweep", "schedule": 60.0, "options": {"expires": 50}},
+        "fleet.advance": {"task": "fleet.advance", "schedule": 1.0, "options": {"expires": 3}},
         "telemetry.prune": {"task": "telemetry.prune", "schedule": 600.0, "options": {"expires": 500}},
         "api.prune": {"task": "api.prune", "schedule": 600.0, "options": {"expires": 500}},
         "gateway.prune": {"task": "gateway.prune", "schedule": 3600.0, "options": {"expires": 3000}},

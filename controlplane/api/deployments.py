@@ -52,7 +52,7 @@ class DeploymentShape(serializers.ModelSerializer):
         model = Deployment
         fields = [
             "id", "name", "aliases", "model", "mode", "engine", "engine_args", "prefill_args", "decode_args",
-            "kv_connector", "min_transfer_tokens", "drain_s", "slo_ttft_ms", "slo_itl_ms",
+            "kv_connector", "min_transfer_tokens", "convertible", "drain_s", "slo_ttft_ms", "slo_itl_ms",
             "min_prefill", "max_prefill", "min_decode", "max_decode", "min_aggregated", "max_aggregated",
             "replicas", "created_at",
         ]  # fmt: skip
@@ -90,6 +90,9 @@ class DeploymentChange(Body):
     decode_args = Words(required=False, max_length=128)
     kv_connector = serializers.CharField(required=False, max_length=40)
     min_transfer_tokens = _count("Shorter prompts go straight to decode.")
+    convertible = serializers.BooleanField(
+        required=False, help_text="One set of engine arguments for all roles, so that a flip never restarts an engine."
+    )
     drain_s = _count("How long requests may take to end before their engine is ended.", most=3600)
     slo_ttft_ms = _count("Aim for the time to the first token.", least=1, allow_null=True)
     slo_itl_ms = _count("Aim for the time between tokens.", least=1, allow_null=True)

@@ -110,7 +110,7 @@ def replica_spec(partition: Partition) -> ReplicaSpec:
         served_names=(deployment.name, *deployment.aliases),
         engine=deployment.engine,
         args=_args(deployment, role),
-        kv_connector="" if role is Role.AGGREGATED else deployment.kv_connector,
+        kv_connector="" if role is Role.AGGREGATED and not deployment.convertible else deployment.kv_connector,
         kv_lease_s=settings.KV_LEASE_S,
         api_key=partition.engine_key,
         drain_s=float(deployment.drain_s),

@@ -7,26 +7,30 @@ while the row's `last_seq` is the one that this process wrote, so another web pr
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
 from controlplane.audit.services import Actor, record
 from controlplane.fleet import identity, observed
 from controlplane.fleet.errors import BadReport, IdentityConflict, UnknownNode
 from controlplane.fleet.models import Node
 from controlplane.fleet.publish import publish, spec_of
+from controlplane.fleet.services.advancing import advance_all
 from workers.contract import NodeReport, NodeSpec, ReplicaStatus, ReportReply
 
+LOOK_EVERY_S = 1.0  # how often changes under way are looked at without news
 HEARD_EVERY_S = 3.0  # how often an unchanged node's last_seen is written
 SKEW_FLAG_S = 5.0  # beyond it a node's clock is worth a person's attention
 MAX_DEVICES = 256
 MAX_REPLICAS = 1024
 LARGEST_COUNT = 2**53  # of generations and sequence numbers: a lie beyond it would leave no number to go on with
+log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -42,7 +46,16 @@ class _Written:
     at: float
 
 
+@dataclass(slots=True)
+class _Open:
+    """What this process knows of changes that are under way."""
+
+    looked_at: float = 0.0
+    running: int = 0
+
+
 _written: dict[int, _Written] = {}
+_open = _Open()
 
 
 def receive(report: NodeReport, *, node: Node, now: datetime) -> ReportReply:
@@ -51,7 +64,8 @@ def receive(report: NodeReport, *, node: Node, now: datetime) -> ReportReply:
     try:
         verdict = identity.judge(report, node=node, now=now)
         if not verdict.is_late and not _is_repeated(report):
-            node = _write(report, node, verdict, now)
+            node, is_news = _write(report, node, verdict, now)
+            _carry_changes_on(node, is_news, now)
         spec = _newer_spec(report, node)
     except IdentityConflict:
         identity.tell_once(report, node)
@@ -68,7 +82,24 @@ def receive(report: NodeReport, *, node: Node, now: datetime) -> ReportReply:
 def forget() -> None:
     """Begin as a fresh process does."""
     _written.clear()
+    _open.looked_at, _open.running = 0.0, 0
     identity.forget()
+
+
+def _carry_changes_on(node: Node, is_news: bool, now: datetime) -> None:
+    """A report with news may be what a change waits for. While one runs, this process looks each second, whoever
+    reports. A spec that it publishes for this very node goes with the answer."""
+    at = now.timestamp()
+    is_due = _open.running and not 0 <= at - _open.looked_at < LOOK_EVERY_S
+    if not is_news and not is_due:
+        return
+    try:
+        _open.looked_at, _open.running = at, advance_all()
+    except DatabaseError:
+        log.warning("changes could not be looked at now; the next look will", exc_info=True)
+        return
+    if _open.running:
+        node.refresh_from_db(fields=["spec", "generation"])
 
 
 def _require_sane(report: NodeReport, node: Node) -> None:
@@ -87,24 +118,25 @@ def _is_repeated(report: NodeReport) -> bool:
     return known is not None and known.boot == report.boot and report.seq <= known.heard_seq
 
 
-def _write(report: NodeReport, node: Node, verdict: identity.Verdict, now: datetime) -> Node:
-    """Write as little as there is to write; the node as it is afterwards."""
+def _write(report: NodeReport, node: Node, verdict: identity.Verdict, now: datetime) -> tuple[Node, bool]:
+    """Write as little as there is to write; the node as it is afterwards, and whether there was news."""
     news, rest, at = _news(report), _rest(report), now.timestamp()
     known = _written.get(node.pk)
     is_known = known is not None and known.last_seq == node.last_seq and known.news == news
     if is_known and verdict.silent_s is None and 0 <= at - known.at < HEARD_EVERY_S:
         known.heard_seq = report.seq
-        return node
+        return node, False
     if is_known and verdict.silent_s is None and known.rest == rest and not _skew_is_news(node, report, now):
-        is_written = _touch(report, node, now)
+        is_written, is_news = _touch(report, node, now), False
     else:
         left, applied = node.boot, _apply(report, now)
-        is_written, node = applied is not None, applied or node
+        is_written = is_news = applied is not None
+        node = applied or node
         if is_written and verdict.is_new_boot:
             identity.remember_boot(node.pk, left)
     if is_written:
         _written[node.pk] = _Written(report.seq, report.boot, report.seq, news, rest, at)
-    return node
+    return node, is_news
 
 
 def _touch(report: NodeReport, node: Node, now: datetime) -> bool:

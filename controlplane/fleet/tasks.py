@@ -10,6 +10,7 @@ from controlplane.celery import app
 from controlplane.fleet import broker
 from controlplane.fleet.models import Node
 from controlplane.fleet.publish import publish
+from controlplane.fleet.services import advance_all
 
 logger = logging.getLogger(__name__)
 
@@ -24,3 +25,9 @@ def sweep() -> None:
             node = Node.objects.select_for_update().filter(pk=node_id).first()
             if node and publish(node):
                 logger.info("the sweep found unpublished changes of %s: generation %s", node.name, node.generation)
+
+
+@app.task(name="fleet.advance", ignore_result=True)
+def advance() -> None:
+    """Carry changes on. Reports and gateways do so too, and sooner; this is for when neither comes."""
+    advance_all()

@@ -123,6 +123,11 @@ class Serve(forms.Form):
         label="Shortest prompt to transfer",
         help_text="Tokens; shorter prompts go straight to decode.",
     )
+    convertible = forms.BooleanField(
+        required=False,
+        label="Convertible",
+        help_text="One set of arguments for all roles: a flip never restarts an engine.",
+    )
     drain_s = forms.IntegerField(
         min_value=0,
         max_value=3600,

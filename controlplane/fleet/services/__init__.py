@@ -1,6 +1,10 @@
 """The verbs that change the fleet. Each is one transaction: lock, change, record, publish."""
 
+from controlplane.fleet.services.advancing import advance, advance_all
 from controlplane.fleet.services.assignments import assign, preview_assign, release
+from controlplane.fleet.services.change_preview import preview_change
+from controlplane.fleet.services.changes import Stale, apply_change, inverse_moves, resume_change, roll_back_change
+from controlplane.fleet.services.choosing import Shift, choose_moves
 from controlplane.fleet.services.deployments import create_deployment, delete_deployment, update_deployment
 from controlplane.fleet.services.joining import cancel_join_token, issue_join_token, join, join_command
 from controlplane.fleet.services.models import check_fit, delete_model, preview_register, read_facts, register_model
@@ -21,11 +25,17 @@ from controlplane.fleet.services.plans import apply_plan
 
 __all__ = [
     "MAX_DEADLINE_S",
+    "Shift",
+    "Stale",
+    "advance",
+    "advance_all",
+    "apply_change",
     "apply_plan",
     "assign",
     "cancel_drain",
     "cancel_join_token",
     "check_fit",
+    "choose_moves",
     "cordon",
     "create_deployment",
     "create_partition",
@@ -34,17 +44,21 @@ __all__ = [
     "delete_partition",
     "drain",
     "forget_gpu",
+    "inverse_moves",
     "issue_join_token",
     "join",
     "join_command",
     "label",
     "preview_assign",
+    "preview_change",
     "preview_register",
     "read_facts",
     "register_model",
     "release",
     "remove_node",
+    "resume_change",
     "revoke_node",
+    "roll_back_change",
     "rotate_node_token",
     "split_node",
     "uncordon",

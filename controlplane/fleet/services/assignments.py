@@ -1,29 +1,21 @@
-"""Which deployment runs where, in which role."""
+"""One partition at once: which deployment it runs, in which role. Several together are a change: see changes.py."""
 
 from __future__ import annotations
 
-import time
-from statistics import median
 from typing import Any
 
-from django.conf import settings
 from django.db import transaction
-from django.db.models import F
 
 from controlplane.audit.models import AuditEvent
-from controlplane.audit.services import Actor, record
+from controlplane.audit.services import Actor
 from controlplane.domain import placement
+from controlplane.domain.impact import DECODE_SETTLE_S, RELABEL_S, Action
 from controlplane.domain.types import Problem
-from controlplane.fleet.credentials import new_engine_key
 from controlplane.fleet.errors import Conflict, Invalid, Refused
-from controlplane.fleet.facts import deployment_view, has_process, node_view, partition_view
+from controlplane.fleet.facts import deployment_view, partition_view
 from controlplane.fleet.models import Deployment, Partition
-from controlplane.fleet.publish import publish, replica_spec
-from controlplane.fleet.services import rows
+from controlplane.fleet.services import checks, desired, exclusive, rows
 from workers.contract import Phase, Role
-
-RELABEL_S = 1.0  # the nudge, and the gateways' next look at their table, which they take each second
-SETTLE_S = 2.0  # what the agent leaves the gateways, to see that an engine drains
 
 
 @transaction.atomic
@@ -43,19 +35,14 @@ def assign(
     deployment = rows.lock_deployment(deployment_id)
     partition = rows.lock_partition(partition_id)
     _require_generation(partition, expected_generation)
+    exclusive.require_free([partition.pk])
     if (partition.deployment_id, partition.role) == (deployment.pk, wanted.value):
         return partition
     problems = _problems(partition, deployment, wanted)
     if placement.blocking(problems, force=force):
         raise Refused(problems)
-    before = _desired(partition)
-    if partition.deployment_id != deployment.pk:
-        partition.engine_key = new_engine_key()
-    partition.deployment, partition.role = deployment, wanted.value
-    partition.save(update_fields=["deployment", "role", "engine_key"])
     forced = "\n".join(f"Forced in spite of: {problem.message}" for problem in problems)
-    record(actor, "assign", partition, before=before, after=_desired(partition), reason=reason, detail=forced)
-    _publish(partition)
+    desired.write(partition, deployment, wanted.value, actor=actor, reason=reason, detail=forced)
     return partition
 
 
@@ -64,13 +51,10 @@ def release(partition_id: int, *, actor: Actor, reason: str = "", expected_gener
     """The partition shall run nothing: its engine drains and ends."""
     partition = rows.lock_partition(partition_id)
     _require_generation(partition, expected_generation)
+    exclusive.require_free([partition.pk])
     if partition.deployment_id is None:
         return partition
-    before = _desired(partition)
-    partition.deployment, partition.role, partition.engine_key = None, "", ""
-    partition.save(update_fields=["deployment", "role", "engine_key"])
-    record(actor, "release", partition, before=before, after=_desired(partition), reason=reason)
-    _publish(partition)
+    desired.write(partition, None, "", actor=actor, reason=reason)
     return partition
 
 
@@ -82,14 +66,14 @@ def preview_assign(partition_id: int, *, deployment_id: int, role: str) -> dict[
     deployment = rows.get(Deployment, deployment_id, "model")
     same = (partition.deployment_id, partition.role) == (deployment.pk, wanted.value)
     problems = [] if same else _problems(partition, deployment, wanted)
-    action = "none" if same else _action(partition, deployment, wanted)
+    action = checks.action(partition, deployment, wanted.value)
     fit = placement.memory_fit(partition_view(partition), deployment_view(deployment), wanted)
     return {
         "partition": partition.pk,
         "generation": partition.generation,
-        "before": _desired(partition),
+        "before": desired.assignment(partition),
         "after": {"deployment": deployment.name, "role": wanted.value},
-        "action": action,
+        "action": action.value,
         "expected_s": _expected_s(action, partition, deployment),
         "problems": [problem.to_dict() for problem in problems],
         "forceable": bool(problems) and all(problem.forceable for problem in problems),
@@ -119,21 +103,7 @@ def _require_generation(partition: Partition, expected: int | None) -> None:
 
 
 def _problems(partition: Partition, deployment: Deployment, role: Role) -> list[Problem]:
-    problems = placement.check(
-        partition_view(partition),
-        deployment_view(deployment),
-        role,
-        node=node_view(partition.node),
-        peers=[partition_view(peer) for peer in _peers(partition, deployment)],
-        now=time.time(),
-        silent_after_s=settings.SILENT_AFTER_S,
-    )
-    return [*problems, *_over_maximum(partition, deployment, role)]
-
-
-def _peers(partition: Partition, deployment: Deployment) -> list[Partition]:
-    others = deployment.partitions.exclude(pk=partition.pk)
-    return list(others.select_related("node", "deployment").prefetch_related("gpus"))
+    return [*checks.obstacles(partition, deployment, role), *_over_maximum(partition, deployment, role)]
 
 
 def _over_maximum(partition: Partition, deployment: Deployment, role: Role) -> list[Problem]:
@@ -161,43 +131,15 @@ def _warnings(partition: Partition) -> list[Problem]:
     return []
 
 
-def _action(partition: Partition, deployment: Deployment, role: Role) -> str:
-    """start: nothing runs there now. relabel: the process stays and routing changes. replace: drain, stop, start."""
-    if not has_process(partition):
-        return "start"
-    if partition.deployment_id != deployment.pk or partition.phase != Phase.READY:
-        return "replace"
-    changed = Partition.objects.select_related("deployment__model").prefetch_related("gpus").get(pk=partition.pk)
-    old = replica_spec(changed).content()
-    changed.role = role.value
-    return "relabel" if replica_spec(changed).content() == old else "replace"
-
-
-def _expected_s(action: str, partition: Partition, deployment: Deployment) -> float | None:
+def _expected_s(action: Action, partition: Partition, deployment: Deployment) -> float | None:
     """For a replacement the longest: how soon its requests in flight end is theirs to say."""
-    if action == "relabel":
+    if action == Action.RELABEL:
         return RELABEL_S
-    ready, drain = _usual_start_s(deployment), 0.0
-    if ready is None or action == "none":
+    ready, drain = checks.usual_start_s(deployment), 0.0
+    if ready is None or action == Action.NONE:
         return None
-    if action == "replace" and partition.phase in (Phase.READY, Phase.DRAINING):
+    if action == Action.REPLACE and partition.phase in (Phase.READY, Phase.DRAINING):
         if partition.deployment is None:
             return None  # it drains by the deadline of the deployment that it was released from
-        drain = SETTLE_S + partition.deployment.drain_s
+        drain = DECODE_SETTLE_S + partition.deployment.drain_s
     return drain + ready
-
-
-def _usual_start_s(deployment: Deployment) -> float | None:
-    """The median of its replicas' last starts, as measured on their nodes; their engines must be this deployment's."""
-    own = deployment.partitions.filter(observed_generation=F("generation"), ready_after_s__isnull=False)
-    measured = list(own.order_by().values_list("ready_after_s", flat=True))
-    return median(measured) if measured else None
-
-
-def _desired(partition: Partition) -> dict[str, Any]:
-    return {"deployment": partition.deployment.name if partition.deployment else None, "role": partition.role or None}
-
-
-def _publish(partition: Partition) -> None:
-    publish(partition.node)
-    partition.refresh_from_db(fields=["generation"])

@@ -8,9 +8,10 @@ from typing import Any
 
 from django.db import transaction
 
-from controlplane.audit.services import Actor, record
+from controlplane.audit.services import Actor
 from controlplane.domain import engine_args as rules
 from controlplane.domain.types import Problem
+from controlplane.fleet import versions
 from controlplane.fleet.errors import Invalid, Refused
 from controlplane.fleet.models import Deployment, Node, RegisteredModel
 from controlplane.fleet.publish import publish
@@ -18,11 +19,22 @@ from controlplane.fleet.services import rows
 
 ROLES = ("prefill", "decode", "aggregated")
 LISTS = ("aliases", "engine_args", "prefill_args", "decode_args")
+NO_NUMBERS = ("name", "mode", "convertible")
 COLUMNS = (
     "name", "aliases", "mode", "engine_args", "prefill_args", "decode_args", "kv_connector", "min_transfer_tokens",
-    "drain_s", "slo_ttft_ms", "slo_itl_ms", *(f"{bound}_{role}" for bound in ("min", "max") for role in ROLES),
+    "convertible", "drain_s", "slo_ttft_ms", "slo_itl_ms",
+    *(f"{bound}_{role}" for bound in ("min", "max") for role in ROLES),
 )  # fmt: skip
-IN_THE_ENGINE = {"name", "aliases", "engine_args", "prefill_args", "decode_args", "kv_connector", "model_id"}
+IN_THE_ENGINE = {
+    "name",
+    "aliases",
+    "engine_args",
+    "prefill_args",
+    "decode_args",
+    "kv_connector",
+    "model_id",
+    "convertible",
+}
 CONNECTORS = ("NixlConnector",)
 LONGEST_DRAIN_S = 3600
 LARGEST = 2_147_483_647  # what the columns hold on PostgreSQL
@@ -41,6 +53,7 @@ def create_deployment(
     decode_args: Iterable[str] = (),
     kv_connector: str = "NixlConnector",
     min_transfer_tokens: int = 0,
+    convertible: bool = False,
     drain_s: int = 120,
     slo_ttft_ms: int | None = None,
     slo_itl_ms: int | None = None,
@@ -58,7 +71,7 @@ def create_deployment(
     _write(deployment, {column: given[column] for column in COLUMNS})
     _require_valid(deployment)
     _save(deployment)
-    record(actor, "create", deployment, after=_facts(deployment))
+    versions.record(actor, "create", deployment, after=_facts(deployment))
     return deployment
 
 
@@ -81,7 +94,7 @@ def update_deployment(deployment_id: int, *, actor: Actor, force: bool = False, 
     _require_valid(deployment)
     _require_replaceable(deployment, changed, force)
     _save(deployment)
-    record(actor, "change", deployment, before=_only(before, changed), after=_only(after, changed))
+    versions.record(actor, "change", deployment, before=_only(before, changed), after=_only(after, changed))
     for node in nodes:
         publish(node)
     return deployment
@@ -94,7 +107,7 @@ def delete_deployment(deployment_id: int, *, actor: Actor) -> None:
     if assigned := [str(partition) for partition in deployment.partitions.select_related("node")]:
         message = f"{deployment.name} is assigned to {', '.join(assigned)}."
         raise Refused([Problem("deployment-in-use", message, "Release those partitions first.")])
-    record(actor, "delete", deployment, before=_facts(deployment))
+    versions.record(actor, "delete", deployment, before=_facts(deployment))
     deployment.delete()
 
 
@@ -102,7 +115,11 @@ def problems_of(deployment: Deployment) -> list[Problem]:
     """What is wrong with its own values, whatever the state of the fleet."""
     problems = [_name_problem(name) for name in (deployment.name, *deployment.aliases)]
     problems += [_bounds_problem(deployment, role) for role in ROLES]
-    problems += [_number_problem(deployment, column) for column in COLUMNS if column not in {*LISTS, "name", "mode"}]
+    problems += [
+        _number_problem(deployment, column)
+        for column in COLUMNS
+        if column not in {*LISTS, "name", "mode", "convertible"}
+    ]
     if deployment.mode not in Deployment.Mode.values:
         problems.append(Problem("mode", f"{deployment.mode!r} is no mode.", "Use dedicated or pooled."))
     if deployment.kv_connector not in CONNECTORS:
@@ -110,6 +127,7 @@ def problems_of(deployment: Deployment) -> list[Problem]:
         problems.append(Problem("kv-connector", f"{deployment.kv_connector!r} is no KV connector known here.", fix))
     for column in ("engine_args", "prefill_args", "decode_args"):
         problems += rules.validate(getattr(deployment, column))
+    problems.append(_convertible_problem(deployment))
     return [problem for problem in problems if problem]
 
 
@@ -162,6 +180,14 @@ def _bounds_problem(deployment: Deployment, role: str) -> Problem | None:
     if high is None or low <= high:
         return None
     return Problem("replica-bounds", f"At least {low} and at most {high} {role} replicas?", "Let min be at most max.")
+
+
+def _convertible_problem(deployment: Deployment) -> Problem | None:
+    """Arguments of one role would make its engines unfit for the other."""
+    if not deployment.convertible or not (deployment.prefill_args or deployment.decode_args):
+        return None
+    message = "A convertible deployment has one set of engine arguments, good for every role."
+    return Problem("convertible-args", message, "Move the arguments of one role to those of all roles.")
 
 
 def _number_problem(deployment: Deployment, column: str) -> Problem | None:

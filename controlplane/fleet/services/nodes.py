@@ -13,7 +13,7 @@ from django.utils import timezone
 from controlplane.audit.services import Actor, record
 from controlplane.domain.health import is_silent
 from controlplane.domain.types import Problem
-from controlplane.fleet import broker
+from controlplane.fleet import broker, versions
 from controlplane.fleet.credentials import digest, new_node_token
 from controlplane.fleet.errors import Invalid, NotFound, Refused
 from controlplane.fleet.facts import has_process
@@ -72,7 +72,7 @@ def label(node_id: int, *, labels: dict[str, str], actor: Actor) -> Node:
     before, node.labels = node.labels, labels
     if before != labels:
         node.save(update_fields=["labels"])
-        record(actor, "label", node, before={"labels": before}, after={"labels": labels})
+        versions.record(actor, "label", node, before={"labels": before}, after={"labels": labels})
     return node
 
 
@@ -85,7 +85,7 @@ def revoke_node(node_id: int, *, actor: Actor, reason: str = "") -> Node:
         return node
     node.revoked, node.schedulable = True, False
     node.save(update_fields=["revoked", "schedulable"])
-    record(actor, "revoke", node, before={"revoked": False}, after={"revoked": True}, reason=reason)
+    versions.record(actor, "revoke", node, before={"revoked": False}, after={"revoked": True}, reason=reason)
     publish(node)
     transaction.on_commit(lambda: broker.forget_node(node.pk))
     return node
@@ -100,7 +100,7 @@ def remove_node(node_id: int, *, actor: Actor, reason: str = "") -> None:
         names = ", ".join(partition.name for partition in in_use)
         message = f"{node.name} is in use: {names} have an assignment or a process."
         raise Refused([Problem("node-in-use", message, "Release its partitions first, and wait until they are empty.")])
-    record(actor, "remove", node, before=_intent(node), reason=reason)
+    versions.record(actor, "remove", node, before=_intent(node), reason=reason)
     node_pk = node.pk
     node.delete()
     transaction.on_commit(lambda: broker.forget_node(node_pk))
@@ -149,7 +149,7 @@ def _change(node: Node, verb: str, actor: Actor, reason: str, **intent: Any) -> 
         setattr(node, column, value)
     if (after := _intent(node)) != before:
         node.save(update_fields=list(intent))
-        record(actor, verb, node, before=before, after=after, reason=reason)
+        versions.record(actor, verb, node, before=before, after=after, reason=reason)
         publish(node)
     return node
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from django.db import transaction
 
-from controlplane.audit.services import Actor, record
+from controlplane.audit.services import Actor
 from controlplane.domain import partitions as rules
 from controlplane.domain.types import DomainError, Problem
+from controlplane.fleet import versions
 from controlplane.fleet.errors import Invalid, Refused
 from controlplane.fleet.facts import device_view, has_process
 from controlplane.fleet.models import Gpu, Node, Partition
@@ -34,7 +35,7 @@ def split_node(
     node.partitions.all().delete()
     made = [_make(node, f"p{number}", [gpus[index] for index in group]) for number, group in enumerate(wanted)]
     after = {"partitions": {p.name: list(group) for p, group in zip(made, wanted, strict=True)}}
-    record(actor, "split", node, before=before, after=after)
+    versions.record(actor, "split", node, before=before, after=after)
     return made
 
 
@@ -50,7 +51,7 @@ def create_partition(node_id: int, *, name: str, gpu_indices: Sequence[int], act
         problems = [_taken(gpu) for gpu in taken]
         raise Refused(problems)
     partition = _make(node, name, members)
-    record(actor, "create", partition, after={"gpus": sorted(gpu_indices)})
+    versions.record(actor, "create", partition, after={"gpus": sorted(gpu_indices)})
     return partition
 
 
@@ -60,7 +61,7 @@ def delete_partition(partition_id: int, *, actor: Actor) -> None:
     partition = rows.lock_partition(partition_id)
     _require_unused([partition])
     indices = sorted(partition.gpus.values_list("index", flat=True))
-    record(actor, "delete", partition, before={"gpus": indices})
+    versions.record(actor, "delete", partition, before={"gpus": indices})
     partition.delete()
 
 

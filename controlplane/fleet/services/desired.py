@@ -1,0 +1,42 @@
+"""Writes what one partition shall run. The one place that does; its callers have locked and checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controlplane.audit.services import Actor
+from controlplane.fleet import versions
+from controlplane.fleet.credentials import new_engine_key
+from controlplane.fleet.models import Deployment, Partition
+from controlplane.fleet.publish import publish
+
+
+def write(
+    partition: Partition,
+    deployment: Deployment | None,
+    role: str,
+    *,
+    actor: Actor,
+    reason: str = "",
+    detail: str = "",
+    change: int | None = None,
+) -> None:
+    """Its node is locked, and so are both deployments. Records the change and publishes it."""
+    before, left = assignment(partition), partition.deployment_id
+    if deployment is None:
+        partition.engine_key = ""
+    elif left != deployment.pk:
+        partition.engine_key = new_engine_key()
+    partition.deployment, partition.role = deployment, role
+    partition.save(update_fields=["deployment", "role", "engine_key"])
+    publish(partition.node)
+    partition.refresh_from_db(fields=["generation"])
+    versions.record(
+        actor, "assign" if deployment else "release", partition,
+        before=before, after=assignment(partition), reason=reason, detail=detail, deployments=[left], change=change,
+    )  # fmt: skip
+
+
+def assignment(partition: Partition) -> dict[str, Any]:
+    """Its desired columns as the audit trail tells them."""
+    return {"deployment": partition.deployment.name if partition.deployment else None, "role": partition.role or None}

@@ -1,0 +1,30 @@
+"""A partition belongs to one open change at most, and while it does nobody else may change it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from controlplane.fleet.errors import Conflict
+from controlplane.fleet.models import Change
+
+OPEN = (Change.State.RUNNING, Change.State.STOPPED)
+
+
+def holder_of(partitions: Collection[int], *, but: int | None = None) -> Change | None:
+    """The open change that moves one of these, if any. Open ones are few."""
+    for change in Change.objects.filter(state__in=OPEN).exclude(pk=but):
+        if any(move["partition"]["id"] in partitions for move in change.moves):
+            return change
+    return None
+
+
+def require_free(partitions: Collection[int], *, but: int | None = None) -> None:
+    """Conflict where another change is at work on one of these. Call it with their nodes locked."""
+    if (change := holder_of(partitions, but=but)) is None:
+        return
+    names = ", ".join(move["partition"]["name"] for move in change.moves if move["partition"]["id"] in partitions)
+    message = (
+        f"{names} is part of change {change.pk} by {change.actor_name}, which is {change.get_state_display().lower()}."
+    )
+    fix = "Wait until it is done." if change.state == Change.State.RUNNING else "Resume it or roll it back first."
+    raise Conflict(message, fix)
