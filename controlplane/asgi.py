@@ -10,9 +10,7 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 http = get_asgi_application()  # sets Django up
 
-from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
-from channels.security.websocket import AllowedHostsOriginValidator
 
 from controlplane.body_limit import BodyLimit
 from controlplane.gateway.records import live_summary
@@ -20,14 +18,14 @@ from controlplane.telemetry.hub import Hub
 from controlplane.telemetry.lifespan import Lifespan
 from controlplane.telemetry.recorder import Recorder
 from controlplane.telemetry.services import ingest
-from controlplane.telemetry.sockets import routes
+from controlplane.telemetry.sockets import BearerOrSession, routes
 
 hub = Hub(summary=live_summary)
 
 application = ProtocolTypeRouter(
     {
         "http": BodyLimit(http),
-        "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(routes(hub)))),
+        "websocket": BearerOrSession(URLRouter(routes(hub))),
         "lifespan": Lifespan(Recorder(ingest), hub),
     }
 )

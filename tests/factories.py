@@ -10,7 +10,9 @@ from typing import Any
 
 from django.contrib.auth.models import Group, User
 from django.utils import timezone
+from knox.models import AuthToken
 
+from controlplane.audit.models import TokenGrant
 from controlplane.domain.model_facts import from_config
 from controlplane.fleet.models import Deployment, Gpu, Node, Partition, RegisteredModel
 
@@ -127,3 +129,10 @@ def make_user(role: str = "viewer", *, username: str | None = None, password: st
     if role:
         user.groups.add(Group.objects.get_or_create(name=role)[0])
     return user
+
+
+def make_token(user: User, scope: str = "admin") -> str:
+    """The plain text of a token for an hour. Its scope may be more than the role: the role then decides."""
+    token, plain = AuthToken.objects.create(user, expiry=timedelta(hours=1))
+    TokenGrant.objects.create(token=token, scope=scope)
+    return plain

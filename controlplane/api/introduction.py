@@ -31,6 +31,7 @@ TAGS = {
     "events": "Who changed what, when and why, and what agents saw.",
     "keys": "Keys that open the gateway. Admins only.",
     "join-tokens": "Tokens that let a host join, once. Admins only.",
+    "service-accounts": "Accounts of programs, and their tokens. Admins only.",
     "access": "Tokens for this API, and who I am.",
     "system": "Health and versions.",
 }

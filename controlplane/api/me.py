@@ -14,16 +14,22 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from controlplane.api.permissions import LoggedIn
-from controlplane.audit import roles
+from controlplane.audit import people, roles
 from controlplane.fleet.models import Node
 
-ACCOUNT_ROLES = ["none", *roles.ROLES]
+GIVEN_ROLES, GIVEN_SCOPES = list(roles.ROLES), list(roles.SCOPES)
+ACCOUNT_ROLES = ["none", *GIVEN_ROLES]
+TOKEN_SCOPES = ["none", *GIVEN_SCOPES]
 
 
 class MeShape(serializers.Serializer):
     username = serializers.CharField()
+    kind = serializers.ChoiceField(["person", "service"])
     role = serializers.ChoiceField(ACCOUNT_ROLES)
-    actions = serializers.ListField(child=serializers.CharField(), help_text="What this role may do.")
+    scope = serializers.ChoiceField(TOKEN_SCOPES, allow_null=True, help_text="Of the token, if one came.")
+    actions = serializers.ListField(
+        child=serializers.CharField(), help_text="What may be done: by the role, and by the scope of the token."
+    )
     via = serializers.ChoiceField(["token", "session"])
     token_expires_at = serializers.DateTimeField(allow_null=True)
 
@@ -42,7 +48,9 @@ class Me(APIView):
                 "a viewer",
                 value={
                     "username": "ada",
+                    "kind": "person",
                     "role": "viewer",
+                    "scope": "read",
                     "actions": ["view"],
                     "via": "token",
                     "token_expires_at": "2027-01-01T00:00:00Z",
@@ -58,7 +66,9 @@ class Me(APIView):
             MeShape(
                 {
                     "username": request.user.get_username(),
-                    "role": level.name.lower(),
+                    "kind": "service" if people.is_service(request.user) else "person",
+                    "role": roles.role_of(request.user).name.lower(),
+                    "scope": roles.scope_of(roles.ceiling_of(request.user)) if token else None,
                     "actions": sorted(action for action, needed in roles.ACTIONS.items() if level >= needed),
                     "via": "token" if token else "session",
                     "token_expires_at": token.expiry if token else None,

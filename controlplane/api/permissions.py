@@ -34,9 +34,7 @@ class RolePermission(BasePermission):
             return False
         if roles.allows(request.user, name):
             return True
-        needed = roles.ACTIONS[name].name.lower()
-        held = roles.level_of(request.user).name.lower()
-        self.message = f"This needs the role {needed} ({name}); you have {'no role' if held == 'none' else held}."
+        self.message = roles.refusal(request.user, name)
         return False
 
 

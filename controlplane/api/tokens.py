@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from knox.models import AuthToken
@@ -16,13 +17,13 @@ from rest_framework.views import APIView
 
 from controlplane.api.authentication import Password
 from controlplane.api.idempotency import Idempotent
+from controlplane.api.me import GIVEN_SCOPES, TOKEN_SCOPES
 from controlplane.api.strict import Body
 from controlplane.audit import tokens
 from controlplane.audit.requests import actor_of
 
-DAY_S = 24 * 3600
+DAY_S = tokens.DAY_S
 DEFAULT_TTL_S = 30 * DAY_S
-MAX_TTL_S = 366 * DAY_S
 
 
 class PerAddress(SimpleRateThrottle):
@@ -37,12 +38,24 @@ class PerAddress(SimpleRateThrottle):
 
 class TokenBody(Body):
     expires_in_s = serializers.IntegerField(
-        required=False, default=DEFAULT_TTL_S, min_value=60, max_value=MAX_TTL_S, help_text="Seconds it stays valid."
+        required=False,
+        default=DEFAULT_TTL_S,
+        min_value=60,
+        max_value=tokens.MAX_TTL_S,
+        help_text="Seconds it stays valid.",
+    )
+    scope = serializers.ChoiceField(
+        GIVEN_SCOPES, required=False, help_text="The most it is good for; without it, all that the role allows."
+    )
+    name = serializers.CharField(
+        required=False, allow_blank=True, default="", max_length=80, help_text="What it is for, to know it by."
     )
 
 
 class TokenShape(serializers.Serializer):
     id = serializers.CharField(source="token_key", help_text="The beginning of the token.")
+    name = serializers.CharField(source="grant.name", default="")
+    scope = serializers.ChoiceField(TOKEN_SCOPES, source="grant.scope", default="none")
     created_at = serializers.DateTimeField(source="created")
     expires_at = serializers.DateTimeField(source="expiry", allow_null=True)
     current = serializers.SerializerMethodField(help_text="This request came with it.")
@@ -53,6 +66,16 @@ class TokenShape(serializers.Serializer):
 
 class NewTokenShape(TokenShape):
     token = serializers.CharField(help_text="Shown this once.")
+
+
+def issued(asked: dict[str, Any], user: Any, request: Request) -> Response:
+    """The answer that holds a new token, once."""
+    ttl_s = asked["expires_in_s"]
+    token, plain = tokens.issue(
+        user=user, ttl_s=ttl_s, scope=asked.get("scope", ""), name=asked["name"], actor=actor_of(request, "rest")
+    )
+    shown = TokenShape(token, context={"request": request}).data
+    return Response({**shown, "token": plain}, HTTPStatus.CREATED, headers={"Cache-Control": "no-store"})
 
 
 class Tokens(Idempotent):
@@ -97,15 +120,17 @@ class Tokens(Idempotent):
         request=TokenBody,
         responses={201: NewTokenShape},
         examples=[
-            OpenApiExample("for a day", value={"expires_in_s": DAY_S}, request_only=True),
+            OpenApiExample(
+                "to look, for a day",
+                value={"expires_in_s": DAY_S, "scope": "read", "name": "dashboard"},
+                request_only=True,
+            ),
         ],
     )
     def post(self, request: Request) -> Response:
         body = TokenBody(data=request.data)
         body.is_valid(raise_exception=True)
-        token, plain = tokens.issue(ttl_s=body.validated_data["expires_in_s"], actor=actor_of(request, "rest"))
-        shown = TokenShape(token, context={"request": request}).data
-        return Response({**shown, "token": plain}, HTTPStatus.CREATED)
+        return issued(body.validated_data, request.user, request)
 
     @extend_schema(
         operation_id="tokens_revoke_all",

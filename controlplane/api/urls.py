@@ -19,6 +19,7 @@ from controlplane.api.problems import no_route
 from controlplane.api.registry import Models
 from controlplane.api.replicas import Replicas
 from controlplane.api.requests import Demand, Requests
+from controlplane.api.service_accounts import ServiceAccounts
 from controlplane.api.tokens import OneToken, Tokens
 
 app_name = "api"
@@ -35,6 +36,7 @@ router.register("demand", Demand, "demand")
 router.register("events", Events, "event")
 router.register("keys", Keys, "key")
 router.register("join-tokens", JoinTokens, "join-token")
+router.register("service-accounts", ServiceAccounts, "service-account")
 
 urlpatterns: list[URLPattern | URLResolver] = [
     *router.urls,

@@ -1,4 +1,5 @@
-"""Who changed what, when and why. Rows are only ever added: the models refuse more, and so does the database."""
+"""Who changed what, when and why: rows that are only ever added, which the database sees to as well. Beside it what
+accounts have that Django's and knox's own tables do not hold."""
 
 from __future__ import annotations
 
@@ -7,6 +8,9 @@ from typing import Any, NoReturn
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
+from knox.models import AuthToken
+
+from controlplane.audit.roles import SCOPES
 
 
 class NeverChanged(Exception):
@@ -67,3 +71,26 @@ class AuditEvent(models.Model):
 
     def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise NeverChanged
+
+
+class TokenGrant(models.Model):
+    """What a REST token may be used for. One without it opens nothing."""
+
+    token = models.OneToOneField(AuthToken, on_delete=models.CASCADE, primary_key=True, related_name="grant")
+    scope = models.CharField(max_length=8, choices=[(scope, scope) for scope in SCOPES])
+    name = models.CharField(max_length=80, blank=True)  # what its owner calls it
+
+    def __str__(self) -> str:
+        return self.name or self.token_id[:8]
+
+
+class ServiceAccount(models.Model):
+    """Marks a user that is a program: it has no password and never signs in, its tokens are an admin's to give."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="service")
+    description = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.CharField(max_length=150)
+
+    def __str__(self) -> str:
+        return self.user.get_username()

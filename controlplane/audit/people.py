@@ -13,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from controlplane.audit import tokens
+from controlplane.audit.models import ServiceAccount
 from controlplane.audit.roles import ROLES, Level, level_of
 from controlplane.audit.services import Actor, record
 from controlplane.domain.problems import DomainError, Problem
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
 @transaction.atomic
 def create_user(*, username: str, role: str, password: str = "", actor: Actor) -> tuple[User, str]:
     """A new account and its password: the given one, else a made one to be shown once."""
+    plain = password or secrets.token_urlsafe(12)
+    _require_password(plain)
+    user = new_user(username=username, role=role, password=plain)
+    record(actor, "create-user", user, after={"role": role})
+    return user, plain
+
+
+def new_user(*, username: str, role: str, password: str | None = None) -> User:
+    """The row alone, for those who record what it is. Without a password none will ever fit."""
     _require_role(role)
     model = get_user_model()
     if model.objects.filter(username__iexact=username).exists():
@@ -32,12 +42,13 @@ def create_user(*, username: str, role: str, password: str = "", actor: Actor) -
         UnicodeUsernameValidator()(username)
     except ValidationError as error:
         _refuse("user-name", " ".join(error.messages), "Use letters, digits and @ . + - _ only.")
-    plain = password or secrets.token_urlsafe(12)
-    _require_password(plain)
-    user = model.objects.create_user(username=username, password=plain)
+    user = model.objects.create_user(username=username, password=password)
     user.groups.add(_group(role))
-    record(actor, "create-user", user, after={"role": role})
-    return user, plain
+    return user
+
+
+def is_service(user: User) -> bool:
+    return ServiceAccount.objects.filter(user_id=user.pk).exists()
 
 
 @transaction.atomic
@@ -83,6 +94,8 @@ def set_password(user_id: int, *, password: str = "", actor: Actor) -> tuple[Use
     """A new password: the given one, else a made one to be shown once. It ends the user's sessions and REST tokens:
     whoever knew the old one may hold some."""
     user = _lock(user_id)
+    if is_service(user):
+        _refuse("service-account", f"{user} is a service account and has no password.", "Issue a token for it.")
     plain = password or secrets.token_urlsafe(12)
     _require_password(plain, user)
     user.set_password(plain)
@@ -116,8 +129,10 @@ def _require_password(plain: str, user: User | None = None) -> None:
 
 
 def _require_another_admin(user: User) -> None:
-    """All accounts are locked in one order, so that two admins cannot demote each other at once."""
-    others = get_user_model().objects.select_for_update().filter(is_active=True).exclude(pk=user.pk).order_by("pk")
+    """All accounts are locked in one order, so that two admins cannot demote each other at once. A program is no such
+    other: nobody can sign in as it."""
+    people = get_user_model().objects.select_for_update(of=("self",)).filter(is_active=True, service=None)
+    others = people.exclude(pk=user.pk).order_by("pk")
     if level_of(user) == Level.ADMIN and not any(level_of(other) == Level.ADMIN for other in others):
         _refuse("last-admin", f"{user} is the only admin.", "Make another user an admin first.")
 

@@ -17,6 +17,7 @@ class Level(IntEnum):
 
 
 ROLES = {"viewer": Level.VIEWER, "operator": Level.OPERATOR, "admin": Level.ADMIN}
+SCOPES = {"read": Level.VIEWER, "operate": Level.OPERATOR, "admin": Level.ADMIN}  # of a token: the most it is good for
 
 ACTIONS = {
     "view": Level.VIEWER,
@@ -39,6 +40,11 @@ ACTIONS = {
 
 
 def level_of(user: AbstractBaseUser | AnonymousUser) -> Level:
+    """What this user may do here and now: by the role, and no more than the token allows that the user came with."""
+    return min(role_of(user), ceiling_of(user))
+
+
+def role_of(user: AbstractBaseUser | AnonymousUser) -> Level:
     """The highest role among the user's groups; a superuser is an admin; nobody else has any."""
     if not user.is_authenticated or not user.is_active:
         return Level.NONE
@@ -48,6 +54,29 @@ def level_of(user: AbstractBaseUser | AnonymousUser) -> Level:
     return max((ROLES[name] for name in names if name in ROLES), default=Level.NONE)
 
 
+def limit(user: AbstractBaseUser, ceiling: Level) -> None:
+    """For as long as this object lives, which is one request or one look at a socket's user."""
+    user.ceiling = ceiling  # type: ignore[attr-defined]
+
+
 def allows(user: AbstractBaseUser | AnonymousUser, action: str) -> bool:
     """Whether `user` may do `action`; an action that is not in the table raises KeyError."""
     return level_of(user) >= ACTIONS[action]
+
+
+def refusal(user: AbstractBaseUser | AnonymousUser, action: str) -> str:
+    """Why `allows` said no."""
+    needed, role = ACTIONS[action], role_of(user)
+    if role >= needed:
+        return f"This needs a token of scope {scope_of(needed)} ({action}); yours is {scope_of(ceiling_of(user))}."
+    held = "no role" if role == Level.NONE else role.name.lower()
+    return f"This needs the role {needed.name.lower()} ({action}); you have {held}."
+
+
+def scope_of(level: Level) -> str:
+    """The scope that is worth as much as this level."""
+    return next((scope for scope, worth in SCOPES.items() if worth == level), "none")
+
+
+def ceiling_of(user: AbstractBaseUser | AnonymousUser) -> Level:
+    return getattr(user, "ceiling", Level.ADMIN)

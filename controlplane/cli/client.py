@@ -43,9 +43,8 @@ class Client:
     def delete(self, path: str) -> None:
         self._send("DELETE", path)
 
-    def new_token(self, username: str, password: str, seconds: int) -> Row:
-        auth = httpx.BasicAuth(username, password)
-        return self._row(self._send("POST", "tokens", json={"expires_in_s": seconds}, auth=auth))
+    def new_token(self, username: str, password: str, wanted: Row) -> Row:
+        return self._row(self._send("POST", "tokens", json=wanted, auth=httpx.BasicAuth(username, password)))
 
     def every(self, path: str, limit: int | None = None, **params: Any) -> list[Row]:
         """All rows of a list, or the first `limit`, page by page."""

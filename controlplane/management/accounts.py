@@ -18,7 +18,7 @@ ACTOR = Actor.system("make run")
 
 def ensure_admin(username: str = "admin") -> str | None:
     """Make the administrator if nobody can administer yet. The password, or None when somebody can."""
-    active = get_user_model().objects.filter(is_active=True)
+    active = get_user_model().objects.filter(is_active=True, service=None)
     if any(level_of(user) == Level.ADMIN for user in active):
         return None
     return make_admin(username, actor=ACTOR)

@@ -18,6 +18,7 @@ from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 
 from controlplane.audit import roles
+from controlplane.audit.bearer import holder
 from controlplane.telemetry.hub import Hub
 
 log = structlog.get_logger(__name__)
@@ -95,7 +96,9 @@ async def _refusal(user: AbstractBaseUser | AnonymousUser) -> int | None:
 
 
 async def _user_now(scope: dict[str, Any]) -> AbstractBaseUser | AnonymousUser:
-    """The session's user as the database has it now."""
+    """The user of the token or the session, as the database has it now."""
+    if bearer := scope.get("bearer"):
+        return await database_sync_to_async(holder)(bearer)
     key = scope["cookies"].get(settings.SESSION_COOKIE_NAME)
     session = import_module(settings.SESSION_ENGINE).SessionStore(key)
     return await get_user({**scope, "session": session})

@@ -46,9 +46,7 @@ def _refusal(request: HttpRequest, action: str) -> HttpResponse | None:
     if not request.user.is_authenticated:
         return _to_login(request)
     if not roles.allows(request.user, action):
-        level = roles.level_of(request.user).name.lower()
-        needed = roles.ACTIONS[action].name.lower()
-        raise PermissionDenied(f"Your role is {level}; this needs {needed}. Ask an admin to change your role.")
+        raise PermissionDenied(f"{roles.refusal(request.user, action)} Ask an admin to change your role.")
     return None
 
 

@@ -10,6 +10,7 @@ from controlplane.audit.roles import ROLES
 from controlplane.fleet.models import Deployment
 
 _DAY = 86400
+_SCOPES = {"read": "read", "operate": "read and operate", "admin": "everything"}
 
 
 class NewUser(forms.Form):
@@ -41,9 +42,24 @@ class NewKey(forms.Form):
 
 
 class NewToken(forms.Form):
+    """`lawful` are the scopes to choose from, the widest last."""
+
+    name = forms.CharField(required=False, max_length=80, label="For", help_text="What it is for, to know it by.")
+    scope = forms.ChoiceField(label="May", help_text="Never more than the account's own role.")
     ttl_s = forms.TypedChoiceField(
         label="Valid for",
         coerce=int,
         choices=[(_DAY, "1 day"), (30 * _DAY, "30 days"), (90 * _DAY, "90 days"), (365 * _DAY, "365 days")],
         initial=30 * _DAY,
     )
+
+    def __init__(self, *args: Any, lawful: list[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["scope"].choices = [(scope, _SCOPES[scope]) for scope in lawful]
+        self.fields["scope"].initial = lawful[0] if lawful else None
+
+
+class NewService(forms.Form):
+    name = forms.CharField(max_length=150, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}))
+    role = forms.ChoiceField(choices=[(name, name) for name in ROLES])
+    description = forms.CharField(required=False, max_length=200, help_text="What the program does, and whose it is.")

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from controlplane.web.views import account, activity, deployments, fleet, nodes, partitions, registry
+from controlplane.web.views import account, activity, deployments, fleet, nodes, partitions, people, registry
 
 app_name = "web"
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -51,9 +51,15 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("settings/tokens/<str:key>/revoke", account.token_revoke, name="rest-token-revoke"),
     path("settings/keys", account.keys, name="keys"),
     path("settings/keys/<int:pk>/revoke", account.key_revoke, name="key-revoke"),
-    path("settings/users", account.users, name="users"),
+    path("settings/users", people.users, name="users"),
     *(
-        path(f"settings/users/<int:pk>/{verb}", account.user_change, {"verb": verb}, name=f"user-{verb}")
+        path(f"settings/users/<int:pk>/{verb}", people.user_change, {"verb": verb}, name=f"user-{verb}")
         for verb in ("role", "password", "enable", "disable")
+    ),
+    path("settings/services/new", people.service_new, name="service-new"),
+    path("settings/services/<int:pk>/", people.service, name="service"),
+    path("settings/services/<int:pk>/tokens/new", people.service_token_new, name="service-token-new"),
+    path(
+        "settings/services/<int:pk>/tokens/<str:key>/revoke", people.service_token_revoke, name="service-token-revoke"
     ),
 ]

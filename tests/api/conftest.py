@@ -13,7 +13,8 @@ from django.http import HttpResponse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from controlplane.audit.models import AuditEvent
+from controlplane.audit import service_accounts
+from controlplane.audit.models import AuditEvent, ServiceAccount
 from controlplane.audit.services import Actor
 from controlplane.fleet import services
 from controlplane.fleet.models import Deployment, Gpu, JoinToken, Node, Partition, RegisteredModel
@@ -72,6 +73,7 @@ class World:
     join_token: JoinToken
     request: RequestRecord
     event: AuditEvent
+    service: ServiceAccount
     secrets: dict[str, str] = field(default_factory=dict)
 
 
@@ -90,6 +92,7 @@ def world(db: None, actor: Actor) -> World:
     request = make_request(deployment="chat", api_key=key)
     DemandMinute.objects.create(deployment="chat", minute=timezone.now().replace(second=0, microsecond=0), arrivals=3)
     event = AuditEvent.objects.latest("id")
+    service = service_accounts.create(name="ticker", role="operator", actor=actor)
     secrets = {
         "engine key": partition.engine_key,
         "node token's hash": node.token_hash,
@@ -100,7 +103,7 @@ def world(db: None, actor: Actor) -> World:
     }
     free = node.gpus.get(partition=None)
     node.refresh_from_db()
-    return World(node, model, deployment, partition, idle, free, key, token, request, event, secrets)
+    return World(node, model, deployment, partition, idle, free, key, token, request, event, service, secrets)
 
 
 def make_request(**columns: Any) -> RequestRecord:

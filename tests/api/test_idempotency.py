@@ -23,7 +23,7 @@ from controlplane.audit.models import AuditEvent
 from controlplane.fleet.models import Partition
 from controlplane.gateway.models import ApiKey
 from tests.api.conftest import World, problem_of
-from tests.api.test_permissions import routes
+from tests.api.test_permissions import handlers, routes
 from tests.api.test_schema import document, operations  # noqa: F401 - a fixture
 from tests.factories import make_node, make_user
 
@@ -179,9 +179,8 @@ def test_every_answer_with_a_secret_is_marked_as_such(document: dict) -> None:  
     }
     marked = {
         (method, route)
-        for method, route, view in routes()
-        if {method, {"POST": "create"}.get(method)} & getattr(view, "shows_secret", frozenset())
-        and (method, route) in {(verb, path.removeprefix("/api/v1/")) for verb, path, _ in operations(document)}
+        for method, route, view, action in handlers()
+        if action in getattr(view, "shows_secret", frozenset())
     }
     assert shown == marked
     assert len(shown) >= 3

@@ -63,6 +63,13 @@ LEAST = {
     ("POST", "join-tokens"): "admin",
     ("GET", "join-tokens/{pk}"): "admin",
     ("DELETE", "join-tokens/{pk}"): "admin",
+    ("GET", "service-accounts"): "admin",
+    ("POST", "service-accounts"): "admin",
+    ("GET", "service-accounts/{pk}"): "admin",
+    ("PATCH", "service-accounts/{pk}"): "admin",
+    ("GET", "service-accounts/{pk}/tokens"): "admin",
+    ("POST", "service-accounts/{pk}/tokens"): "admin",
+    ("DELETE", "service-accounts/{pk}/tokens/{token_id}"): "admin",
     ("GET", "tokens"): "viewer",
     ("POST", "tokens"): "viewer",
     ("DELETE", "tokens"): "viewer",
@@ -78,17 +85,22 @@ CALLERS = ("anonymous", "nobody", "viewer", "operator", "admin")
 
 def routes() -> Iterator[tuple[str, str, object]]:
     """(method, route, view class) of everything under /api/v1/."""
+    return ((method, route, view) for method, route, view, _ in handlers())
+
+
+def handlers() -> Iterator[tuple[str, str, object, str]]:
+    """The same with the name of the action, or the method again where a view has no actions."""
     api = next(entry for entry in get_resolver().url_patterns if str(entry.pattern) == "api/v1/")
     for prefix, pattern in flat(api):
         view = getattr(pattern.callback, "cls", None)
         if view is None:
             continue  # the answer to addresses that are no route
-        methods = getattr(pattern.callback, "actions", None) or [
-            name for name in view.http_method_names if hasattr(view, name)
-        ]
-        for method in methods:
+        methods = getattr(pattern.callback, "actions", None) or {
+            name: name.upper() for name in view.http_method_names if hasattr(view, name)
+        }
+        for method, action in methods.items():
             if method not in {"head", "options"}:
-                yield method.upper(), readable(prefix), view
+                yield method.upper(), readable(prefix), view, action
 
 
 def flat(resolver: URLResolver, prefix: str = "") -> Iterator[tuple[str, URLPattern]]:
@@ -129,6 +141,7 @@ def test_a_route_opens_to_its_least_role_and_above(
         "requests": world.request.pk,
         "events": world.event.pk,
         "keys": world.key.pk,
+        "service-accounts": world.service.pk,
         "join-tokens": world.join_token.pk,
     }
     address = "/api/v1/" + route.replace("{pk}", str(pks.get(route.split("/")[0], 0))).replace("{token_id}", "none")

@@ -13,11 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 from django.core.cache import cache
 from django.test.client import ClientHandler
-from knox.models import AuthToken
 
 from controlplane.cli.main import cli
 from controlplane.cli.session import Session
-from tests.factories import make_user
+from tests.factories import make_token, make_user
 
 URL = "http://127.0.0.1:8000"
 
@@ -59,7 +58,7 @@ class Terminal:
     secrets: list[str] = field(default_factory=list)
 
     def sign_in(self, role: str = "operator") -> None:
-        _, token = AuthToken.objects.create(make_user(role))
+        token = make_token(make_user(role))
         self.secrets.append(token)
         self.environment |= {"FOREBAY_URL": URL, "FOREBAY_TOKEN": token}
 

@@ -58,7 +58,7 @@ def test_login_for_a_day_expires_after_a_day(ada: Terminal) -> None:
 
 def test_a_password_can_come_by_standard_input(ada: Terminal) -> None:
     shown = json.loads(ada.ok("login", URL, "-u", "ada", "--password-stdin", "--json", said=f"{PASSWORD}\n"))
-    assert set(shown) == {"url", "username", "role", "expires_at", "file"}
+    assert set(shown) == {"url", "username", "role", "scope", "expires_at", "file"}
     assert (shown["url"], shown["username"], shown["role"]) == (URL, "ada", "operator")
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from knox.models import AuthToken
 
 from controlplane.fleet.models import Partition
 from controlplane.telemetry import logs, valkey
 from tests.cli.conftest import Terminal, Wire
 from tests.conftest import Broker
-from tests.factories import make_node, make_partition, make_user
+from tests.factories import make_node, make_partition, make_token, make_user
 from workers.contract import LogChunk
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -121,7 +120,7 @@ def test_a_process_follows_a_server_until_ctrl_c(live_server: Any, broker: Broke
     """The command as people start it, over a real socket, to the end with a signal."""
     valkey.reset()
     partition = make_partition(make_node("node-1"), role="decode", name="p0")
-    _, token = AuthToken.objects.create(make_user("viewer"))
+    token = make_token(make_user("viewer"))
     logs.want(partition.node_id, partition.pk)
     send(partition, 0, "first\n")
     told = {"FOREBAY_URL": live_server.url, "FOREBAY_TOKEN": token, "XDG_CONFIG_HOME": str(tmp_path)}

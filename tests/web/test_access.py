@@ -61,6 +61,10 @@ PAGES = {
     "user-password": None,
     "user-enable": None,
     "user-disable": None,
+    "service-new": None,
+    "service": "admin",
+    "service-token-new": None,
+    "service-token-revoke": None,
 }
 # Lowest role that may POST it, where that is not the one that may GET it.
 POSTS = {
@@ -79,6 +83,9 @@ POSTS = {
     "user-password": "admin",
     "user-enable": "admin",
     "user-disable": "admin",
+    "service-new": "admin",
+    "service-token-new": "admin",
+    "service-token-revoke": "admin",
 }
 LEVELS = {None: -1, "": 0, "viewer": 1, "operator": 2, "admin": 3}
 ROLES = list(LEVELS)
@@ -90,7 +97,14 @@ def address(name: str, fleet: SimpleNamespace) -> str:
         return reverse(f"web:{name}", args=[fleet.deployment.name])
     if name == "rest-token-revoke":
         return reverse(f"web:{name}", args=["abcdefgh"])
-    subjects = {"model": fleet.model, "deployment": fleet.deployment, "replicas": fleet.deployment}
+    if name == "service-token-revoke":
+        return reverse(f"web:{name}", args=[fleet.service.pk, "abcdefgh"])
+    subjects = {
+        "service": fleet.service,
+        "model": fleet.model,
+        "deployment": fleet.deployment,
+        "replicas": fleet.deployment,
+    }
     partition = name in {"partition", "assign", "preview", "release", "partition-delete"}
     subject = fleet.prefill if partition else subjects.get(name.split("-")[0], fleet.node)
     return reverse(f"web:{name}", args=[subject.pk] if "<int:pk>" in str(pattern.pattern) else [])

@@ -119,7 +119,7 @@ def test_an_api_key_is_shown_once_and_revoked(as_role: Clients) -> None:
 
 def test_a_rest_token_works_until_it_is_revoked(as_role: Clients) -> None:
     client = as_role("viewer")
-    page = client.post(reverse("web:rest-token-new"), {"ttl_s": "86400"}).content.decode()
+    page = client.post(reverse("web:rest-token-new"), {"ttl_s": "86400", "scope": "read"}).content.decode()
     plain = page.split('<code id="secret">')[1].split("<")[0]
     bearer = {"Authorization": f"Token {plain}"}
     assert Client().get("/api/v1/me", headers=bearer).json()["role"] == "viewer"

@@ -22,11 +22,21 @@ from controlplane.cli.text import moment, plain
 @click.option(
     "--for", "seconds", type=Length(), default="30d", show_default=True, help="How long the token is valid: 12h, 30d."
 )
+@click.option(
+    "--scope", type=click.Choice(["read", "operate", "admin"]), help="The most the token is good for; else your role."
+)
 @click.option("--plain-http", is_flag=True, help="Send password and token unencrypted: networks you trust only.")
 @json_option
 @pass_session
 def login(
-    session: Session, *, url: str | None, username: str | None, password_stdin: bool, seconds: int, plain_http: bool
+    session: Session,
+    *,
+    url: str | None,
+    username: str | None,
+    password_stdin: bool,
+    seconds: int,
+    scope: str | None,
+    plain_http: bool,
 ) -> None:
     """Sign in at URL and keep a token for this computer's user.
 
@@ -38,18 +48,20 @@ def login(
     username = username or click.prompt("Username", err=True)
     if ":" in username:
         raise failure(Exit.USAGE, "A username has no colon.")
-    token = _new_token(session, url, username, _password(password_stdin), seconds)
+    wanted: Row = {"expires_in_s": seconds, "name": "forebay login"} | ({"scope": scope} if scope else {})
+    token = _new_token(session, url, username, _password(password_stdin), wanted)
     me = session.at(url, token["token"]).get("me")
     kept = keep.Kept(url, me["username"], token["token"], token["expires_at"], plain_http)
     file = keep.write(kept)
     if old and old.url == url:
         _end(session, old)
-    shown = {"url": url, "username": me["username"], "role": me["role"], "expires_at": kept.expires_at}
+    shown = {"url": url, "username": me["username"], "role": me["role"], "scope": me["scope"]}
+    shown["expires_at"] = kept.expires_at
     shown["file"] = str(file)
     session.answer(
         shown,
         lambda: (
-            f"Signed in at {url} as {plain(me['username'])} ({me['role']}) until {moment(kept.expires_at)} UTC.\n"
+            f"Signed in at {url} as {plain(me['username'])} ({_worth(me)}) until {moment(kept.expires_at)} UTC.\n"
             f"The token is kept in {file}."
         ),
     )
@@ -75,6 +87,12 @@ def logout(session: Session) -> None:
     session.answer({"url": kept.url, "ended": True}, lambda: f"Signed out of {kept.url}.")
 
 
+def _worth(me: Row) -> str:
+    """The role, and the scope where that is less."""
+    whole = {"viewer": "read", "operator": "operate", "admin": "admin"}.get(me["role"])
+    return f"{me['role']}" if me["scope"] == whole else f"{me['role']}, {me['scope']} only"
+
+
 def _password(from_stdin: bool) -> str:
     """Never an argument: those are seen by all users of the computer."""
     if from_stdin:
@@ -82,9 +100,9 @@ def _password(from_stdin: bool) -> str:
     return str(click.prompt("Password", hide_input=True, err=True))
 
 
-def _new_token(session: Session, url: str, username: str, password: str, seconds: int) -> Row:
+def _new_token(session: Session, url: str, username: str, password: str, wanted: Row) -> Row:
     try:
-        return session.at(url).new_token(username, password, seconds)
+        return session.at(url).new_token(username, password, wanted)
     except Failure as error:
         if error.exit_code == Exit.ACCESS:
             fixed = [
