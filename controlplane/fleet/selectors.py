@@ -7,15 +7,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count, F, Prefetch, Q, QuerySet
+from django.db.models import Count, F, Max, Prefetch, Q, QuerySet, Sum
 
 from controlplane.domain import health
+from controlplane.domain.engine_args import int_value
 from controlplane.fleet import broker, verified
 from controlplane.fleet.facts import drain_facts, node_view, partition_view
 from controlplane.fleet.models import Deployment, Gpu, Node, Partition
 from workers.contract import Phase
 
 HIDDEN = "hidden"
+DEFAULT_BLOCK_TOKENS = 128  # vLLM's for CPUs; 16 for GPUs
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class ServedRow:
     aliases: tuple[str, ...]
     min_transfer_tokens: int
     roles_alike: bool  # prefill and decode engines are started alike
+    block_tokens: int  # of a KV block; where it is not set, the largest that engines choose
     kv_connector: str
     mode: str
     created_at: float
@@ -101,6 +104,19 @@ def routing_rows(now: datetime) -> list[RoutingRow]:
     ]
 
 
+def routing_mark() -> tuple[object, ...]:
+    """A value that differs once a partition is assigned, released, confirmed, or changes its phase: one row, so that
+    it can be asked for several times a second."""
+    return tuple(
+        Partition.objects.aggregate(
+            wanted=Sum("generation"),
+            observed=Sum("observed_generation"),
+            ready=Count("pk", filter=Q(phase=Phase.READY.value)),
+            since=Max("phase_since"),
+        ).values()
+    )
+
+
 def served_rows() -> list[ServedRow]:
     return [
         ServedRow(
@@ -109,12 +125,18 @@ def served_rows() -> list[ServedRow]:
             aliases=tuple(deployment.aliases),
             min_transfer_tokens=deployment.min_transfer_tokens,
             roles_alike=deployment.prefill_args == deployment.decode_args,
+            block_tokens=_block_tokens(deployment),
             kv_connector=deployment.kv_connector,
             mode=deployment.mode,
             created_at=deployment.created_at.timestamp(),
         )
         for deployment in Deployment.objects.order_by("pk")
     ]
+
+
+def _block_tokens(deployment: Deployment) -> int:
+    asked = int_value([*deployment.engine_args, *deployment.prefill_args], "--block-size")
+    return asked if asked and asked > 0 else DEFAULT_BLOCK_TOKENS
 
 
 def deployment_replicas() -> dict[int, dict[str, dict[str, int]]]:

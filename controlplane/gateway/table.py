@@ -37,9 +37,18 @@ class Engine:
     host: str
     port: int
     head: bytes
+    generation: int = 0  # of its partition: what it has confirmed
+    since: float = 0.0  # when it became ready; with the rest it tells one process from the next
+
+    @property
+    def process(self) -> tuple[int, str, int, float]:
+        """The same as long as the process is, whatever its role."""
+        return self.id, self.host, self.port, self.since
 
     @classmethod
-    def at(cls, id: int, name: str, endpoint: str, key: str) -> Engine | None:
+    def at(
+        cls, id: int, name: str, endpoint: str, key: str, *, generation: int = 0, since: float = 0.0
+    ) -> Engine | None:
         """None when the endpoint or the key cannot be used; both come from outside this process."""
         try:
             parts = urlsplit(endpoint)
@@ -56,7 +65,7 @@ class Engine:
             return None
         named = f"[{host}]" if ":" in host else host
         head = f"host: {named}:{port}\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
-        return cls(id, name, host, port, head.encode("ascii"))
+        return cls(id, name, host, port, head.encode("ascii"), generation, since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,7 @@ class Served:
     name: str
     created: int
     min_transfer_tokens: int = 0
+    block_tokens: int = 128  # of a KV block, or more
     ready: Ready = field(default_factory=Ready)
 
 
@@ -97,7 +107,10 @@ def read(now: datetime | None = None, reporting: Reporting | None = None) -> Tab
     by_deployment: dict[str, dict[str, list[int]]] = {}
     engines: dict[int, Engine] = {}
     for row in selectors.routing_rows(min(now, reference or now)):
-        if engine := Engine.at(row.partition, row.name, row.endpoint, row.engine_key):
+        engine = Engine.at(
+            row.partition, row.name, row.endpoint, row.engine_key, generation=row.generation, since=row.phase_since
+        )
+        if engine:
             engines[engine.id] = engine
             by_deployment.setdefault(row.deployment, {}).setdefault(row.role, []).append(engine.id)
         else:
@@ -106,7 +119,7 @@ def read(now: datetime | None = None, reporting: Reporting | None = None) -> Tab
     for row in selectors.served_rows():
         roles = {role: tuple(ids) for role, ids in by_deployment.get(row.deployment, {}).items()}
         ready = Ready(**roles, alike=row.roles_alike)
-        one = Served(row.deployment, int(row.created_at), row.min_transfer_tokens, ready)
+        one = Served(row.deployment, int(row.created_at), row.min_transfer_tokens, row.block_tokens, ready)
         for alias in row.aliases:
             served.setdefault(alias, one)
         served[row.deployment] = one
@@ -131,15 +144,25 @@ def _keys(now: datetime) -> dict[str, Key]:
 
 
 class Watch(threading.Thread):
-    """Keeps `table` at most `period_s` old while the database answers."""
+    """Keeps `table` at most `period_s` old while the database answers, and reads it at once when a look at what
+    changes with every flip, each `glance_s`, finds something new. `listener` gets each table, in this thread."""
 
-    def __init__(self, period_s: float = 1.0, *, reader: Callable[[], Table] | None = None) -> None:
+    def __init__(
+        self,
+        period_s: float = 1.0,
+        glance_s: float = 0.2,
+        *,
+        reader: Callable[[], Table] | None = None,
+        glance: Callable[[], object] | None = None,
+    ) -> None:
         super().__init__(name="gateway-table", daemon=True)
         self.table = Table()
         self.failing = False
         self.looked = threading.Event()  # at least once
-        self._period_s = period_s
-        self._reader = reader or self._read
+        self.listener: Callable[[Table], None] | None = None
+        self._period_s, self._glance_s = period_s, glance_s
+        self._reader, self._glance = reader or self._read, glance or selectors.routing_mark
+        self._mark: object = None
         self._reporting = Reporting()
         self._stop_asked = threading.Event()
 
@@ -148,7 +171,7 @@ class Watch(threading.Thread):
             close_old_connections()
             self.look()
             self.looked.set()
-            self._stop_asked.wait(self._period_s)
+            self._wait()
         connection.close()
 
     def look(self) -> None:
@@ -167,9 +190,27 @@ class Watch(threading.Thread):
         if self.failing:
             log.info("the table is read again")
         self.failing = False
+        if self.listener is not None:
+            self.listener(self.table)
 
     def stop(self) -> None:
         self._stop_asked.set()
+
+    def _wait(self) -> None:
+        """Until the next look is due, or something has changed. What changed during the last one differs as well."""
+        until = time.monotonic() + self._period_s
+        while not self._stop_asked.wait(max(0.0, min(self._glance_s, until - time.monotonic()))):
+            if time.monotonic() >= until:
+                return
+            before, self._mark = self._mark, self._glanced()
+            if self._mark != before:
+                return
+
+    def _glanced(self) -> object:
+        try:
+            return self._glance()
+        except DatabaseError:
+            return self._mark  # a look will tell
 
     def _read(self) -> Table:
         self._reporting = _reporting(self._reporting)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
 from django.db import OperationalError
 from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
 
 from controlplane.audit.services import Actor
 from controlplane.domain.routing import Ready
-from controlplane.fleet.models import Node
+from controlplane.fleet import selectors
+from controlplane.fleet.models import Node, Partition
 from controlplane.gateway import services, table
 from controlplane.gateway.keys import hash_of
 from controlplane.gateway.table import Engine, Table, Watch
@@ -173,3 +177,101 @@ def test_the_last_good_table_serves_on_while_the_database_is_away() -> None:
         watch.look()
         seen.append((watch.table, watch.failing))
     assert seen == [(good, False), (good, True), (good, True), (better, False)]
+
+
+def test_a_change_is_seen_before_the_next_look_is_due() -> None:
+    marks: list[int] = [0]
+    tables: list[Table] = []
+
+    def reader() -> Table:
+        tables.append(Table(read_at=float(len(tables) + 1)))
+        return tables[-1]
+
+    watch = Watch(60.0, 0.01, reader=reader, glance=lambda: marks[0])
+    taken: list[Table] = []
+    watch.listener = taken.append
+    watch.start()
+    try:
+        until(lambda: len(tables) == 2)  # at the start nothing is known to be the same
+        time.sleep(0.1)
+        assert len(tables) == 2
+        marks[0] = 1
+        until(lambda: len(tables) == 3)
+        assert watch.table is tables[-1]
+        assert taken == tables
+    finally:
+        watch.stop()
+        watch.join(10)
+
+
+def test_a_glance_that_fails_leaves_it_to_the_look() -> None:
+    def glance() -> object:
+        raise OperationalError("away")
+
+    looks: list[float] = []
+
+    def reader() -> Table:
+        looks.append(time.monotonic())
+        return Table(read_at=1.0)
+
+    watch = Watch(0.2, 0.01, reader=reader, glance=glance)
+    watch.start()
+    try:
+        until(lambda: len(looks) == 3)
+    finally:
+        watch.stop()
+        watch.join(10)
+    assert looks[2] - looks[0] > 0.3
+
+
+def until(true: Callable[[], bool], within_s: float = 10.0) -> None:
+    limit = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+
+
+def test_what_is_glanced_at_differs_after_each_step_of_a_flip() -> None:
+    partition = make_ready(make_partition(role="decode", generation=4))
+    other = make_ready(make_partition(role="decode", generation=4))
+    seen = [selectors.routing_mark()]
+    steps: list[dict[str, object]] = [
+        {"role": "prefill", "generation": 5},
+        {"observed_generation": 5, "observed_role": "prefill"},
+        {"phase": "draining", "phase_since": timezone.now()},
+        {"phase": "", "phase_since": None},
+        {"phase": "starting", "phase_since": timezone.now()},
+        {"phase": "ready", "phase_since": timezone.now() + timedelta(seconds=1)},
+    ]
+    for step in steps:
+        Partition.objects.filter(pk=partition.pk).update(**step)
+        seen.append(selectors.routing_mark())
+        assert seen[-1] != seen[-2], step
+    other.delete()
+    assert selectors.routing_mark() != seen[-1]
+
+
+def test_a_glance_costs_one_row(django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    for _ in range(3):
+        make_partition(role="decode")
+    with django_assert_num_queries(1):
+        assert len(selectors.routing_mark()) == 4
+
+
+def test_the_size_of_a_block_is_of_the_arguments_or_what_no_engine_exceeds() -> None:
+    make_deployment("a", engine_args=["--block-size", "32"])
+    make_deployment("b", engine_args=["--block-size", "nonsense"])
+    make_deployment("c")
+    served = table.read().served
+    assert [served[name].block_tokens for name in "abc"] == [32, 128, 128]
+
+
+def test_an_engine_is_told_from_the_one_before_by_when_it_became_ready() -> None:
+    partition = make_ready(make_partition(role="decode", generation=3))
+    before = table.read().engines[partition.pk]
+    assert before.generation == 3
+    Partition.objects.update(generation=4, observed_generation=4)
+    relabelled = table.read().engines[partition.pk]
+    assert (relabelled.generation, relabelled.process) == (4, before.process)
+    Partition.objects.update(phase_since=timezone.now() + timedelta(seconds=5))
+    assert table.read().engines[partition.pk].process != before.process
