@@ -33,6 +33,10 @@ class Metrics:
         self.prefill = Histogram(name + "prefill_seconds", "Prefill step", served, buckets=LATENCY_S, registry=own)
         self.in_flight = Gauge(name + "in_flight", "Requests in flight", registry=own)
         self.dropped = Gauge(name + "records_dropped", "Records that could not be written", registry=own)
+        self.verifications = Counter(
+            name + "verifications", "The gateway's own requests to new engines", ["deployment", "outcome"], registry=own
+        )
+        self.held = Gauge(name + "engines_held", "Ready engines that are not used until they answered", registry=own)
         self.table_age = Gauge(name + "table_age_seconds", "Age of the routing table", registry=own)
 
     def observe(self, trips: Iterable[Trip]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
 import socket
@@ -13,9 +14,13 @@ from aiohttp import web
 
 from controlplane.gateway.limits import Limits
 from controlplane.gateway.metrics import Metrics
+from controlplane.gateway.probing import Prober
 from controlplane.gateway.records import Recorder
 from controlplane.gateway.server import Gateway
-from controlplane.gateway.table import Watch
+from controlplane.gateway.table import Table, Watch
+from controlplane.gateway.telling import Teller
+from controlplane.gateway.trials import Pace
+from controlplane.gateway.warming import Warming
 
 log = structlog.get_logger(__name__)
 SWEEP_S = 1.0
@@ -35,19 +40,39 @@ async def serve(
     watch.start()
     recorder.start()
     await asyncio.to_thread(watch.looked.wait, 30.0)
-    gateway = Gateway(lambda: watch.table, recorder, metrics, limits)
+    teller = Teller()
+    warming = Warming(Prober(limits.upstream), teller.tell, metrics, Pace())
+    follow(watch, warming)
+    gateway = Gateway(lambda: warming.table, recorder, metrics, limits)
     protocol = gateway.server()
     listener = await listen(protocol, host, port, limits)
-    sweeper = loop.create_task(_sweep(gateway, watch))
-    log.info("the gateway listens", host=host, port=listener.sockets[0].getsockname()[1])
+    port = listener.sockets[0].getsockname()[1]
+    teller.begin(f"{socket.gethostname()}:{port}", f"{host}:{port}")
+    beside = [loop.create_task(_sweep(gateway, watch)), loop.create_task(warming.run())]
+    log.info("the gateway listens", host=host, port=port)
     gc.collect()
     gc.freeze()  # what is there now stays: no need to look at it again
     await stop.wait()
     log.info("the gateway shuts down", in_flight=gateway.in_flight)
     await end(gateway, listener, protocol, limits.drain_s)
-    sweeper.cancel()
+    for task in beside:
+        task.cancel()
+    warming.close()
     watch.stop()
+    await asyncio.to_thread(teller.stop)
     await asyncio.to_thread(recorder.stop)
+
+
+def follow(watch: Watch, warming: Warming) -> None:
+    """Put each table that is read into use, beginning with the one that is there."""
+    loop = asyncio.get_running_loop()
+
+    def pass_on(table: Table) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            loop.call_soon_threadsafe(warming.take, table)
+
+    watch.listener = pass_on
+    warming.take(watch.table)
 
 
 async def listen(protocol: web.Server, host: str, port: int, limits: Limits) -> asyncio.Server:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -18,8 +19,11 @@ import openai
 import pytest
 from django.conf import settings
 from django.db import connection
+from django.utils import timezone
 
 from controlplane.audit.services import Actor
+from controlplane.fleet import verified
+from controlplane.fleet.models import Partition
 from controlplane.gateway import services
 from controlplane.gateway.models import DemandMinute, RequestRecord
 from tests.factories import make_deployment, make_node, make_partition, make_ready
@@ -168,3 +172,26 @@ def _closed(url: str) -> bool:
     except httpx.ConnectError:
         return True
     return False
+
+
+def test_a_new_engine_is_verified_and_the_gateway_is_known_to_live(
+    gateway: tuple[subprocess.Popen[bytes], str], engines: tuple[Standin, Standin]
+) -> None:
+    process, _ = gateway
+    eventually(lambda: verified.gateway_alive(timezone.now()))
+    eventually(lambda: Partition.objects.filter(verified_at=None).count() == 0)
+    decode = Partition.objects.get(name="decode")
+    began = time.monotonic()
+
+    Partition.objects.filter(pk=decode.pk).update(
+        generation=7, observed_generation=7, phase_since=timezone.now() + timedelta(seconds=1)
+    )
+
+    eventually(lambda: verified.is_verified(Partition.objects.get(pk=decode.pk)))
+    assert time.monotonic() - began < 5.0  # about 0.3 s on an idle machine
+    asked = [seen for seen in engines[1].served if seen.headers.get("x-request-id", "").startswith("warm-")]
+    assert asked[-1].body["kv_transfer_params"]["do_remote_prefill"]
+    process.send_signal(signal.SIGTERM)
+    process.wait(20)
+    assert not verified.gateway_alive(timezone.now())
+    assert not RequestRecord.objects.exists() and not DemandMinute.objects.exists()

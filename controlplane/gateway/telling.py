@@ -1,0 +1,97 @@
+"""Tells the control plane that this gateway lives and what its own requests through engines came to. A thread: neither
+requests nor trials wait for the database."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from dataclasses import dataclass
+
+import structlog
+from django.db import Error as DatabaseError
+from django.db import close_old_connections, connection
+from django.utils import timezone
+
+from controlplane.fleet import verified
+
+log = structlog.get_logger(__name__)
+BEAT_S = 2.0
+RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    partition: int
+    generation: int
+    ok: bool
+    message: str = ""
+
+
+class Teller(threading.Thread):
+    """`tell` is called on the event loop. While the database is away the last finding of each partition is kept."""
+
+    def __init__(self, *, beat_s: float = BEAT_S) -> None:
+        super().__init__(name="gateway-telling", daemon=True)
+        self._gateway = self._address = ""
+        self._beat_s = beat_s
+        self._new: queue.SimpleQueue[Finding | None] = queue.SimpleQueue()
+        self._untold: dict[int, Finding] = {}
+        self._beat_at = 0.0
+        self._failing = False
+
+    def begin(self, gateway: str, address: str) -> None:
+        """Start, as the gateway of this name."""
+        self._gateway, self._address = gateway, address
+        self.start()
+
+    def tell(self, partition: int, generation: int, ok: bool, message: str = "") -> None:
+        self._new.put(Finding(partition, generation, ok, message))
+
+    def run(self) -> None:
+        while self._take(self._pause_s()):
+            close_old_connections()
+            self.flush()
+        self.flush()
+        self._leave()
+        connection.close()
+
+    def stop(self, wait_s: float = 2.0) -> None:
+        self._new.put(None)
+        self.join(wait_s)
+
+    def flush(self) -> None:
+        """Write what there is to tell, and a beat if one is due. A failure keeps it for the next time."""
+        try:
+            for finding in list(self._untold.values()):
+                verified.record(finding.partition, finding.generation, finding.ok, finding.message)
+                del self._untold[finding.partition]
+            if time.monotonic() >= self._beat_at:
+                verified.beat(self._gateway, self._address, timezone.now())
+                self._beat_at = time.monotonic() + self._beat_s
+        except DatabaseError as error:
+            if not self._failing:
+                log.error("the control plane cannot be told of engines; tried again", error=str(error))
+            self._failing = True
+            return
+        self._failing = False
+
+    def _pause_s(self) -> float:
+        return RETRY_S if self._failing else max(0.0, self._beat_at - time.monotonic())
+
+    def _take(self, wait_s: float) -> bool:
+        """Gather what is new, waiting for the first of it; False at the end."""
+        try:
+            finding = self._new.get(timeout=wait_s) if wait_s else self._new.get_nowait()
+            while finding is not None:
+                self._untold[finding.partition] = finding
+                finding = self._new.get_nowait()
+        except queue.Empty:
+            return True
+        return False
+
+    def _leave(self) -> None:
+        try:
+            verified.ended(self._gateway)
+        except DatabaseError:
+            log.warning("the control plane was not told that this gateway ends")

@@ -1,0 +1,261 @@
+"""Between the table as it is read and the table that requests are served by: an engine that is new in its role is
+tried first, with the engines it will work with, and kept out meanwhile as long as others serve. See docs/adr/0013.
+
+Everything here runs on the event loop, beside the requests; they only see the table that comes of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+
+import structlog
+
+from controlplane.domain.verification import Candidate, Standing, choose, judge
+from controlplane.gateway.metrics import Metrics
+from controlplane.gateway.probing import Probing
+from controlplane.gateway.table import Served, Table
+from controlplane.gateway.trials import Pace, Seat, Trial, Trials, Way
+
+log = structlog.get_logger(__name__)
+ROLES = ("prefill", "decode", "aggregated")
+OPPOSITE = {"prefill": "decode", "decode": "prefill"}
+SOON_S = 0.005  # results that come together are looked at together
+SCAN = 256  # pairs that a tick looks at
+Tell = Callable[[int, int, bool, str], None]  # partition, generation, passed, why not
+SeatKey = tuple[tuple[int, str, int, float], str, str]
+
+
+class Warming:
+    """`take` each table that is read; `table` is what requests may be served by."""
+
+    def __init__(self, prober: Probing, tell: Tell, metrics: Metrics, pace: Pace) -> None:
+        self.table = Table()
+        self._prober, self._tell, self._metrics, self._pace = prober, tell, metrics, pace
+        self._raw = self.table
+        self._seats: dict[SeatKey, Seat] = {}
+        self._rosters: dict[str, tuple[tuple[Seat, int], ...]] = {}  # by deployment: seats and their generations
+        self._out: dict[str, frozenset[int]] = {}  # by deployment: engines kept out
+        self._open: set[str] = set()  # deployments with trials that something waits for
+        self._rest: dict[str, Iterator[Way]] = {}  # pairs that nothing waits for
+        self._trials = Trials(pace, self._ended)
+        self._loop = asyncio.get_running_loop()
+        self._soon: set[str] = set()
+
+    def take(self, raw: Table) -> None:
+        """Put a table into use. Engines of the first are admitted at once: they served before this process did."""
+        is_first, self._raw = not self._raw.read_at, raw
+        try:
+            self._compare(raw, is_first)
+            self._publish()
+        except Exception:
+            log.exception("new engines cannot be tried; all are used")
+            self.table = raw
+
+    async def run(self) -> None:
+        """Try again what is due, and what nothing waits for, until cancelled."""
+        while True:
+            await asyncio.sleep(self._pace.tick_s)
+            try:
+                for name in list(self._open):
+                    self._settle(name)
+                self._publish()
+                if not self._trials.running:
+                    self._warm_one_more()
+            except Exception:
+                log.exception("engines cannot be tried again")
+
+    def close(self) -> None:
+        self._trials.close()
+
+    # Who is there
+
+    def _compare(self, raw: Table, is_first: bool) -> None:
+        names = {served.name: served for served in raw.served.values()}
+        for name in [name for name in self._rosters if name not in names]:
+            self._enter(name, ())
+        for name, served in names.items():
+            roster = tuple((seat, seat.engine.generation) for seat in self._seated(served))
+            if roster != self._rosters.get(name, ()):
+                self._enter(name, roster, admit=is_first)
+                self._settle(name)
+
+    def _seated(self, served: Served) -> Iterator[Seat]:
+        now = self._loop.time()
+        for role in ROLES:
+            for id in getattr(served.ready, role):
+                engine = self._raw.engines[id]
+                key = (engine.process, served.name, role)
+                seat = self._seats.get(key)
+                if seat is None:
+                    seat = self._seats[key] = Seat(engine, served.name, role)
+                seat.engine, seat.seen = engine, now
+                yield seat
+
+    def _enter(self, name: str, roster: tuple[tuple[Seat, int], ...], *, admit: bool = False) -> None:
+        before = dict(self._rosters.pop(name, ()))
+        seats = dict(roster)
+        for seat in before.keys() - seats.keys():
+            seat.admitted, seat.standing = False, Standing.UNKNOWN
+        for seat in seats.keys() - before.keys():
+            seat.admitted, seat.since = admit, self._loop.time()
+        if roster:
+            self._rosters[name] = roster
+        self._plan([seat for seat, _ in roster])
+        for seat, generation in roster:
+            if before.get(seat) != generation:
+                self._trials.hasten(seat)
+        self._rest[name] = _pairs([seat for seat, _ in roster])
+        self._forget()
+        if not roster:
+            self._out.pop(name, None)
+            self._rest.pop(name, None)
+            self._open.discard(name)
+
+    def _plan(self, seats: list[Seat]) -> None:
+        """What each has to pass: with a bounded number of partners; alone where it has none."""
+        by_role = {role: [seat for seat in seats if seat.role == role] for role in ROLES}
+        for turn, seat in enumerate(seats):
+            if seat.admitted and seat.passed:
+                seat.ways = ()
+                continue
+            partners = _some(by_role[OPPOSITE[seat.role]], self._pace.partners, turn) if seat.role in OPPOSITE else []
+            pairs = tuple((seat, one) if seat.role == "prefill" else (one, seat) for one in partners)
+            seat.ways = pairs or ((seat,),)
+
+    def _forget(self) -> None:
+        """Engines that left long ago."""
+        until = self._loop.time() - self._pace.forget_s
+        gone = {key: seat for key, seat in self._seats.items() if seat.seen < until}
+        for key in gone:
+            del self._seats[key]
+        if gone:
+            self._trials.forget(set(gone.values()))
+
+    # What is known of them
+
+    def _settle(self, name: str) -> None:
+        """Look at all trials of a deployment's engines: who may be used, what is to be told, what to try next."""
+        seats = [seat for seat, _ in self._rosters.get(name, ())]
+        for seat in seats:
+            seat.standing = self._standing(seat)
+        rows = [Candidate(i, s.role != "prefill", s.admitted, s.standing) for i, s in enumerate(seats)]
+        chosen = choose(rows)
+        for index in chosen.admit:
+            seats[index].admitted = True
+        self._out.pop(name, None)
+        if out := frozenset(seat.engine.id for index, seat in enumerate(seats) if index not in chosen.use):
+            self._out[name] = out
+        for seat in seats:
+            self._report(seat)
+        waiting = sorted((seat for seat in seats if self._is_open(seat)), key=lambda seat: seat.admitted)
+        (self._open.add if waiting else self._open.discard)(name)
+        for way in [way for seat in waiting for way in seat.ways]:
+            if self._trials.may_start(way):
+                self._try(way)
+
+    def _standing(self, seat: Seat) -> Standing:
+        if seat.admitted and seat.passed:
+            return Standing.GOOD
+        # One that is itself on trial is no judge, where there is another.
+        judges = [way for way in seat.ways if all(one is seat or _can_judge(one) for one in way)] or seat.ways
+        hurry = self._loop.time() - seat.since >= self._pace.hurry_s
+        return judge((self._trials.of(way).passed for way in judges), admitted=seat.admitted, hurry=hurry)
+
+    def _is_open(self, seat: Seat) -> bool:
+        return any(self._trials.of(way).passed is not True for way in seat.ways)
+
+    def _report(self, seat: Seat) -> None:
+        """Tell the control plane, once for each generation and each round of failures."""
+        engine = seat.engine
+        if seat.standing is Standing.GOOD and seat.told != (engine.generation, 0):
+            seat.told = (engine.generation, 0)
+            after_ms = round((self._loop.time() - seat.since) * 1e3)
+            log.info("an engine is verified", engine=engine.name, role=seat.role, after_ms=after_ms)
+            self._tell(engine.id, engine.generation, True, "")
+        if seat.standing is Standing.BAD:
+            failed = [trial for trial in map(self._trials.of, seat.ways) if trial.passed is False]
+            told = (engine.generation, min(trial.failures for trial in failed))
+            if told[0] != seat.told[0] or told[1] > seat.told[1]:
+                seat.told = told
+                self._tell(engine.id, engine.generation, False, failed[0].why)
+
+    # Trying them
+
+    def _try(self, way: Way) -> None:
+        served = self._raw.served[way[0].deployment]
+        if len(way) == 1:
+            self._trials.start(way, partial(self._prober.alone, way[0].engine, served.name))
+            return
+        prefill, decode = way
+        work = partial(self._prober.pair, prefill.engine, decode.engine, served.name, served.block_tokens)
+        self._trials.start(way, work)
+
+    def _ended(self, way: Way, trial: Trial) -> None:
+        name = way[0].deployment
+        there = dict(self._rosters.get(name, ()))
+        if not all(seat in there for seat in way) and not trial.passed:
+            self._trials.drop(way)  # it was leaving: that says nothing of it
+            return
+        outcome = "passed" if trial.passed else "failed"
+        self._metrics.verifications.labels(name, outcome).inc()
+        if trial.passed:
+            for seat in way:
+                seat.passed = True
+        else:
+            engines = [seat.engine.name for seat in way]
+            log.warning("an engine failed its trial", engines=engines, why=trial.why, failures=trial.failures)
+        if not self._soon:
+            self._loop.call_later(SOON_S, self._look)
+        self._soon.add(name)
+
+    def _look(self) -> None:
+        names, self._soon = self._soon, set()
+        for name in names | self._open:  # others may have waited for a free place
+            self._settle(name)
+        self._publish()
+
+    def _warm_one_more(self) -> None:
+        for pairs in self._rest.values():
+            way = next((way for way in islice(pairs, SCAN) if self._trials.may_start(way)), None)
+            if way is not None:
+                self._try(way)
+                return
+
+    def _publish(self) -> None:
+        raw = self._raw
+        self._metrics.held.set(sum(map(len, self._out.values())))
+        if not self._out:
+            self.table = raw
+            return
+        changed = {name: _without(raw.served[name], out) for name, out in self._out.items()}
+        self.table = replace(raw, served={alias: changed.get(one.name, one) for alias, one in raw.served.items()})
+
+
+def _without(served: Served, out: frozenset[int]) -> Served:
+    ready = served.ready
+    kept = {role: tuple(id for id in getattr(ready, role) if id not in out) for role in ROLES}
+    return replace(served, ready=replace(ready, **kept))
+
+
+def _can_judge(seat: Seat) -> bool:
+    return seat.admitted and seat.standing is not Standing.BAD
+
+
+def _some(partners: list[Seat], most: int, turn: int) -> list[Seat]:
+    """At most so many, if possible of those that serve. Which of them depends on whose turn it is, so that together
+    they are all tried."""
+    if len(partners) <= most:
+        return partners
+    serving = [seat for seat in partners if _can_judge(seat)]
+    among = serving if len(serving) >= most else partners
+    start = turn * most % len(among)
+    return [*among[start:], *among[:start]][:most]
+
+
+def _pairs(seats: list[Seat]) -> Iterator[Way]:
+    decodes = [seat for seat in seats if seat.role == "decode"]
+    return ((prefill, decode) for prefill in seats if prefill.role == "prefill" for decode in decodes)
