@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -12,20 +14,22 @@ from controlplane.gateway.models import DemandMinute, RequestRecord
 
 LONGEST_S = 900  # a request that took longer is not looked for
 SAMPLE = 4000  # the newest ended requests that percentiles are taken from
+COLUMNS = ("at", "total_ms", "ttft_ms", "itl_ms", "completion_tokens", "deployment")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One deployment's ended requests: a second, and milliseconds. None where no request tells."""
+
+    rps: float
+    ttft_p95_ms: float | None
+    itl_p95_ms: float | None
 
 
 def live_summary(window_s: int = 60) -> dict[str, Any]:
     """Figures of the requests that ended in the last `window_s` seconds. None where none tells."""
-    now = timezone.now()
-    began = now - timedelta(seconds=window_s)
-    rows = list(
-        RequestRecord.objects.filter(at__gte=began - timedelta(seconds=LONGEST_S))
-        .exclude(outcome="rejected")
-        .order_by("-id")
-        .values_list("at", "total_ms", "ttft_ms", "itl_ms", "completion_tokens", "deployment")[:SAMPLE]
-    )
-    ended = [row for row in rows if row[0] + timedelta(milliseconds=row[1]) >= began]
-    seconds = _covered_s(rows, ended, window_s)
+    began = timezone.now() - timedelta(seconds=window_s)
+    ended, seconds = _ended(began, window_s)
     return {
         "window_s": window_s,
         "rps": round(len(ended) / seconds, 3),
@@ -34,6 +38,34 @@ def live_summary(window_s: int = 60) -> dict[str, Any]:
         "tokens_out_per_s": round(sum(row[4] or 0 for row in ended) / seconds, 3),
         "active_models": len({row[5] for row in ended if row[5]} | _in_flight(began)),
     }
+
+
+def by_deployment(window_s: int = 60) -> dict[str, Served]:
+    """Of each deployment that had a request end in the last `window_s` seconds, by its name."""
+    ended, seconds = _ended(timezone.now() - timedelta(seconds=window_s), window_s)
+    found: dict[str, list[Any]] = defaultdict(list)
+    for row in ended:
+        found[row[5]].append(row)
+    return {
+        name: Served(
+            rps=round(len(rows) / seconds, 3),
+            ttft_p95_ms=_percentiles([row[2] for row in rows if row[2] is not None])["p95"],
+            itl_p95_ms=_percentiles([row[3] for row in rows if row[3] is not None])["p95"],
+        )
+        for name, rows in found.items()
+    }
+
+
+def _ended(began: datetime, window_s: int) -> tuple[list[Any], float]:
+    """The requests that ended since, as COLUMNS, and the seconds that they stand for."""
+    rows = list(
+        RequestRecord.objects.filter(at__gte=began - timedelta(seconds=LONGEST_S))
+        .exclude(outcome="rejected")
+        .order_by("-id")
+        .values_list(*COLUMNS)[:SAMPLE]
+    )
+    ended = [row for row in rows if row[0] + timedelta(milliseconds=row[1]) >= began]
+    return ended, _covered_s(rows, ended, window_s)
 
 
 def _covered_s(rows: Sequence[Any], ended: Sequence[Any], window_s: int) -> float:
