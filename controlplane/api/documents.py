@@ -43,6 +43,7 @@ class Document:
     problems: list[Entry] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     before_effect: bool = True
+    more: dict[str, Any] = field(default_factory=dict)  # members of this kind of problem alone
 
     def response(self, request: HttpRequest) -> JsonResponse:
         """Rendered here and not by the view: an error must not depend on the format the client asked for."""
@@ -52,6 +53,7 @@ class Document:
             "status": self.status,
             "detail": self.detail,
             "problems": [entry.as_dict() for entry in self.problems],
+            **self.more,
         }
         if self.before_effect and request.method not in SAFE_METHODS:
             body["unchanged"] = UNCHANGED

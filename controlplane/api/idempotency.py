@@ -26,6 +26,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from controlplane.api.documents import Document, single
+from controlplane.api.dry_runs import is_dry_run
 from controlplane.api.models import KeptAnswer
 
 logger = logging.getLogger(__name__)
@@ -111,8 +112,7 @@ class Idempotent(APIView):
 def key_of(request: Request) -> str | None:
     """The key of a write; None where there is none to heed. An unlawful one is refused."""
     key = request.headers.get(HEADER)
-    is_dry_run = request.query_params.get("dry_run", "").lower() in {"true", "1"}
-    if key is None or request.method in SAFE_METHODS or is_dry_run:
+    if key is None or request.method in SAFE_METHODS or is_dry_run(request):
         return None
     if not LAWFUL.fullmatch(key):
         text = "An idempotency key has 1 to 255 printable ASCII characters."

@@ -138,22 +138,18 @@ class LiveSummary(serializers.Serializer):
     window_s = _figure("What the request figures are taken over.")
 
 
-class BrakeShape(serializers.Serializer):
-    """Nothing is rescheduled by itself while it is on."""
+class LiveChange(serializers.Serializer):
+    """A change that is not at its end, in short."""
 
-    on = serializers.BooleanField(help_text="tripped, and not released.")
-    tripped = serializers.BooleanField(help_text="Many nodes are silent at once.")
-    cause = serializers.ChoiceField(
-        ["", "mass-loss", "no-reports", "settling"],
-        help_text="no-reports: none is heard. settling: most are back, and have not been for long.",
-    )
-    silent = Named(many=True)
-    heard = serializers.IntegerField(help_text="Nodes that are heard, of those that count.")
-    counted = serializers.IntegerField(help_text="Nodes heard within the hour before; draining ones don't count.")
-    since = _figure("Unix seconds. null: it is off.")
-    released_until = _figure("Unix seconds. null: it is not released.")
-    released_by = serializers.CharField(allow_blank=True)
-    text = serializers.CharField(allow_blank=True, help_text="The same for people.")
+    id = serializers.IntegerField()
+    kind = serializers.CharField(help_text="change, undo or drain")
+    state = serializers.CharField(help_text="running or stopped")
+    actor = serializers.CharField()
+    reason = serializers.CharField(allow_blank=True)
+    message = serializers.CharField(allow_blank=True, help_text="Why it waits or stopped.")
+    steps_done = serializers.IntegerField()
+    steps_total = serializers.IntegerField()
+    partitions = serializers.ListField(child=serializers.IntegerField(), help_text="Ids of those that it moves.")
 
 
 class LiveShape(serializers.Serializer):
@@ -163,7 +159,8 @@ class LiveShape(serializers.Serializer):
     source = serializers.ChoiceField(["live", "database"], help_text="database: the last recorded figures stand in.")
     nodes = LiveNode(many=True)
     summary = LiveSummary()
-    brake = BrakeShape()
+    version = serializers.IntegerField(help_text="Of the fleet: counts the changes that people and plans make.")
+    changes = LiveChange(many=True)
 
 
 class Series(serializers.Serializer):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
+from controlplane.api.dry_runs import is_dry_run
 from controlplane.audit import roles
 
 if TYPE_CHECKING:  # REST framework loads this module while it loads its views
@@ -23,12 +24,15 @@ def action_named_by(view: APIView, method: str) -> str | None:
 
 
 class RolePermission(BasePermission):
-    """A view says `role_action` (all methods) or `role_actions` (by DRF action or method name)."""
+    """A view says `role_action` (all methods) or `role_actions` (by DRF action or method name); `preview_actions` are
+    what `dry_run=true` needs instead."""
 
     message = ""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         name = action_named_by(view, request.method or "")
+        if is_dry_run(request):
+            name = getattr(view, "preview_actions", {}).get(getattr(view, "action", None), name)
         if name is None:
             self.message = "This address takes no such writes."  # a write that names no action is refused, not guessed
             return False

@@ -17,6 +17,7 @@ from controlplane.api.documents import Document, Entry, single
 from controlplane.api.parsers import BodyTooLarge
 from controlplane.domain.problems import DomainError
 from controlplane.fleet.errors import FleetError, Refused
+from controlplane.fleet.services import Stale
 
 logger = logging.getLogger(__name__)
 
@@ -135,4 +136,21 @@ def _of_fleet(error: FleetError) -> Document:
     entries = [
         Entry(problem.code, problem.message, problem.fix, forceable=problem.forceable) for problem in error.problems
     ]
-    return Document(error.code, error.title, error.status, str(error), entries)
+    return Document(error.code, error.title, error.status, str(error), entries, more=_more(error))
+
+
+def _more(error: FleetError) -> dict[str, Any]:
+    """Of a stale plan: what others changed meanwhile, newest first."""
+    if not isinstance(error, Stale):
+        return {}
+    changes = [
+        {
+            "actor": event.actor_name,
+            "verb": event.verb,
+            "subject": event.subject_name,
+            "at": event.at.isoformat(),
+            "reason": event.reason,
+        }
+        for event in error.events
+    ]
+    return {"code": error.code, "changes": changes}

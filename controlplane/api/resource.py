@@ -28,6 +28,7 @@ class Resource(Idempotent, GenericViewSet):
     those of its filters, ordering and pages."""
 
     noun: ClassVar[str] = "row"
+    preview_actions: ClassVar[dict[str, str]] = {}
     parameters: ClassVar[dict[str, set[str]]] = {}
     bodies: ClassVar[dict[str, type[BaseSerializer]]] = {}  # by action: what it takes
     lookup_value_regex = "[0-9]{1,18}"

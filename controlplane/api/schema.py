@@ -43,6 +43,16 @@ class ProblemEntry(serializers.Serializer):
     forceable = serializers.BooleanField(required=False, help_text="`force: true` overrides it.")
 
 
+class ChangedMeanwhile(serializers.Serializer):
+    """What somebody else changed since the plan was made."""
+
+    actor = serializers.CharField()
+    verb = serializers.CharField()
+    subject = serializers.CharField()
+    at = serializers.DateTimeField()
+    reason = serializers.CharField(allow_blank=True)
+
+
 class Problem(serializers.Serializer):
     """RFC 9457, media type `application/problem+json`."""
 
@@ -52,6 +62,8 @@ class Problem(serializers.Serializer):
     detail = serializers.CharField(help_text="What happened, in a sentence or two.")
     problems = ProblemEntry(many=True)
     unchanged = serializers.CharField(required=False, help_text="For writes: what was left as it was.")
+    code = serializers.CharField(required=False, help_text="Of a stale plan: `stale-plan`.")
+    changes = ChangedMeanwhile(many=True, required=False, help_text="Of a stale plan: newest first.")
     request_id = serializers.CharField(required=False, help_text="Also in the audit trail and the server's log.")
 
 

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from controlplane.fleet import brake
-from controlplane.fleet.brake import Brake
+from controlplane.fleet import change_facts, versions
 from controlplane.fleet.models import Node
 from controlplane.telemetry import head, last_rows, latest, node_object, valkey
 from controlplane.telemetry.latest import Latest
@@ -36,7 +35,6 @@ class Fleet:
     at: float
     nodes: dict[int, LiveNode]
     figures: dict[int, Latest]
-    brake: Brake
 
 
 def snapshot(*, summary: RequestSummary | None = None, endpoints: bool = False) -> dict[str, Any]:
@@ -55,8 +53,14 @@ def snapshot(*, summary: RequestSummary | None = None, endpoints: bool = False) 
         "source": source,
         "nodes": [node.at(fleet.at, endpoints=endpoints) for node in fleet.nodes.values()],
         "summary": summarize(fleet, summary),
-        "brake": fleet.brake.to_dict(),
+        **intent(),
     }
+
+
+def intent() -> dict[str, Any]:
+    """The fleet's version, and the changes that are not at their end."""
+    changes = [change_facts.brief(change) for change in change_facts.open_changes()]
+    return {"version": versions.current(), "changes": changes}
 
 
 def node_rows() -> list[Node]:
@@ -71,7 +75,7 @@ def build(rows: Iterable[Node], figures: Mapping[int, Latest], at: float) -> Fle
     missing = [row for row in rows if row.pk not in figures and row.last_seen is not None]
     figures = {**figures, **last_rows.read(missing)}
     nodes = {row.pk: node_object.build(row, figures.get(row.pk), at) for row in rows}
-    return Fleet(at=at, nodes=nodes, figures=figures, brake=brake.state(nodes=rows))
+    return Fleet(at=at, nodes=nodes, figures=figures)
 
 
 def summarize(fleet: Fleet, requests: RequestSummary | None = None) -> dict[str, Any]:

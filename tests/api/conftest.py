@@ -16,8 +16,10 @@ from rest_framework.test import APIClient
 from controlplane.audit import service_accounts
 from controlplane.audit.models import AuditEvent, ServiceAccount
 from controlplane.audit.services import Actor
+from controlplane.domain.rollout import Move
+from controlplane.domain.types import Role
 from controlplane.fleet import services
-from controlplane.fleet.models import Deployment, Gpu, JoinToken, Node, Partition, RegisteredModel
+from controlplane.fleet.models import Change, Deployment, Gpu, JoinToken, Node, Partition, RegisteredModel
 from controlplane.fleet.publish import publish
 from controlplane.gateway.models import ApiKey, DemandMinute, RequestRecord
 from tests.factories import make_deployment, make_model, make_node, make_partition, make_ready, make_user
@@ -71,6 +73,7 @@ class World:
     free_gpu: Gpu
     key: ApiKey
     join_token: JoinToken
+    change: Change  # done
     request: RequestRecord
     event: AuditEvent
     service: ServiceAccount
@@ -93,6 +96,7 @@ def world(db: None, actor: Actor) -> World:
     DemandMinute.objects.create(deployment="chat", minute=timezone.now().replace(second=0, microsecond=0), arrivals=3)
     event = AuditEvent.objects.latest("id")
     service = service_accounts.create(name="ticker", role="operator", actor=actor)
+    change = make_change(idle, deployment)
     secrets = {
         "engine key": partition.engine_key,
         "node token's hash": node.token_hash,
@@ -103,7 +107,20 @@ def world(db: None, actor: Actor) -> World:
     }
     free = node.gpus.get(partition=None)
     node.refresh_from_db()
-    return World(node, model, deployment, partition, idle, free, key, token, request, event, service, secrets)
+    return World(node, model, deployment, partition, idle, free, key, token, change, request, event, service, secrets)
+
+
+def make_change(partition: Partition, deployment: Deployment, **columns: Any) -> Change:
+    """One that was done, as its row is left: the partition itself is not touched."""
+    plan = services.preview_change([Move(partition.pk, deployment.pk, Role.AGGREGATED)])
+    at = timezone.now().isoformat()
+    taken = {"state": "done", "back": False, "began_at": at, "ended_at": at, "message": "", "deadline_s": 9.0}
+    steps = [{**step, **taken, "restarts": 0} for step in plan["steps"]]
+    defaults = {
+        "state": Change.State.DONE, "plan": plan, "moves": plan["moves"], "steps": steps, "version": plan["version"],
+        "actor_name": "olga", "source": "web", "finished_at": timezone.now(),
+    }  # fmt: skip
+    return Change.objects.create(**(defaults | columns))
 
 
 def make_request(**columns: Any) -> RequestRecord:

@@ -34,6 +34,10 @@ WRITES = {
     "partitions": ["node", "name", "gpu_indices"],
     "partitions/{partition}/assign": ["deployment", "role", "reason", "force", "expected_generation"],
     "partitions/{partition}/assign?dry_run=true": ["deployment", "role"],
+    "changes?dry_run=true": ["moves", "shifts", "version", "reason", "force"],
+    "changes": ["moves", "shifts", "version", "reason", "force"],
+    "changes/{change}/undo": ["version", "reason", "force"],
+    "changes/{change}/rollback": ["reason"],
     "partitions/{partition}/release": ["reason", "expected_generation"],
     "keys": ["name", "deployments", "requests_per_minute", "expires_at"],
     "join-tokens": ["node_name", "ttl_s"],
@@ -46,13 +50,14 @@ def lawful(world: World) -> dict[str, Any]:
     return {
         "node": world.node.pk, "model": world.model.pk, "deployment": world.deployment.pk, "role": "aggregated",
         "name": "fresh", "source": "openai/gpt-oss-120b", "gpu_indices": [2], "groups": [[0]],
-        "plan": "gpt-oss-120b-tp4",
+        "plan": "gpt-oss-120b-tp4", "version": 0,
+        "moves": [{"partition": world.idle.pk, "deployment": world.deployment.pk, "role": "decode"}],
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("route", WRITES)
 def test_odd_bodies(route: str, world: World, admin: APIClient) -> None:
-    address = "/api/v1/" + route.format(node=world.node.pk, partition=world.idle.pk)
+    address = "/api/v1/" + route.format(node=world.node.pk, partition=world.idle.pk, change=world.change.pk)
     base = {name: value for name, value in lawful(world).items() if name in WRITES[route]}
 
     @quick

@@ -45,12 +45,15 @@ LEAST = {
     ("POST", "partitions/{pk}/assign"): "operator",
     ("POST", "partitions/{pk}/release"): "operator",
     ("GET", "partitions/{pk}/logs"): "viewer",
+    ("GET", "changes"): "viewer",
+    ("POST", "changes"): "operator",
+    ("GET", "changes/{pk}"): "viewer",
+    ("POST", "changes/{pk}/undo"): "operator",
+    ("POST", "changes/{pk}/resume"): "operator",
+    ("POST", "changes/{pk}/rollback"): "operator",
     ("GET", "replicas"): "viewer",
     ("GET", "replicas/{pk}"): "viewer",
     ("GET", "live"): "viewer",
-    ("GET", "brake"): "viewer",
-    ("POST", "brake/release"): "operator",
-    ("POST", "brake/restore"): "operator",
     ("GET", "samples"): "viewer",
     ("GET", "requests"): "viewer",
     ("GET", "requests/{pk}"): "viewer",
@@ -141,6 +144,7 @@ def test_a_route_opens_to_its_least_role_and_above(
         "deployments": world.deployment.pk,
         "partitions": world.partition.pk,
         "replicas": world.partition.pk,
+        "changes": world.change.pk,
         "requests": world.request.pk,
         "events": world.event.pk,
         "keys": world.key.pk,
@@ -157,6 +161,18 @@ def test_a_route_opens_to_its_least_role_and_above(
     else:
         assert response.status_code == 403
         assert "This needs the role" in response.json()["detail"] or route == "docs"
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("route", ["changes", "changes/{pk}/undo"])
+def test_to_look_at_a_change_that_is_not_made_a_viewer_is_enough(
+    route: str, caller: str, world: World, as_role: Callable[[str], APIClient]
+) -> None:
+    address = "/api/v1/" + route.replace("{pk}", str(world.change.pk))
+    for word, least in (("true", "viewer"), ("1", "viewer"), ("false", "operator"), ("yes", "operator")):
+        response = as_role(caller).post(f"{address}?dry_run={word}", {}, format="json")
+        may = CALLERS.index(caller) >= CALLERS.index(least)
+        assert (response.status_code not in {401, 403}) is may, (word, response.content)
 
 
 def test_every_write_names_an_action_of_the_role_table() -> None:
