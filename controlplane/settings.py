@@ -99,6 +99,7 @@ INSTALLED_APPS = [
     "django.contrib.humanize",
     "allauth",
     "allauth.account",
+    "allauth.mfa",
     "axes",
     "channels",
     "django_filters",
@@ -170,6 +171,15 @@ ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_ADAPTER = "controlplane.audit.accounts.ClosedSignup"
 ACCOUNT_LOGOUT_ON_GET = False
+MFA_ADAPTER = "controlplane.audit.second_factor.Authenticators"
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_TOTP_ISSUER = "Forebay"
+MFA_TOTP_TOLERANCE = 1  # steps of 30 s that a telephone's clock may be off
+MFA_ALLOW_UNVERIFIED_EMAIL = True  # accounts have no address to verify
+# The lowest role whose holders need a second factor; until they have one they can do no more than the role below.
+REQUIRE_TOTP = os.environ.get("FOREBAY_REQUIRE_TOTP", "")
+if REQUIRE_TOTP not in {"", "operator", "admin"}:
+    raise ValueError(f"FOREBAY_REQUIRE_TOTP: unknown role {REQUIRE_TOTP!r}; use operator or admin, or leave it out")
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},

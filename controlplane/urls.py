@@ -6,6 +6,7 @@ from django.urls import include, path
 from controlplane.api.metrics import Metrics
 
 urlpatterns = [
+    path("accounts/2fa/", include("allauth.mfa.urls")),
     path("accounts/", include("allauth.account.urls")),
     path("admin/", admin.site.urls),
     path("agent/v1/", include("controlplane.api.agent_urls")),

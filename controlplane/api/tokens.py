@@ -9,7 +9,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from knox.models import AuthToken
 from rest_framework import serializers
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
-from rest_framework.exceptions import NotFound
+from rest_framework.exceptions import AuthenticationFailed, NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.throttling import SimpleRateThrottle
@@ -19,7 +19,7 @@ from controlplane.api.authentication import Password
 from controlplane.api.idempotency import Idempotent
 from controlplane.api.me import GIVEN_SCOPES, TOKEN_SCOPES
 from controlplane.api.strict import Body
-from controlplane.audit import tokens
+from controlplane.audit import second_factor, tokens
 from controlplane.audit.requests import actor_of
 
 DAY_S = tokens.DAY_S
@@ -49,6 +49,16 @@ class TokenBody(Body):
     )
     name = serializers.CharField(
         required=False, allow_blank=True, default="", max_length=80, help_text="What it is for, to know it by."
+    )
+
+
+class LoginBody(TokenBody):
+    otp = serializers.CharField(
+        required=False,
+        default="",
+        allow_blank=True,
+        max_length=20,
+        help_text="With a password: the code of the authenticator app, or a recovery code, if the account has one.",
     )
 
 
@@ -114,10 +124,11 @@ class Tokens(Idempotent):
         summary="Log in: get a token",
         description=(
             "With `Authorization: Basic` (username and password) or a session. Send the token afterwards as "
-            "`Authorization: Token ...`. Tries are limited by address; wrong passwords lock the name for a while."
+            "`Authorization: Token ...`. An account with a second factor sends its code as `otp`. "
+            "Tries are limited by address; wrong passwords lock the name for a while."
         ),
         tags=["access"],
-        request=TokenBody,
+        request=LoginBody,
         responses={201: NewTokenShape},
         examples=[
             OpenApiExample(
@@ -128,8 +139,10 @@ class Tokens(Idempotent):
         ],
     )
     def post(self, request: Request) -> Response:
-        body = TokenBody(data=request.data)
+        body = LoginBody(data=request.data)
         body.is_valid(raise_exception=True)
+        if isinstance(request.successful_authenticator, Password):
+            _require_second_factor(request.user, body.validated_data["otp"])
         return issued(body.validated_data, request.user, request)
 
     @extend_schema(
@@ -143,6 +156,15 @@ class Tokens(Idempotent):
     def delete(self, request: Request) -> Response:
         tokens.revoke(tokens.of(request.user), actor=actor_of(request, "rest"))
         return Response(status=HTTPStatus.NO_CONTENT)
+
+
+def _require_second_factor(user: Any, code: str) -> None:
+    if not second_factor.has(user):
+        return
+    if not code:
+        raise AuthenticationFailed("This account has a second factor: send its code as otp.", code="otp_required")
+    if not second_factor.passes(user, code):
+        raise AuthenticationFailed("Wrong code, or one that was used before.", code="otp_wrong")
 
 
 class OneToken(Idempotent):

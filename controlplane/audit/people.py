@@ -14,7 +14,7 @@ from django.db import transaction
 
 from controlplane.audit import tokens
 from controlplane.audit.models import ServiceAccount
-from controlplane.audit.roles import ROLES, Level, level_of
+from controlplane.audit.roles import ROLES, Level, role_of
 from controlplane.audit.services import Actor, record
 from controlplane.domain.problems import DomainError, Problem
 
@@ -58,7 +58,7 @@ def set_role(user_id: int, *, role: str, actor: Actor) -> User:
     user = _lock(user_id)
     if user.is_superuser and ROLES[role] < Level.ADMIN:
         _refuse("superuser", f"{user} is a superuser, and so an admin in any role.", "Disable the account instead.")
-    before = level_of(user).name.lower()
+    before = role_of(user).name.lower()
     if before == role:
         return user
     if ROLES[role] < Level.ADMIN:
@@ -133,7 +133,7 @@ def _require_another_admin(user: User) -> None:
     other: nobody can sign in as it."""
     people = get_user_model().objects.select_for_update(of=("self",)).filter(is_active=True, service=None)
     others = people.exclude(pk=user.pk).order_by("pk")
-    if level_of(user) == Level.ADMIN and not any(level_of(other) == Level.ADMIN for other in others):
+    if role_of(user) == Level.ADMIN and not any(role_of(other) == Level.ADMIN for other in others):
         _refuse("last-admin", f"{user} is the only admin.", "Make another user an admin first.")
 
 

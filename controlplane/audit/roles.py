@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from django.apps import apps
+from django.conf import settings
+
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 
@@ -40,8 +43,12 @@ ACTIONS = {
 
 
 def level_of(user: AbstractBaseUser | AnonymousUser) -> Level:
-    """What this user may do here and now: by the role, and no more than the token allows that the user came with."""
-    return min(role_of(user), ceiling_of(user))
+    """What this user may do here and now: by the role, but no more than the token allows that the user came with, nor
+    than is open without a second factor."""
+    level = min(role_of(user), ceiling_of(user))
+    if lacks_second_factor(user):
+        return min(level, Level(ROLES[settings.REQUIRE_TOTP] - 1))
+    return level
 
 
 def role_of(user: AbstractBaseUser | AnonymousUser) -> Level:
@@ -52,6 +59,19 @@ def role_of(user: AbstractBaseUser | AnonymousUser) -> Level:
         return Level.ADMIN
     names = user.groups.values_list("name", flat=True)
     return max((ROLES[name] for name in names if name in ROLES), default=Level.NONE)
+
+
+def must_have_second_factor(user: AbstractBaseUser | AnonymousUser) -> bool:
+    """By FOREBAY_REQUIRE_TOTP. Programs and those who sign in elsewhere have no password to add one to."""
+    required = settings.REQUIRE_TOTP
+    return bool(required) and role_of(user) >= ROLES[required] and user.has_usable_password()
+
+
+def lacks_second_factor(user: AbstractBaseUser | AnonymousUser) -> bool:
+    if not must_have_second_factor(user):
+        return False
+    held = apps.get_model("mfa", "Authenticator").objects.filter(user_id=user.pk, type="totp")
+    return not held.exists()
 
 
 def limit(user: AbstractBaseUser, ceiling: Level) -> None:
@@ -67,6 +87,8 @@ def allows(user: AbstractBaseUser | AnonymousUser, action: str) -> bool:
 def refusal(user: AbstractBaseUser | AnonymousUser, action: str) -> str:
     """Why `allows` said no."""
     needed, role = ACTIONS[action], role_of(user)
+    if role >= needed and ceiling_of(user) >= needed:
+        return f"This needs a second factor ({action}): set up an authenticator app under Settings first."
     if role >= needed:
         return f"This needs a token of scope {scope_of(needed)} ({action}); yours is {scope_of(ceiling_of(user))}."
     held = "no role" if role == Level.NONE else role.name.lower()

@@ -113,7 +113,7 @@ def _problem(entry: Row, status: int) -> Problem:
     if entry.get("field"):
         message = f"{entry['field']}: {message}"
     fix = LOG_IN if status == httpx.codes.UNAUTHORIZED else str(entry.get("fix", ""))
-    return Problem(message, fix, bool(entry.get("forceable")))
+    return Problem(message, fix, bool(entry.get("forceable")), str(entry.get("code", "")))
 
 
 def _document(response: httpx.Response) -> Row | None:

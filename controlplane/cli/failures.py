@@ -30,6 +30,7 @@ class Problem:
     message: str
     fix: str = ""
     forceable: bool = False
+    code: str = ""  # the server's word for it
 
 
 class Failure(Exception):

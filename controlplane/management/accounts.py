@@ -6,8 +6,8 @@ from pathlib import Path
 
 from django.contrib.auth import get_user_model
 
-from controlplane.audit import people
-from controlplane.audit.roles import Level, level_of
+from controlplane.audit import people, second_factor
+from controlplane.audit.roles import Level, role_of
 from controlplane.audit.services import Actor
 from controlplane.gateway import services as gateway
 from controlplane.gateway.models import ApiKey
@@ -19,18 +19,20 @@ ACTOR = Actor.system("make run")
 def ensure_admin(username: str = "admin") -> str | None:
     """Make the administrator if nobody can administer yet. The password, or None when somebody can."""
     active = get_user_model().objects.filter(is_active=True, service=None)
-    if any(level_of(user) == Level.ADMIN for user in active):
+    if any(role_of(user) == Level.ADMIN for user in active):
         return None
     return make_admin(username, actor=ACTOR)
 
 
 def make_admin(username: str, *, actor: Actor) -> str:
-    """Make `username` an active administrator, known or not, with a new random password; says the password."""
+    """Make `username` an active administrator, known or not, with a new random password and no second factor, which may
+    be lost with the rest; says the password."""
     user = get_user_model().objects.filter(username=username).first()
     if user is None:
         return people.create_user(username=username, role="admin", actor=actor)[1]
     people.set_active(user.pk, active=True, actor=actor)
     people.set_role(user.pk, role="admin", actor=actor)
+    second_factor.reset(user, actor=actor)
     return people.set_password(user.pk, actor=actor)[1]
 
 

@@ -41,6 +41,10 @@ class Shell:
         return self._level
 
     @property
+    def lacks_second_factor(self) -> bool:
+        return roles.lacks_second_factor(self._request.user)
+
+    @property
     def role(self) -> str:
         return self.level.name.lower() if self.level else "no role"
 

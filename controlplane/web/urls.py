@@ -54,7 +54,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("settings/users", people.users, name="users"),
     *(
         path(f"settings/users/<int:pk>/{verb}", people.user_change, {"verb": verb}, name=f"user-{verb}")
-        for verb in ("role", "password", "enable", "disable")
+        for verb in ("role", "password", "second-factor", "enable", "disable")
     ),
     path("settings/services/new", people.service_new, name="service-new"),
     path("settings/services/<int:pk>/", people.service, name="service"),

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import stat
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from allauth.mfa.totp.internal.auth import TOTP, format_hotp_value, generate_totp_secret, hotp_value
+from django.contrib.auth.models import User
 from knox.models import AuthToken
 
 from controlplane.cli import keep
@@ -155,3 +158,19 @@ def test_what_is_no_address_is_2(terminal: Terminal, url: str) -> None:
 
 def test_a_token_is_in_no_repr() -> None:
     assert "s3cret" not in repr(keep.Kept(URL, "ada", "s3cret", "2027-01-01T00:00:00Z"))
+
+
+def test_an_account_with_a_second_factor_says_the_code(ada: Terminal) -> None:
+    secret = generate_totp_secret()
+    TOTP.activate(User.objects.get(username="ada"), secret)
+    told = ada.fails(3, "login", URL, "-u", "ada", "--password-stdin", said=f"{PASSWORD}\n")
+    assert "second factor" in told
+    assert "--otp" in told
+    code = format_hotp_value(hotp_value(secret, int(time.time()) // 30))
+    assert "Signed in" in ada.ok("login", URL, "-u", "ada", "--password-stdin", "--otp", code, said=f"{PASSWORD}\n")
+
+
+def test_a_login_that_only_looks_says_so(ada: Terminal) -> None:
+    assert "ada (operator, read only)" in log_in(ada, "--scope", "read")
+    make_node("alpha")
+    assert "scope operate" in ada.fails(3, "cordon", "alpha")

@@ -14,11 +14,14 @@ from controlplane.cli.options import Length, json_option
 from controlplane.cli.session import DEFAULT_URL, Session, cleaned, pass_session, require_safe
 from controlplane.cli.text import moment, plain
 
+_FIXES = {"otp_required": "Say it with --otp.", "otp_wrong": "Wait for the next code and try again."}
+
 
 @click.command()
 @click.argument("url", required=False)
 @click.option("-u", "--username", help="Asked for where it is not given.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option("--otp", help="The code of your authenticator app; asked for where it is not given.")
 @click.option(
     "--for", "seconds", type=Length(), default="30d", show_default=True, help="How long the token is valid: 12h, 30d."
 )
@@ -34,6 +37,7 @@ def login(
     url: str | None,
     username: str | None,
     password_stdin: bool,
+    otp: str | None,
     seconds: int,
     scope: str | None,
     plain_http: bool,
@@ -48,7 +52,11 @@ def login(
     username = username or click.prompt("Username", err=True)
     if ":" in username:
         raise failure(Exit.USAGE, "A username has no colon.")
-    wanted: Row = {"expires_in_s": seconds, "name": "forebay login"} | ({"scope": scope} if scope else {})
+    wanted: Row = (
+        {"expires_in_s": seconds, "name": "forebay login"}
+        | ({"scope": scope} if scope else {})
+        | ({"otp": otp} if otp else {})
+    )
     token = _new_token(session, url, username, _password(password_stdin), wanted)
     me = session.at(url, token["token"]).get("me")
     kept = keep.Kept(url, me["username"], token["token"], token["expires_at"], plain_http)
@@ -104,9 +112,13 @@ def _new_token(session: Session, url: str, username: str, password: str, wanted:
     try:
         return session.at(url).new_token(username, password, wanted)
     except Failure as error:
+        if [problem.code for problem in error.problems] == ["otp_required"] and sys.stdin.isatty():
+            otp = click.prompt("Code of your authenticator app", err=True)
+            return _new_token(session, url, username, password, {**wanted, "otp": otp})
         if error.exit_code == Exit.ACCESS:
             fixed = [
-                Problem(problem.message, "Try again; an admin can set a new password.") for problem in error.problems
+                Problem(problem.message, _FIXES.get(problem.code, "Try again; an admin can set a new password."))
+                for problem in error.problems
             ]
             raise Failure(Exit.ACCESS, fixed, request_id=error.request_id) from error
         raise

@@ -11,7 +11,7 @@ from django.shortcuts import resolve_url
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from controlplane.audit import tokens
+from controlplane.audit import second_factor, tokens
 from controlplane.audit.requests import actor_of
 from controlplane.gateway import services as gateway
 from controlplane.gateway.models import ApiKey
@@ -86,7 +86,12 @@ def once(request: HttpRequest, what: str, secret: str, *, up: str, note: str, us
 
 
 def _home(request: HttpRequest, form: forms.NewToken) -> HttpResponse:
-    context = {"tokens": tokens.of(request.user), "form": form}
+    context = {
+        "tokens": tokens.of(request.user),
+        "form": form,
+        "has_second_factor": second_factor.has(request.user),
+        "has_password": request.user.has_usable_password(),
+    }
     return show(request, "settings/home.html", context, invalid=form.is_bound)
 
 

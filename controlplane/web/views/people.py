@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from allauth.mfa.models import Authenticator
 from django.contrib.auth import get_user_model
+from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from controlplane.audit import people, roles, service_accounts, tokens
+from controlplane.audit import people, roles, second_factor, service_accounts, tokens
 from controlplane.audit.requests import actor_of
 from controlplane.web import account_forms as forms
 from controlplane.web.access import needs
@@ -42,6 +44,11 @@ def user_change(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
             user, plain = people.set_password(pk, actor=actor)
             note = "The user's sessions and REST tokens have ended."
             return once(request, f"Password of {user}", plain, up="web:users", note=note)
+        if verb == "second-factor":
+            user = find(get_user_model().objects, pk, "user")
+            had = second_factor.reset(user, actor=actor)
+            words = f"{user} signs in with the password alone now." if had else f"{user} has no second factor."
+            return done(request, words, "web:users")
         user = people.set_active(pk, active=verb == "enable", actor=actor)
     except REFUSALS as error:
         return refused(request, error, "web:users")
@@ -93,7 +100,7 @@ def _users(
     context = {
         "form": form,
         "service_form": service_form or forms.NewService(),
-        "people": _with_roles(get_user_model().objects.filter(service=None)),
+        "people": _with_roles(_with_second_factor(get_user_model().objects.filter(service=None))),
         "services": _with_roles(get_user_model().objects.exclude(service=None).select_related("service")),
         "roles": list(roles.ROLES),
     }
@@ -118,6 +125,11 @@ def _home_of(user: Any) -> str:
 
 def _with_roles(rows: Any) -> list[tuple[Any, str]]:
     return [(user, _role(user)) for user in rows.order_by("username").prefetch_related("groups")]
+
+
+def _with_second_factor(rows: Any) -> Any:
+    held = Authenticator.objects.filter(user_id=OuterRef("pk"), type=second_factor.TOTP)
+    return rows.annotate(has_second_factor=Exists(held))
 
 
 def _role(user: Any) -> str:
