@@ -24,6 +24,7 @@ app.conf.update(
     beat_schedule={
         "fleet.sweep": {"task": "fleet.sweep", "schedule": 60.0, "options": {"expires": 50}},
         "fleet.advance": {"task": "fleet.advance", "schedule": 1.0, "options": {"expires": 3}},
+        "fleet.watch": {"task": "fleet.watch", "schedule": 10.0, "options": {"expires": 8}},
         "telemetry.prune": {"task": "telemetry.prune", "schedule": 600.0, "options": {"expires": 500}},
         "api.prune": {"task": "api.prune", "schedule": 600.0, "options": {"expires": 500}},
         "gateway.prune": {"task": "gateway.prune", "schedule": 3600.0, "options": {"expires": 3000}},

@@ -277,6 +277,12 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"
 UPLINK_THREADS = int(os.environ.get("FOREBAY_UPLINK_THREADS", "4"))
 REPORT_PERIOD_S = float(os.environ.get("FOREBAY_REPORT_PERIOD_S", "1.0"))
 SILENT_AFTER_S = float(os.environ.get("FOREBAY_SILENT_AFTER_S", "10"))
+# Nothing happens by itself while this share of the nodes, and so many at the least, are silent; a node counts for so
+# long after it was heard, and things must be well again for so long.
+BRAKE_SHARE = float(os.environ.get("FOREBAY_BRAKE_SHARE", str(1 / 3)))
+BRAKE_LEAST = int(os.environ.get("FOREBAY_BRAKE_LEAST", "2"))
+BRAKE_WITHIN_S = float(os.environ.get("FOREBAY_BRAKE_WITHIN_S", "3600"))
+BRAKE_SETTLE_S = float(os.environ.get("FOREBAY_BRAKE_SETTLE_S", "60"))
 JOIN_TOKEN_TTL_S = int(os.environ.get("FOREBAY_JOIN_TOKEN_TTL_S", "3600"))
 KV_LEASE_S = int(os.environ.get("FOREBAY_KV_LEASE_S", "30"))
 KV_DEADLINE_S = float(os.environ.get("FOREBAY_KV_DEADLINE_S", "10"))

@@ -138,6 +138,24 @@ class LiveSummary(serializers.Serializer):
     window_s = _figure("What the request figures are taken over.")
 
 
+class BrakeShape(serializers.Serializer):
+    """Nothing is rescheduled by itself while it is on."""
+
+    on = serializers.BooleanField(help_text="tripped, and not released.")
+    tripped = serializers.BooleanField(help_text="Many nodes are silent at once.")
+    cause = serializers.ChoiceField(
+        ["", "mass-loss", "no-reports", "settling"],
+        help_text="no-reports: none is heard. settling: most are back, and have not been for long.",
+    )
+    silent = Named(many=True)
+    heard = serializers.IntegerField(help_text="Nodes that are heard, of those that count.")
+    counted = serializers.IntegerField(help_text="Nodes heard within the hour before; draining ones don't count.")
+    since = _figure("Unix seconds. null: it is off.")
+    released_until = _figure("Unix seconds. null: it is not released.")
+    released_by = serializers.CharField(allow_blank=True)
+    text = serializers.CharField(allow_blank=True, help_text="The same for people.")
+
+
 class LiveChange(serializers.Serializer):
     """A change that is not at its end, in short."""
 
@@ -159,6 +177,7 @@ class LiveShape(serializers.Serializer):
     source = serializers.ChoiceField(["live", "database"], help_text="database: the last recorded figures stand in.")
     nodes = LiveNode(many=True)
     summary = LiveSummary()
+    brake = BrakeShape()
     version = serializers.IntegerField(help_text="Of the fleet: counts the changes that people and plans make.")
     changes = LiveChange(many=True)
 

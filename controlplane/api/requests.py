@@ -18,13 +18,16 @@ PATHS = [(word, word) for word in ("two_step", "direct", "aggregated")]
 
 class RequestShape(serializers.ModelSerializer):
     api_key = serializers.CharField(source="api_key.name", default=None, allow_null=True, help_text="The key's name.")
+    decode_ms = serializers.FloatField(
+        read_only=True, allow_null=True, help_text="From decode's first byte to the end; null of what was not streamed."
+    )
 
     class Meta:
         model = RequestRecord
         fields = [
             "id", "at", "request_id", "api_key", "deployment", "kind", "streamed", "outcome", "status", "error",
             "path", "prefill", "decode", "attempts", "prompt_tokens", "completion_tokens", "cached_tokens",
-            "prefill_ms", "transfer_ms", "ttft_ms", "itl_ms", "total_ms",
+            "prefill_ms", "transfer_ms", "decode_ms", "ttft_ms", "itl_ms", "total_ms",
         ]  # fmt: skip
         extra_kwargs = {
             "at": {"help_text": "When it arrived."},

@@ -6,6 +6,7 @@ from django.urls import URLPattern, URLResolver, include, path, re_path
 from rest_framework.routers import SimpleRouter
 
 from controlplane.api.audit import Events
+from controlplane.api.brake import Brake, ReleaseBrake, RestoreBrake
 from controlplane.api.changes import Changes
 from controlplane.api.deployments import Deployments
 from controlplane.api.docs import Docs, Schema
@@ -44,6 +45,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *router.urls,
     path("tokens", Tokens.as_view(), name="tokens"),
     path("tokens/<slug:token_id>", OneToken.as_view(), name="token"),
+    path("brake", Brake.as_view(), name="brake"),
+    path("brake/release", ReleaseBrake.as_view(), name="brake-release"),
+    path("brake/restore", RestoreBrake.as_view(), name="brake-restore"),
     path("me", Me.as_view(), name="me"),
     path("version", Version.as_view(), name="version"),
     path("health", Health.as_view(), name="health"),

@@ -33,6 +33,7 @@ ACTIONS = {
     "partition.assign": Level.OPERATOR,
     "node.cordon": Level.OPERATOR,
     "node.change": Level.OPERATOR,
+    "brake.release": Level.OPERATOR,
     "node.join": Level.ADMIN,
     "node.revoke": Level.ADMIN,
     "node.remove": Level.ADMIN,

@@ -43,6 +43,12 @@ def _of_server(health: Row, live: Row) -> Iterator[Finding]:
     for part in ("database", "broker"):
         if health[part] != "up":
             yield Finding(True, f"{part}-down", "server", f"its {part} is down", "the server's log")
+    brake = live.get("brake", {})  # a server of an earlier version has none
+    if brake.get("on"):
+        yield Finding(True, "brake", "server", f"nothing is rescheduled by itself: {brake['text']}", "those nodes")
+    elif brake.get("tripped"):
+        left = span(brake["released_until"] - live["at"])
+        yield Finding(False, "brake-released", "server", f"the brake is released for {left}: {brake['text']}")
     if live["source"] != "live":
         text = "no live figures: the last recorded ones stand in"
         yield Finding(health["broker"] == "up", "no-live-figures", "server", text, "the server's log")

@@ -300,3 +300,21 @@ class Change(models.Model):
     @property
     def is_open(self) -> bool:
         return self.state in (self.State.RUNNING, self.State.STOPPED)
+
+
+class BrakeRow(models.Model):
+    """One row: what was last found of nodes that fell silent together, so that all processes agree on it."""
+
+    # brake
+    on = models.BooleanField(default=False)
+    since = models.DateTimeField(null=True)  # when it came on
+    looked_at = models.DateTimeField(null=True)
+    memory = models.JSONField(default=dict)  # domain.quorum.Memory
+    # services
+    released_since = models.DateTimeField(null=True)  # the `since` that was released; another loss is not
+    released_until = models.DateTimeField(null=True)
+    released_by = models.CharField(max_length=150, blank=True)
+    release_reason = models.TextField(blank=True)
+
+    def __str__(self) -> str:
+        return "the brake"

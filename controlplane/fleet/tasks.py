@@ -7,7 +7,7 @@ import logging
 from django.db import transaction
 
 from controlplane.celery import app
-from controlplane.fleet import broker
+from controlplane.fleet import brake, broker
 from controlplane.fleet.models import Node
 from controlplane.fleet.publish import publish
 from controlplane.fleet.services import advance_all
@@ -31,3 +31,9 @@ def sweep() -> None:
 def advance() -> None:
     """Carry changes on. Reports and gateways do so too, and sooner; this is for when neither comes."""
     advance_all()
+
+
+@app.task(name="fleet.watch", ignore_result=True)
+def watch() -> None:
+    """Whether many nodes fell silent together."""
+    brake.look()

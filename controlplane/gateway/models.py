@@ -55,6 +55,11 @@ class RequestRecord(models.Model):
         ordering = ["-id"]
         indexes = [models.Index(fields=["deployment", "at"])]
 
+    @property
+    def decode_ms(self) -> float | None:
+        """From decode's first byte to the end; null where the answer was not streamed."""
+        return None if self.ttft_ms is None else self.total_ms - self.ttft_ms
+
 
 class DemandMinute(models.Model):
     """What was asked of one deployment in one minute, by one gateway process or summed: the planner's history."""

@@ -14,6 +14,7 @@ from django.db import close_old_connections, connection
 from django.utils import timezone
 
 from controlplane.fleet import verified
+from controlplane.fleet.services import advance_all
 
 log = structlog.get_logger(__name__)
 BEAT_S = 2.0
@@ -63,9 +64,12 @@ class Teller(threading.Thread):
     def flush(self) -> None:
         """Write what there is to tell, and a beat if one is due. A failure keeps it for the next time."""
         try:
+            is_news = False
             for finding in list(self._untold.values()):
-                verified.record(finding.partition, finding.generation, finding.ok, finding.message)
+                is_news |= verified.record(finding.partition, finding.generation, finding.ok, finding.message)
                 del self._untold[finding.partition]
+            if is_news:  # a change may be waiting for just this
+                advance_all()
             if time.monotonic() >= self._beat_at:
                 verified.beat(self._gateway, self._address, timezone.now())
                 self._beat_at = time.monotonic() + self._beat_s

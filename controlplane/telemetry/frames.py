@@ -36,6 +36,7 @@ class Frames:
             "nodes": [node.at(fleet.at) for node in changed],
             "removed": sorted(before.keys() - fleet.nodes.keys()),
             "summary": live.summarize(fleet, self._summary),
+            "brake": fleet.brake.to_dict(),
             **live.intent(),
         }
         text = msgspec.json.encode(frame).decode()

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from controlplane.fleet import change_facts, versions
+from controlplane.fleet import brake, change_facts, versions
+from controlplane.fleet.brake import Brake
 from controlplane.fleet.models import Node
 from controlplane.telemetry import head, last_rows, latest, node_object, valkey
 from controlplane.telemetry.latest import Latest
@@ -35,6 +36,7 @@ class Fleet:
     at: float
     nodes: dict[int, LiveNode]
     figures: dict[int, Latest]
+    brake: Brake
 
 
 def snapshot(*, summary: RequestSummary | None = None, endpoints: bool = False) -> dict[str, Any]:
@@ -53,6 +55,7 @@ def snapshot(*, summary: RequestSummary | None = None, endpoints: bool = False) 
         "source": source,
         "nodes": [node.at(fleet.at, endpoints=endpoints) for node in fleet.nodes.values()],
         "summary": summarize(fleet, summary),
+        "brake": fleet.brake.to_dict(),
         **intent(),
     }
 
@@ -75,7 +78,7 @@ def build(rows: Iterable[Node], figures: Mapping[int, Latest], at: float) -> Fle
     missing = [row for row in rows if row.pk not in figures and row.last_seen is not None]
     figures = {**figures, **last_rows.read(missing)}
     nodes = {row.pk: node_object.build(row, figures.get(row.pk), at) for row in rows}
-    return Fleet(at=at, nodes=nodes, figures=figures)
+    return Fleet(at=at, nodes=nodes, figures=figures, brake=brake.state(nodes=rows))
 
 
 def summarize(fleet: Fleet, requests: RequestSummary | None = None) -> dict[str, Any]:

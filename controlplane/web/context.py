@@ -9,6 +9,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from controlplane.audit import roles
+from controlplane.fleet import brake
+from controlplane.fleet.brake import Brake
 from controlplane.web import undo
 
 _NAV = (
@@ -69,6 +71,11 @@ class Shell:
     def _is_here(self, url: str, icon: str) -> bool:
         path = self._request.path
         return path == url if url == "/" else path.startswith(_BELOW.get(icon, (url,)))
+
+    @property
+    def brake(self) -> Brake | None:
+        """What is told on every page, to those who may see the fleet."""
+        return brake.state() if self.level >= roles.ACTIONS["view"] else None
 
     @property
     def undo(self) -> dict[str, Any] | None:

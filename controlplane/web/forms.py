@@ -45,6 +45,11 @@ class Reason(forms.Form):
     reason = forms.CharField(required=False, max_length=500, help_text="Kept in the activity trail.")
 
 
+class ReleaseBrake(forms.Form):
+    minutes = forms.IntegerField(min_value=1, max_value=24 * 60, initial=30, help_text="Then it holds again by itself.")
+    reason = forms.CharField(max_length=500, help_text="What you found. Kept in the activity trail.")
+
+
 class Confirm(forms.Form):
     """For what cannot be undone: the name, typed, and a reason."""
 

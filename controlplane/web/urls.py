@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from controlplane.web.views import account, activity, deployments, fleet, nodes, partitions, people, registry
+from controlplane.web.views import account, activity, brake, deployments, fleet, nodes, partitions, people, registry
 
 app_name = "web"
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -14,6 +14,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
         for kind in ("csv", "jsonl")
     ),
     path("activity/recent", fleet.recent, name="recent"),
+    path("brake/", brake.brake, name="brake"),
+    path("brake/banner", brake.banner, name="brake-banner"),
+    path("brake/release", brake.release, name="brake-release"),
+    path("brake/restore", brake.restore, name="brake-restore"),
     path("models/", registry.models, name="models"),
     path("models/register", registry.register, name="register"),
     path("models/fit", registry.fit, name="fit"),

@@ -79,6 +79,13 @@ def test_a_request_names_its_key_and_not_more_of_it(viewer: APIClient, world: Wo
     assert (body["api_key"], body["prompt_tokens"], body["ttft_ms"]) == ("billing", 12, None)
 
 
+def test_a_streamed_request_tells_how_long_each_step_took(viewer: APIClient, world: World) -> None:
+    streamed = make_request(prefill_ms=20.0, transfer_ms=30.0, ttft_ms=50.0, total_ms=170.0)
+    body = viewer.get(f"/api/v1/requests/{streamed.pk}").json()
+    assert (body["prefill_ms"], body["transfer_ms"], body["decode_ms"]) == (20.0, 30.0, 120.0)
+    assert viewer.get(f"/api/v1/requests/{world.request.pk}").json()["decode_ms"] is None
+
+
 def test_demand_is_told_by_minute(viewer: APIClient) -> None:
     for number in range(3):
         for deployment in ("chat", "code"):

@@ -90,3 +90,13 @@ def test_the_server_comes_first() -> None:
         (True, "node-silent"),
         (False, "no-live-figures"),
     ]
+
+
+def test_the_brake_is_wrong_while_it_is_on_and_a_note_while_it_is_released() -> None:
+    def found(**brake: Any) -> list[tuple[bool, str]]:
+        live = {"source": "live", "at": 100.0, "nodes": [], "brake": {"text": "2 of 3 nodes fell silent.", **brake}}
+        return [(finding.wrong, finding.kind) for finding in findings(UP, live, [])]
+
+    assert found(on=True, tripped=True, released_until=None) == [(True, "brake")]
+    assert found(on=False, tripped=True, released_until=400.0) == [(False, "brake-released")]
+    assert found(on=False, tripped=False, released_until=None) == []

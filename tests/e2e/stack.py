@@ -57,13 +57,15 @@ def eventually(look: Callable[[], T | None], *, within_s: float, what: str) -> T
 class Stack:
     home: Path
     demo: str = "tiny"
+    slots: int = 2
     process: subprocess.Popen[bytes] | None = None
     password: str = ""
     environ: dict[str, str] = field(default_factory=dict)
     _token: str = ""
 
     def __post_init__(self) -> None:
-        ports = free_ports(15)
+        each = 3 * self.slots  # engines that end and others that start hold ports at the same time
+        ports = free_ports(3 + 2 * each)
         self.web, self.gateway, self.valkey = (f"http://127.0.0.1:{port}" for port in ports[:3])
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("FOREBAY_", "DJANGO_"))}
         if vllm := os.environ.get("FOREBAY_VLLM"):
@@ -73,9 +75,9 @@ class Stack:
             "FOREBAY_WEB_PORT": str(ports[0]),
             "FOREBAY_GATEWAY_PORT": str(ports[1]),
             "FOREBAY_VALKEY_PORT": str(ports[2]),
-            "FOREBAY_ENGINE_PORTS": f"{ports[3]}-{ports[8]}",
-            "FOREBAY_SIDE_PORTS": f"{ports[9]}-{ports[14]}",
-            "FOREBAY_CPU_SLOTS": "2",
+            "FOREBAY_ENGINE_PORTS": f"{ports[3]}-{ports[2 + each]}",
+            "FOREBAY_SIDE_PORTS": f"{ports[3 + each]}-{ports[2 + 2 * each]}",
+            "FOREBAY_CPU_SLOTS": str(self.slots),
             "DEMO": self.demo,
         }
 

@@ -133,7 +133,7 @@ def test_fifty_nodes_take_few_queries(
             take(partition.node, 1, samples=tuple(sample(gpu.uuid) for gpu in partition.gpus.all()))
     if not alive:
         settings.REDIS_URL = "redis://127.0.0.1:1/0"
-    with django_assert_max_num_queries(6 if alive else 10):
+    with django_assert_max_num_queries(7 if alive else 11):
         found = live.snapshot()
     assert len(found["nodes"]) == 50
 

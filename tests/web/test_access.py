@@ -20,6 +20,10 @@ PAGES = {
     "recent": "viewer",
     "activity-csv": "viewer",
     "activity-jsonl": "viewer",
+    "brake": "viewer",
+    "brake-banner": "viewer",
+    "brake-release": None,
+    "brake-restore": None,
     "models": "viewer",
     "register": "operator",
     "fit": "operator",
@@ -69,6 +73,8 @@ PAGES = {
 }
 # Lowest role that may POST it, where that is not the one that may GET it.
 POSTS = {
+    "brake-release": "operator",
+    "brake-restore": "operator",
     "playground": "operator",
     "token-cancel": "admin",
     "partition-add": "operator",

@@ -2,6 +2,7 @@
 
 from controlplane.fleet.services.advancing import advance, advance_all
 from controlplane.fleet.services.assignments import assign, preview_assign, release
+from controlplane.fleet.services.brakes import MAX_RELEASE_S, release_brake, restore_brake
 from controlplane.fleet.services.change_preview import preview_change
 from controlplane.fleet.services.changes import Stale, apply_change, inverse_moves, resume_change, roll_back_change
 from controlplane.fleet.services.choosing import Shift, choose_moves
@@ -25,6 +26,7 @@ from controlplane.fleet.services.plans import apply_plan
 
 __all__ = [
     "MAX_DEADLINE_S",
+    "MAX_RELEASE_S",
     "Shift",
     "Stale",
     "advance",
@@ -55,7 +57,9 @@ __all__ = [
     "read_facts",
     "register_model",
     "release",
+    "release_brake",
     "remove_node",
+    "restore_brake",
     "resume_change",
     "revoke_node",
     "roll_back_change",

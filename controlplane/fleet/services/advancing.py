@@ -21,7 +21,8 @@ from controlplane.domain import health, placement, rollout
 from controlplane.domain.impact import Action
 from controlplane.domain.rollout import Blocked, Move, Place, Step
 from controlplane.domain.types import Role
-from controlplane.fleet import verified, versions
+from controlplane.fleet import brake, verified, versions
+from controlplane.fleet.brake import Brake
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.facts import has_process, partition_view
 from controlplane.fleet.models import Change, Deployment, Partition
@@ -67,6 +68,9 @@ def advance_all() -> int:
 def step(change: Change, scene: Scene) -> None:
     """As `advance`, with the change and its scene locked."""
     now = timezone.now()
+    if (braked := brake.before_acting(now)).on:
+        _wait_for_the_brake(change, braked)
+        return
     entry = change_steps.running(change)
     if entry is not None:
         verdict, message = _judge(entry, scene.partitions[entry["partition"]], now)
@@ -198,6 +202,14 @@ def _hold(change: Change, why: str, now: datetime) -> None:
         return
     change.message = why
     change.save(update_fields=["steps", "message", "held_since"])
+
+
+def _wait_for_the_brake(change: Change, braked: Brake) -> None:
+    """Not even a step that was taken is judged: where many nodes are silent its own one may only seem to be lost."""
+    message = f"The brake is on. {braked.text} It goes on by itself once they are back, or when the brake is released."
+    if change.message != message:
+        change.message, change.held_since = message, None
+        change.save(update_fields=["message", "held_since"])
 
 
 def _stop(change: Change, why: str) -> None:

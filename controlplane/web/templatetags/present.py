@@ -28,7 +28,9 @@ _SAID = {
     "cancel-join-token": "cancelled", "join": "joined", "rejoin": "joined again", "create-user": "created user",
     "set-role": "changed the role of", "disable-user": "disabled user", "enable-user": "enabled user",
     "set-password": "set the password of", "issue-token": "issued a REST token for",
-    "revoke-token": "revoked a REST token of", "forget-gpu": "forgot", "rotate-token": "gave a new token to",
+    "revoke-token": "revoked a REST token of", "forget-gpu": "forgot", "cancel-drain": "cancelled the drain of",
+    "brake-on": "put on", "brake-off": "took off", "release-brake": "released", "restore-brake": "holds again",
+    "rotate-token": "gave a new token to",
 }  # fmt: skip
 _PAGES = {"node": "web:node", "deployment": "web:deployment", "registeredmodel": "web:model"}
 

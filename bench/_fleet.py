@@ -1,0 +1,119 @@
+"""A whole Forebay with real engines of the tiny model on CPU slots, on two nodes of this host, for benches."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from tests.e2e.stack import ROOT, Stack, eventually, free_ports
+
+MODEL = "tiny"
+Row = dict[str, Any]
+
+
+class Fleet:
+    """Node A is the one of `manage.py up`; node B, if wanted, is a second agent that joins it."""
+
+    def __init__(self, home: Path, *, slots: int, second: int = 0) -> None:
+        self.stack = Stack(home / "home", demo="tiny", slots=slots)
+        self._second_home, self._second_slots = home / "second", second
+        self._agent: subprocess.Popen[bytes] | None = None
+
+    def up(self) -> None:
+        self.stack.up()
+        if self._second_slots:
+            self._join_second()
+
+    def down(self) -> None:
+        if self._agent is not None:
+            self._agent.terminate()
+            self._agent.wait(30)
+            self._stop_second()
+        self.stack.clean_up()
+
+    def lay(self, node: int, roles: list[str | None]) -> None:
+        """One partition a slot, with these roles (None: idle); those that `up` made keep theirs."""
+        for place, role in enumerate(roles):
+            row = self.part(node, place) or self.stack.rest(
+                "POST", "/partitions", json={"node": node, "name": f"p{place}", "gpu_indices": [place]}
+            )
+            if role and row["role"] != role:
+                body = {"deployment": self.deployment(), "role": role, "reason": "bench"}
+                self.stack.rest("POST", f"/partitions/{row['id']}/assign", json=body)
+
+    def wait_confirmed(self, within_s: float = 300.0) -> None:
+        def all_confirmed() -> bool:
+            try:
+                return all(row["confirmed"] for row in self.stack.partitions() if row["deployment"])
+            except (httpx.TransportError, AssertionError):  # the web process is only just coming back
+                return False
+
+        eventually(all_confirmed, within_s=within_s, what="all partitions confirmed")
+
+    def nodes(self) -> list[Row]:
+        return self.stack.rest("GET", "/nodes")["results"]
+
+    def part(self, node: int, place: int) -> Row | None:
+        return next((row for row in self.parts() if row["node"]["id"] == node and row["name"] == f"p{place}"), None)
+
+    def parts(self, role: str | None = None) -> list[Row]:
+        return [row for row in self.stack.partitions() if role is None or row["role"] == role]
+
+    def deployment(self) -> int:
+        return self.stack.rest("GET", f"/deployments?name={MODEL}")["results"][0]["id"]
+
+    def change(self, moves: list[Row], reason: str, *, force: bool = False) -> Row:
+        """Preview, then apply what was previewed."""
+        seen = self.stack.rest("POST", "/changes?dry_run=true", json={"moves": moves})
+        body = {"moves": moves, "version": seen["version"], "reason": reason, "force": force}
+        return self.stack.rest("POST", "/changes", json=body)
+
+    def undo(self, change: int) -> Row:
+        seen = self.stack.rest("POST", f"/changes/{change}/undo?dry_run=true", json={})
+        return self.stack.rest("POST", f"/changes/{change}/undo", json={"version": seen["version"], "reason": "undo"})
+
+    async def done(self, change: int, within_s: float = 300.0) -> Row:
+        """The change once it is done, looked at often; not being done is an error."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            row: Row = await asyncio.to_thread(self.stack.rest, "GET", f"/changes/{change}")
+            if row["state"] == "done":
+                return row
+            if row["state"] != "running":
+                raise RuntimeError(f"change {change} is {row['state']}: {row['message']}")
+            await asyncio.sleep(0.02)
+        raise RuntimeError(f"change {change} was not done within {within_s:.0f} s: {row}")
+
+    def second_agent(self) -> psutil.Process:
+        assert self._agent is not None
+        return psutil.Process(self._agent.pid)
+
+    def _join_second(self) -> None:
+        each = 3 * self._second_slots
+        ports = free_ports(60)[60 - 2 * each :]
+        environ = self.stack.environ | {
+            "FOREBAY_CPU_SLOTS": str(self._second_slots),
+            "FOREBAY_ENGINE_PORTS": f"{ports[0]}-{ports[each - 1]}",
+            "FOREBAY_SIDE_PORTS": f"{ports[each]}-{ports[2 * each - 1]}",
+            "FOREBAY_DEVICES": "cpu",
+            "FOREBAY_VLLM": os.environ.get("FOREBAY_VLLM", str(ROOT / ".venv-engine" / "bin" / "vllm")),
+            "FOREBAY_JOIN_TOKEN": self.stack.rest("POST", "/join-tokens", json={})["token"],
+        }
+        command = [sys.executable, "-m", "workers", "join", self.stack.web, "--name", "node-b"]
+        with self._second_home.with_suffix(".log").open("wb") as out:
+            self._agent = subprocess.Popen(
+                [*command, "--home", str(self._second_home)], cwd=ROOT, env=environ, stdout=out, stderr=out
+            )
+        eventually(lambda: len(self.nodes()) == 2, within_s=60, what="the second node")
+
+    def _stop_second(self) -> None:
+        command = [sys.executable, "-m", "workers", "stop", "--home", str(self._second_home)]
+        subprocess.run(command, cwd=ROOT, env=self.stack.environ, check=False, timeout=120, capture_output=True)

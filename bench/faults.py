@@ -1,0 +1,102 @@
+"""What clients notice when a part of Forebay is killed with SIGKILL under load: failed and wrong requests per fault.
+
+usage: python -m bench.faults [--quick] [--seconds 20]
+
+2 prefill and 2 decode engines of the tiny model on CPU slots; eight clients stream completions all the time, each text
+is compared with what undisturbed engines say. --quick: one decode engine and the agent only, in under 50 s on an idle
+machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+
+from bench._fleet import Fleet
+from bench._streams import Streams
+
+PARTS = {"agent": "workers run", "broker": "valkey-server", "celery worker": "celery", "web": "uvicorn"}
+
+
+def kill_engine(fleet: Fleet, role: str) -> str:
+    part = fleet.parts(role)[0]
+    pid = fleet.stack.engine_pids()[part["id"]]
+    os.kill(pid, signal.SIGKILL)
+    return f"pid {pid}, {part['name']}"
+
+
+def kill_part(fleet: Fleet, words: str) -> str:
+    process = fleet.stack.part(words)
+    process.kill()
+    return f"pid {process.pid}"
+
+
+def faults(*, quick: bool) -> dict[str, Callable[[Fleet], str]]:
+    found: dict[str, Callable[[Fleet], str]] = {"decode engine": lambda fleet: kill_engine(fleet, "decode")}
+    if not quick:
+        found["prefill engine"] = lambda fleet: kill_engine(fleet, "prefill")
+    for name, words in PARTS.items():
+        if not quick or name == "agent":
+            found[name] = lambda fleet, words=words: kill_part(fleet, words)
+    return found
+
+
+async def measure(fleet: Fleet, *, quick: bool, seconds: float) -> dict[str, dict[str, int]]:
+    table: dict[str, dict[str, int]] = {}
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
+        streams = Streams(fleet.stack.gateway, fleet.stack.key, "tiny", count=10 if quick else 40)
+        await streams.learn(session)
+        streams.start(session)
+        print(f"  {'killed':<16} {'requests':>8} {'failed':>7} {'wrong':>6} {'continued':>10}  back after")
+        try:
+            await asyncio.sleep(2)
+            for name, kill in faults(quick=quick).items():
+                before = streams.tally.copy()
+                said = await asyncio.to_thread(kill, fleet)
+                began = time.monotonic()
+                await asyncio.sleep(2.0 if quick else seconds)
+                await asyncio.to_thread(fleet.wait_confirmed)
+                back = time.monotonic() - began
+                requests, failed, wrong = streams.tally.since(before)
+                continued = streams.tally.continued - before.continued
+                print(
+                    f"  {name:<16} {requests:>8} {failed:>7} {wrong:>6} {continued:>10}  {back:.0f} s ({said})",
+                    flush=True,
+                )
+                table[name] = {"requests": requests, "failed": failed, "wrong": wrong, "continued": continued}
+        finally:
+            await streams.stop()
+        for why, count in sorted(streams.tally.why.items(), key=lambda item: -item[1])[:8]:
+            print(f"    {count} x {why}")
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long to look after each fault, at least")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="forebay-bench-") as folder:
+        fleet = Fleet(Path(folder), slots=4)
+        try:
+            fleet.up()
+            fleet.lay(fleet.nodes()[0]["id"], ["prefill", "decode", "prefill", "decode"])
+            fleet.wait_confirmed()
+            table = asyncio.run(measure(fleet, quick=options.quick, seconds=options.seconds))
+        finally:
+            fleet.down()
+    total = {key: sum(row[key] for row in table.values()) for key in ("requests", "failed", "wrong", "continued")}
+    print(f"RESULT {json.dumps({**total, 'faults': table})}")
+
+
+if __name__ == "__main__":
+    main()
