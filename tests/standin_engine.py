@@ -12,12 +12,18 @@ import contextlib
 import hashlib
 import hmac
 import json
+import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httptools
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tests.toy_model import Counting, Model, Step, Writer, merged, tokens_of
 
 NOT_FOR_PREFILL = ("stream_options", "n", "best_of", "logprobs", "top_logprobs", "prompt_logprobs")
 
@@ -76,7 +82,13 @@ class Behaviour:
     status_body: bytes = b'{"error":{"message":"made to fail","type":"server_error","param":null,"code":500}}'
     hang: bool = False  # take the request and never answer
     frozen: bool = False  # not even /health is answered
-    die_after: int = -1  # cut the connection after this many stream chunks
+    die_after: int = -1  # end badly after the events of this many tokens
+    deaths: int = 1 << 30  # so often, after which it is well
+    die_how: str = "cut"  # the connection; or "early" (a good end too soon), "error" (an event), "abort", "silent"
+    model: Model = field(default_factory=Counting)
+    merge: int = 1  # tokens an event
+    tells_ids: bool = True  # knows return_token_ids
+    context: int = 1 << 20  # tokens
     garbage: bool = False  # answer with what is no HTTP
     close: bool = False  # close each connection after its answer without having said so
     params: Any = ...  # hand over this instead of real kv_transfer_params
@@ -204,7 +216,8 @@ class Connection(asyncio.Protocol):
         elif act.status:
             self.send_bytes(act.status, act.status_body)
         elif self.path == "/v1/models":
-            self.send(200, {"object": "list", "data": [{"id": engine.model, "object": "model"}]})
+            one = {"id": engine.model, "object": "model", "max_model_len": act.context}
+            self.send(200, {"object": "list", "data": [one]})
         elif self.path in {"/v1/completions", "/v1/chat/completions"}:
             await self._generate(body, act)
         else:
@@ -218,16 +231,22 @@ class Connection(asyncio.Protocol):
             return
         if act.first_s:
             await asyncio.sleep(act.first_s)
-        limit = body.get("max_completion_tokens", body.get("max_tokens", 16))
+        whole = act.context if "messages" in body else 16
+        limit = body.get("max_completion_tokens", body.get("max_tokens", whole))
+        if limit is None and "messages" not in body:
+            self.send(400, _error("max_tokens must be told", 400))
+            return
+        tokens = tokens_of(body.get("messages", body.get("prompt")))
+        limit = min(act.context if limit is None else limit, act.context - len(tokens))
         if params.get("do_remote_decode"):
             handed = self.engine.fabric.issue(self.engine.name, prompt) if act.params is ... else act.params
-            self.send(200, self._whole(prompt, 1, handed, act))
+            self.send(200, self._whole(body, prompt, 1, handed, act))
         elif body.get("stream"):
             await self._stream(body, prompt, limit, act)
         else:
             if act.itl_s:
                 await asyncio.sleep(act.itl_s * (limit - 1))
-            self.send(200, self._whole(prompt, limit, None, act))
+            self.send(200, self._whole(body, prompt, limit, None, act))
 
     def _refusal(self, body: dict[str, Any], params: dict[str, Any], prompt: str) -> str:
         if params.get("do_remote_decode"):
@@ -247,13 +266,16 @@ class Connection(asyncio.Protocol):
             return "kv_transfer_params of neither kind"
         return ""
 
-    def _whole(self, prompt: str, tokens: int, handed: Any, act: Behaviour) -> dict[str, Any]:
-        text = " ".join(f"t{i}" for i in range(tokens)) + "x" * act.padding
+    def _whole(self, body: dict[str, Any], prompt: str, limit: int, handed: Any, act: Behaviour) -> dict[str, Any]:
+        steps = list(self._steps(body, limit, act))
+        text = "".join(step.text for step in steps)
+        text = (text.lstrip() if isinstance(act.model, Counting) else text) + "x" * act.padding
+        tokens, last = len(steps), steps[-1] if steps else Step([], "", "length")
         chat = self.path.endswith("chat/completions")
-        choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
+        choice: dict[str, Any] = {"index": 0, "finish_reason": last.finish, "stop_reason": last.stop}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         return {
-            "id": "cmpl-standin", "object": "chat.completion" if chat else "text_completion", "created": 1,
+            "id": f"cmpl-{self.engine.name}", "object": "chat.completion" if chat else "text_completion", "created": 1,
             "model": self.engine.model, "choices": [choice], "usage": _usage(prompt, tokens),
             "kv_transfer_params": handed,
         }  # fmt: skip
@@ -261,27 +283,75 @@ class Connection(asyncio.Protocol):
     async def _stream(self, body: dict[str, Any], prompt: str, tokens: int, act: Behaviour) -> None:
         self._write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
                     b"transfer-encoding: chunked\r\n\r\n")  # fmt: skip
-        chat = self.path.endswith("chat/completions")
         loop = asyncio.get_running_loop()
-        due = loop.time()
-        for i in range(tokens):
-            if i == act.die_after:
-                self.transport.abort()
+        due, count = loop.time(), 0
+        shown = bool(body.get("return_token_ids")) and act.tells_ids
+        for number, step in enumerate(merged(self._steps(body, tokens, act), act.merge)):
+            if 0 <= act.die_after <= count and act.deaths:
+                await self._die(act)
                 return
-            text = f" t{i}{'x' * act.padding}"
-            delta = {"delta": {"content": text}} if chat else {"text": text}
-            self._event({"choices": [{"index": 0, **delta, "finish_reason": None}]})
+            self._tell(body, step, act, shown=shown, first=number == 0)
+            count += len(step.ids)
             if act.itl_s:
                 due += act.itl_s
                 await asyncio.sleep(max(0.0, due - loop.time()))
             await self.writable.wait()
+        if act.die_after == count and act.deaths and act.die_how == "cut":  # all is said but the end
+            await self._die(act)
+            return
         if (body.get("stream_options") or {}).get("include_usage"):
-            self._event({"choices": [], "usage": _usage(prompt, tokens)})
+            self._event({"choices": [], "usage": _usage(prompt, count)})
         self._write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+
+    def _steps(self, body: dict[str, Any], limit: int, act: Behaviour) -> Iterator[Step]:
+        stop = body.get("stop") or []
+        return Writer(
+            act.model,
+            tokens_of(body.get("messages", body.get("prompt"))),
+            limit,
+            [stop] if isinstance(stop, str) else stop,
+            bool(body.get("include_stop_str_in_output")),
+            body.get("min_tokens") or 0,
+            bool(body.get("ignore_eos")),
+        ).steps()
+
+    def _tell(self, body: dict[str, Any], step: Step, act: Behaviour, *, shown: bool, first: bool) -> None:
+        """As vLLM does: the tokens of the prompt once, at the head of a chat, in the choice of a completion."""
+        ids = {"token_ids": step.ids if shown else None}
+        asked = tokens_of(body.get("messages", body.get("prompt"))) if shown and first else None
+        text = step.text + "x" * act.padding
+        end = {"finish_reason": step.finish, "stop_reason": step.stop}
+        if "messages" not in body:
+            choice = {"index": 0, "text": text, "logprobs": None, **end, "prompt_token_ids": asked, **ids}
+            self._event({"choices": [choice]})
+            return
+        if first:
+            role = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+            self._event({"choices": [role], "prompt_token_ids": asked, "prompt_text": None})
+        end = end if step.finish else {"finish_reason": None}
+        self._event({"choices": [{"index": 0, "delta": {"content": text}, "logprobs": None, **end, **ids}]})
+
+    async def _die(self, act: Behaviour) -> None:
+        act.deaths -= 1
+        if act.die_how == "cut":
+            self.transport.abort()
+        elif act.die_how == "silent":
+            await asyncio.sleep(3600)
+        elif act.die_how == "early":
+            self._write(b"0\r\n\r\n")
+        else:
+            if act.die_how == "abort":
+                ended = {"index": 0, "finish_reason": "abort", "stop_reason": None, "token_ids": []}
+                said = {"delta": {"content": "?"}} if self.path.endswith("chat/completions") else {"text": "?"}
+                self._event({"choices": [{**ended, **said}]})
+            else:
+                error = json.dumps(_error("EngineCore encountered an issue.", 500)).encode()
+                self._write(b"%x\r\ndata: %b\n\n\r\n" % (len(error) + 8, error))
+            self._write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
 
     def _event(self, chunk: dict[str, Any]) -> None:
         kind = "chat.completion.chunk" if self.path.endswith("chat/completions") else "text_completion"
-        head = {"id": "cmpl-standin", "object": kind, "created": 1, "model": self.engine.model}
+        head = {"id": f"cmpl-{self.engine.name}", "object": kind, "created": 1, "model": self.engine.model}
         event = b"data: " + json.dumps({**head, **chunk}, separators=(",", ":")).encode() + b"\n\n"
         self._write(b"%x\r\n%b\r\n" % (len(event), event))
 
@@ -307,7 +377,7 @@ def _digest(prompt: str) -> str:
 
 
 def _usage(prompt: str, tokens: int) -> dict[str, int]:
-    count = max(1, len(prompt) // 4)
+    count = len(tokens_of(json.loads(prompt)))
     return {"prompt_tokens": count, "completion_tokens": tokens, "total_tokens": count + tokens}
 
 

@@ -26,13 +26,16 @@ class RequestShape(serializers.ModelSerializer):
         model = RequestRecord
         fields = [
             "id", "at", "request_id", "api_key", "deployment", "kind", "streamed", "outcome", "status", "error",
-            "path", "prefill", "decode", "attempts", "prompt_tokens", "completion_tokens", "cached_tokens",
+            "path", "prefill", "decode", "attempts", "continued", "continued_from",
+            "prompt_tokens", "completion_tokens", "cached_tokens",
             "prefill_ms", "transfer_ms", "decode_ms", "ttft_ms", "itl_ms", "total_ms",
         ]  # fmt: skip
         extra_kwargs = {
             "at": {"help_text": "When it arrived."},
             "prefill": {"help_text": "node/partition"},
             "decode": {"help_text": "node/partition"},
+            "continued": {"help_text": "Times that its stream went on on another engine."},
+            "continued_from": {"help_text": "The engines that it left, in their order."},
             "transfer_ms": {"help_text": "From prefill's answer to decode's first byte."},
             "itl_ms": {"help_text": "Mean time between tokens."},
         }

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 import msgspec
 import structlog
 from aiohttp import web
-from aiohttp.http import HttpVersion11
 
 from controlplane.domain.routing import Path, Route
 from controlplane.gateway.engines import Engines
-from controlplane.gateway.failures import EngineFailed, raise_for
+from controlplane.gateway.failures import EngineFailed, StreamBroke, raise_for
 from controlplane.gateway.limits import Limits
-from controlplane.gateway.openai import Ask, Kind, Usage, error_body
+from controlplane.gateway.openai import Ask, Kind, Usage
+from controlplane.gateway.outlet import Outlet
 from controlplane.gateway.relay import Relay
-from controlplane.gateway.sse import error_status
+from controlplane.gateway.splice import Splice
+from controlplane.gateway.sse import Events, error_status
 from controlplane.gateway.table import Engine, Table
 from controlplane.gateway.trip import Outcome, Trip
 from controlplane.gateway.upstream import Exchange, UpstreamError
@@ -43,11 +45,25 @@ _prefilled = msgspec.json.Decoder(_Prefilled)
 _answer = msgspec.json.Decoder(_Answer)
 
 
+@dataclass(slots=True)
+class Streaming:
+    """Where a stream goes, and through what. With a Splice it goes on after what other engines have said."""
+
+    outlet: Outlet
+    events: Events | Splice
+
+    @property
+    def goes_on(self) -> bool:
+        return self.outlet.response is not None
+
+
 class Attempt:
-    """Used once. Fails with EngineFailed as long as the client has got nothing."""
+    """Used once. Fails with EngineFailed as long as the client has got nothing from this engine, and with StreamBroke
+    after that."""
 
     __slots__ = (
-        "_ask", "_engine", "_engines", "_failed", "_latest", "_limits", "_loop", "_params", "_prefill", "_trip",
+        "_ask", "_engine", "_engines", "_failed", "_latest", "_limits", "_loop", "_params", "_prefill", "_prefilled",
+        "_streaming", "_trip",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +77,7 @@ class Attempt:
         engines: Engines,
         limits: Limits,
         failed: Collection[int] = (),
+        streaming: Streaming | None = None,
     ) -> None:
         self._engines, self._limits, self._trip, self._ask = engines, limits, trip, ask
         self._latest, self._failed = latest, failed
@@ -68,22 +85,39 @@ class Attempt:
         self._engine = table.engines[route.engine]
         self._prefill = table.engines[route.prefill] if route.prefill is not None else None
         self._params: msgspec.Raw | None = None
-        trip.path, trip.decode = route.path, self._engine.name
-        trip.prefill = self._prefill.name if self._prefill else ""
-        trip.prefilled = trip.first = trip.last = 0.0
+        self._prefilled = 0.0
+        self._streaming = streaming
+        if not self._goes_on:
+            trip.path, trip.decode = route.path, self._engine.name
+            trip.prefill = self._prefill.name if self._prefill else ""
+            trip.prefilled = trip.first = trip.last = 0.0
 
-    async def run(self, request: web.BaseRequest) -> web.StreamResponse:
+    @property
+    def _goes_on(self) -> bool:
+        """Whether this is not the first engine that speaks to the client."""
+        return self._streaming is not None and self._streaming.goes_on
+
+    async def run(self) -> web.StreamResponse:
         load = self._engines.load
         load[self._engine.id] += 1
         try:
+            if self._ask.to_context:
+                await self._ask_to_context()
             if self._prefill is not None:
                 self._params = await self._run_prefill(self._prefill)
-                if self._params is None:  # the engine had nothing to hand over
+                if self._params is None and not self._goes_on:  # the engine had nothing to hand over
                     self._trip.path = Path.DIRECT
                 self._look_again(self._prefill)
-            return await (self._stream(request) if self._ask.stream else self._whole())
+            return await (self._whole() if self._streaming is None else self._stream(self._streaming))
         finally:
             load[self._engine.id] -= 1
+
+    async def _ask_to_context(self) -> None:
+        context = await self._engines.context(self._engine, self._limits.health_s)
+        if context is None:
+            raise EngineFailed(self._engine, "it did not tell its model's context", self._engine.id)
+        fields = {**self._ask.fields, "max_tokens": msgspec.Raw(b"%d" % context)}  # it takes the prompt off itself
+        self._ask = replace(self._ask, fields=fields, to_context=False)
 
     def _look_again(self, prefill: Engine) -> None:
         """A prefill may take long, and an idle decode engine be given another role or none meanwhile."""
@@ -100,25 +134,28 @@ class Attempt:
         load[chosen.id] -= 1
         load[id] += 1
         self._engine = table.engines[id]  # as it is now: it may have restarted
-        self._trip.decode = self._engine.name
+        if not self._goes_on:
+            self._trip.decode = self._engine.name
 
     async def _run_prefill(self, engine: Engine) -> msgspec.Raw | None:
-        trip, load = self._trip, self._engines.load
+        load = self._engines.load
         load[engine.id] += 1
-        trip.prefill_began = self._loop.time()
+        began = self._loop.time()
         try:
             exchange = await self._send(engine, self._ask.for_prefill(), "p")
             exchange.deadline(self._limits.prefill_s, "no answer to the prefill in time")
             await self._finish(exchange, engine)
         finally:
             load[engine.id] -= 1
-        trip.prefilled = self._loop.time()
+        self._prefilled = self._loop.time()
         try:
             answer = _prefilled.decode(exchange.body)
         except (msgspec.DecodeError, RecursionError) as error:
             raise EngineFailed(engine, f"its prefill's answer cannot be read: {error}", engine.id) from error
-        trip.take_usage(answer.usage)
-        trip.completion_tokens = None
+        if not self._goes_on:
+            self._trip.prefill_began, self._trip.prefilled = began, self._prefilled
+            self._trip.take_usage(answer.usage)
+            self._trip.completion_tokens = None
         params = answer.kv_transfer_params
         return params if memoryview(params)[:1] == b"{" else None
 
@@ -140,19 +177,20 @@ class Attempt:
         trip.outcome, trip.status, trip.error = Outcome.OK, 200, ""
         return web.Response(body=body, headers=trip.headers(self._loop.time(), "application/json"))
 
-    async def _stream(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _stream(self, streaming: Streaming) -> web.StreamResponse:
         exchange = await self._hand_over()
-        relay = Relay(self._trip, exchange, strip_usage=not self._ask.wants_usage, stall_s=self._limits.stall_s)
+        relay = Relay(self._trip, exchange, streaming.events, stall_s=self._limits.stall_s)
         try:
             await self._begin(exchange, relay)
-            return await self._pass_on(request, exchange, relay)
+            await self._pass_on(exchange, relay, streaming.outlet)
         finally:
             relay.stop()
             if not relay.events.done:  # until now if the client hung up; if the engine did, nobody knows
                 self._trip.last = self._loop.time() if exchange.connection is not None else 0.0
             exchange.abort()
-            self._trip.events = relay.events.count
+            self._trip.events += relay.events.count
             self._trip.take_usage(relay.events.usage)
+        return await streaming.outlet.close()
 
     async def _begin(self, exchange: Exchange, relay: Relay) -> None:
         """Wait for the first event; until then the request can go elsewhere."""
@@ -174,49 +212,36 @@ class Attempt:
         await asyncio.wait((relay.started, exchange.done), return_when=asyncio.FIRST_COMPLETED)
         if not relay.started.done():
             raise EngineFailed(engine, relay.broken or "its stream ended before its first event", engine.id)
-        if relay.events.error and not relay.events.count:
+        if relay.events.error and not relay.events.begun:
             raise_for(engine, self._prefill, error_status(relay.events.error), relay.events.error)
         self._engines.trust(engine)
         exchange.watch(limits.silence_s)
 
-    async def _pass_on(self, request: web.BaseRequest, exchange: Exchange, relay: Relay) -> web.StreamResponse:
-        self._trip.status = 200
-        headers = self._trip.headers(self._loop.time(), "text/event-stream; charset=utf-8")
-        response = web.StreamResponse(headers={**headers, "cache-control": "no-cache"})
-        chunked = request.version >= HttpVersion11
-        if chunked:
-            response.enable_chunked_encoding()
+    async def _pass_on(self, exchange: Exchange, relay: Relay, outlet: Outlet) -> None:
+        trip = self._trip
+        if outlet.response is None:
+            trip.status = 200
+            await outlet.open(trip.headers(self._loop.time(), "text/event-stream; charset=utf-8"))
         else:
-            response.force_close()
-        writer = await response.prepare(request)
-        transport = request.transport
-        if transport is None or writer is None:
-            raise ConnectionResetError("the client hung up")
-        writer.send_headers()
-        relay.go(transport, writer, chunked=chunked)
-        await self._end(exchange, relay)
+            trip.go_on(self._engine.name)
+            outlet.write(b": continued on %b\n\n" % self._engine.name.encode())
+        relay.go(outlet)
+        why = await self._ended(exchange, relay)
         await relay.drained()
-        await response.write_eof()
-        return response
+        if why:
+            raise StreamBroke(self._engine, why, relay.events.error)
+        trip.outcome, trip.error = Outcome.OK, ""
 
-    async def _end(self, exchange: Exchange, relay: Relay) -> None:
-        """Wait for the end of the stream, and tell the client when it is not a good one."""
-        trip, events = self._trip, relay.events
+    async def _ended(self, exchange: Exchange, relay: Relay) -> str:
+        """Wait for the end of the stream; why it is not a good one."""
         why = "its stream ended early"
         try:
             await exchange.done
         except UpstreamError as error:
             why = relay.broken or str(error)
-        if events.error:
-            trip.outcome, trip.error = Outcome.ERROR, events.error[:255].decode("utf-8", "replace")
-        elif events.done:
-            trip.outcome, trip.error = Outcome.OK, ""
-        else:
-            log.warning("a stream broke", request=trip.id, engine=self._engine.name, why=why)
-            self._engines.suspect(self._engine)
-            trip.outcome, trip.error = Outcome.ERROR, f"{self._engine.name}: {why}"[:255]
-            said = error_body("The engine failed during the answer.", kind="server_error", code="engine_failed")
-            relay.say(b"data: " + said + b"\n\n")
+        if relay.events.error:
+            return relay.events.error[:255].decode("utf-8", "replace")
+        return "" if relay.events.done else why
 
     def _check(self, exchange: Exchange) -> None:
         """At the KV deadline a whole answer tells nothing yet. An engine whose server answers has taken the
@@ -228,11 +253,11 @@ class Attempt:
             exchange.abort(LATE)
 
     def _left_s(self) -> float:
-        return self._trip.prefilled + self._limits.kv_deadline_s - self._loop.time()
+        return self._prefilled + self._limits.kv_deadline_s - self._loop.time()
 
     async def _hand_over(self) -> Exchange:
         """Give the request to the engine that answers it, if there are blocks then before the KV deadline."""
-        not_after = None if self._params is None else self._trip.prefilled + self._limits.kv_deadline_s
+        not_after = None if self._params is None else self._prefilled + self._limits.kv_deadline_s
         return await self._send(self._engine, self._ask.for_answer(self._params), "d", not_after)
 
     async def _send(self, engine: Engine, body: bytes, step: str, not_after: float | None = None) -> Exchange:

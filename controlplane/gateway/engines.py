@@ -8,11 +8,21 @@ from collections import defaultdict
 from collections.abc import Collection, Coroutine
 from typing import Any
 
+import msgspec
+
 from controlplane.domain.routing import Route, pick, pick_decode
 from controlplane.gateway.table import Engine, Served, Table
 from controlplane.gateway.upstream import Bounds, Pool, UpstreamError
 
 SUSPECT_S = 5.0
+
+
+class _Model(msgspec.Struct):
+    max_model_len: int | None = None
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model] = []
 
 
 class Engines:
@@ -60,6 +70,17 @@ class Engines:
         except UpstreamError:
             return False
         return exchange.status == 200
+
+    async def context(self, engine: Engine, within_s: float) -> int | None:
+        """How many tokens the engine's model takes in all, as it says itself."""
+        try:
+            exchange = await self.pool(engine).send(b"GET /v1/models HTTP/1.1\r\n" + engine.head + b"\r\n")
+            exchange.deadline(within_s, "no answer to /v1/models")
+            await exchange.done
+            models = msgspec.json.decode(exchange.body, type=_Models).data
+        except (UpstreamError, msgspec.DecodeError):
+            return None
+        return models[0].max_model_len if models else None
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` beside the requests."""

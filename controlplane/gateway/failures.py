@@ -16,6 +16,14 @@ class EngineFailed(Exception):
         self.engine, self.exclude, self.late, self.suspect = engine, exclude, late, suspect
 
 
+class StreamBroke(Exception):
+    """A stream ended badly after the client had got some of it. `said`: the engine's own error event, as JSON."""
+
+    def __init__(self, engine: Engine, message: str, said: bytes = b"") -> None:
+        super().__init__(message if said else f"{engine.name}: {message}")
+        self.engine, self.said = engine, said
+
+
 class EngineRefused(Exception):
     """The engine says that the request is wrong, so the client is told, in the engine's words."""
 

@@ -15,6 +15,7 @@ class Limits:
     body_s: float = 30.0  # to send it in
     in_flight: int = 2048
     attempts: int = 3
+    continuations: int = field(default_factory=lambda: settings.GATEWAY_CONTINUATIONS)  # of one stream
     wait_s: float = field(default_factory=lambda: settings.GATEWAY_WAIT_S)  # for an engine, when there is none just now
     gap_s: float = 120.0  # how long ago there must have been one for that
     kv_deadline_s: float = field(default_factory=lambda: settings.KV_DEADLINE_S)

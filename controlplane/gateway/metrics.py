@@ -25,6 +25,9 @@ class Metrics:
         )
         self.unauthorized = Counter(name + "unauthorized", "Requests without a valid key", registry=own)
         self.retries = Counter(name + "retries", "Attempts beyond the first", served, registry=own)
+        self.continued = Counter(
+            name + "streams_continued", "Streams that went on on another engine", served, registry=own
+        )
         self.kv_late = Counter(name + "kv_late", "Prefills redone past the KV deadline", served, registry=own)
         self.prompt = Counter(name + "prompt_tokens", "Prompt tokens", served, registry=own)
         self.completion = Counter(name + "completion_tokens", "Tokens generated", served, registry=own)
@@ -43,13 +46,14 @@ class Metrics:
         """Counters are summed up first: looking up a label costs more than counting."""
         ended: Count[tuple[str, ...]] = Count()
         sums: dict[Counter, Count[str]] = {
-            counter: Count() for counter in (self.retries, self.kv_late, self.prompt, self.completion)
+            counter: Count() for counter in (self.retries, self.continued, self.kv_late, self.prompt, self.completion)
         }
         for trip in trips:
             name = trip.deployment
             ended[name, trip.kind, trip.path, trip.outcome] += 1
             if name:
-                sums[self.retries][name] += max(0, trip.attempts - 1)
+                sums[self.retries][name] += max(0, trip.attempts - 1 - trip.continued)
+                sums[self.continued][name] += trip.continued
                 sums[self.kv_late][name] += trip.kv_late
                 sums[self.prompt][name] += trip.prompt_tokens or 0
                 sums[self.completion][name] += trip.completion_tokens or 0

@@ -42,6 +42,8 @@ class RequestRecord(models.Model):
     prefill = models.CharField(max_length=120, blank=True)  # node/partition
     decode = models.CharField(max_length=120, blank=True)
     attempts = models.PositiveSmallIntegerField(default=1)
+    continued = models.PositiveSmallIntegerField(default=0)  # times that its stream went on on another engine
+    continued_from = models.CharField(max_length=255, blank=True)  # those it left, in order; `decode` ended it
     prompt_tokens = models.PositiveIntegerField(null=True)
     completion_tokens = models.PositiveIntegerField(null=True)
     cached_tokens = models.PositiveIntegerField(null=True)

@@ -23,7 +23,7 @@ NOT_FOR_PREFILL = (
 # Engines act on these for whoever sends them: blocks of other requests, and ids that must not collide.
 NOT_FROM_CLIENTS = ("kv_transfer_params", "ec_transfer_params")
 PREFIX_BYTES = 1024
-_ONE, _FALSE, _NONE_CHOICE = Raw(b"1"), Raw(b"false"), Raw(b'"none"')
+_ONE, _TRUE, _FALSE, _NONE_CHOICE = Raw(b"1"), Raw(b"true"), Raw(b"false"), Raw(b'"none"')
 
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _encode = msgspec.json.Encoder().encode
@@ -79,6 +79,8 @@ class Ask:
     stream: bool
     wants_usage: bool
     fields: dict[str, Raw]
+    ids: bool = False  # the engine is to tell the tokens of what it says
+    to_context: bool = False  # as many tokens as the model's context holds, which must be asked for
 
     @property
     def prompt(self) -> memoryview:
@@ -96,12 +98,17 @@ class Ask:
             return bytes(prompt).count(b",") + 1
         return len(prompt) // 4
 
+    def is_one_prompt(self) -> bool:
+        """Text or one list of token ids, not a list of prompts."""
+        start = bytes(self.prompt[:64]).replace(b" ", b"").replace(b"\n", b"")
+        return start[:1] == b'"' or (start[:1] == b"[" and start[1:2].isdigit())
+
     def fits_transfer(self) -> bool:
         """Whether one prefill's blocks are all it takes. Blocks serve one sequence once: several choices or
         prompts would pull them several times. Logprobs of the prompt need the prompt computed where they are
         asked for."""
         fields = self.fields
-        if self.kind is Kind.COMPLETION and not _is_one_prompt(self.prompt):
+        if self.kind is Kind.COMPLETION and not self.is_one_prompt():
             return False
         if any(name in fields and bytes(fields[name]) not in (b"1", b"null") for name in ("n", "best_of")):
             return False
@@ -122,13 +129,15 @@ class Ask:
 
     def for_answer(self, params: Raw | None) -> bytes:
         """The client's body, but for what the gateway needs of its own: the blocks' whereabouts and the usage."""
-        if params is None and (not self.stream or self.wants_usage):
+        if params is None and not self.ids and (not self.stream or self.wants_usage):
             return _encode(self.fields)
         body = dict(self.fields)
         if params is not None:
             body["kv_transfer_params"] = params
+        if self.ids:
+            body["return_token_ids"] = _TRUE
         if self.stream and not self.wants_usage:
-            body["stream_options"] = Raw(_encode({**_options(self.fields), "include_usage": True}))
+            body["stream_options"] = Raw(_encode({**options(self.fields), "include_usage": True}))
         return _encode(body)
 
 
@@ -150,7 +159,7 @@ def parse(raw: bytes, kind: Kind) -> Ask:
     _refuse_transfer_params(fields)
     fields.pop("request_id", None)
     stream = bool(_field(fields, "stream", bool | None))
-    wants_usage = bool(stream and _options(fields).get("include_usage"))
+    wants_usage = bool(stream and options(fields).get("include_usage"))
     return Ask(kind, model, stream, wants_usage, fields)
 
 
@@ -161,7 +170,7 @@ def _refuse_transfer_params(fields: dict[str, Raw]) -> None:
             raise ApiError(400, f"{name} is not for clients to set.", code="invalid_value", param=name)
 
 
-def _options(fields: dict[str, Raw]) -> dict[str, Any]:
+def options(fields: dict[str, Raw]) -> dict[str, Any]:
     return _field(fields, "stream_options", dict[str, Any] | None) or {} if "stream_options" in fields else {}
 
 
@@ -172,9 +181,3 @@ def _field(fields: dict[str, Raw], name: str, kind: Any) -> Any:
         return msgspec.json.decode(fields[name], type=kind)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ApiError(400, f"{name}: {error}", code="invalid_value", param=name) from error
-
-
-def _is_one_prompt(prompt: memoryview) -> bool:
-    """Text or one list of token ids, not a list of prompts."""
-    start = bytes(prompt[:64]).replace(b" ", b"").replace(b"\n", b"")
-    return start[:1] == b'"' or (start[:1] == b"[" and start[1:2].isdigit())

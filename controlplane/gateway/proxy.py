@@ -1,23 +1,31 @@
-"""Serves one request: chooses a route and attempts it, and another if that fails before the first byte."""
+"""Serves one request: chooses a route and attempts it, and another if that fails. A stream that has begun goes on
+elsewhere where that can be done faithfully, and ends with an error where it cannot."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 from aiohttp import web
 
-from controlplane.gateway.attempt import Attempt
+from controlplane.gateway.attempt import Attempt, Streaming
+from controlplane.gateway.continuing import next_ask, shows_ids, transcript_for
 from controlplane.gateway.engines import Engines
-from controlplane.gateway.failures import EngineFailed
+from controlplane.gateway.failures import EngineFailed, EngineRefused, StreamBroke
 from controlplane.gateway.limits import Limits
-from controlplane.gateway.openai import ApiError, Ask
+from controlplane.gateway.openai import ApiError, Ask, error_body
+from controlplane.gateway.outlet import Outlet
+from controlplane.gateway.splice import Splice, closing, whole_usage
+from controlplane.gateway.sse import Events
 from controlplane.gateway.table import Table
-from controlplane.gateway.trip import Trip
+from controlplane.gateway.transcript import Transcript
+from controlplane.gateway.trip import Outcome, Trip
 
 log = structlog.get_logger(__name__)
 LOOK_S = 0.2  # between two looks for an engine
+OFF = frozenset({"off", "0", "false", "no"})
 
 
 class Proxy:
@@ -26,10 +34,53 @@ class Proxy:
 
     async def serve(self, trip: Trip, ask: Ask, request: web.BaseRequest) -> web.StreamResponse:
         """The answer to the client. Raises ApiError when no engine gives one."""
-        prefix, fits = ask.prefix(), ask.fits_transfer()
+        if not ask.stream:
+            return await self._attempt(trip, ask, None, set())
+        outlet, transcript = Outlet(request), self._transcript(ask, request)
+        if transcript is not None:
+            ask = replace(ask, ids=True)
+        try:
+            return await self._attempt(trip, ask, lambda: _first(ask, outlet, transcript), set())
+        except StreamBroke as broke:
+            return await self._go_on(trip, ask, outlet, transcript, broke)
+
+    def _transcript(self, ask: Ask, request: web.BaseRequest) -> Transcript | None:
+        """None when this request's stream is not to go on on another engine."""
+        if not self._limits.continuations or request.headers.get("x-forebay-continue", "").lower() in OFF:
+            return None
+        return transcript_for(ask)
+
+    async def _go_on(
+        self, trip: Trip, ask: Ask, outlet: Outlet, transcript: Transcript | None, broke: StreamBroke
+    ) -> web.StreamResponse:
+        self._blame(trip, broke)
         failed: set[int] = set()
+        while transcript is not None and trip.continued < self._limits.continuations:
+            transcript.settle()
+            if transcript.finished and not transcript.lost:
+                return await _finish(trip, ask, outlet, transcript)
+            following = next_ask(ask, transcript)
+            if following is None:
+                break
+            if not broke.said:  # else it lives, and is as good as any when there is no other
+                failed.add(broke.engine.id)
+            splice = _splice(ask, following, transcript)
+            try:
+                return await self._attempt(trip, following, lambda s=splice: Streaming(outlet, s()), failed)
+            except StreamBroke as again:
+                self._blame(trip, broke := again)
+            except (ApiError, EngineRefused) as error:
+                log.warning("a stream cannot go on", request=trip.id, why=str(error))
+                break
+        return await self._fail(trip, outlet, transcript, broke)
+
+    async def _attempt(
+        self, trip: Trip, ask: Ask, streaming: Callable[[], Streaming] | None, failed: set[int]
+    ) -> web.StreamResponse:
+        prefix, fits = ask.prefix(), ask.fits_transfer()
         patience = Patience(self._limits.wait_s)
-        while trip.attempts < self._limits.attempts:
+        tries = 0
+        while tries < self._limits.attempts:
             table = self._table()
             served = table.served.get(trip.deployment)  # not by an alias, which may have moved meanwhile
             if served is None:
@@ -42,24 +93,40 @@ class Proxy:
                     break
                 failed.intersection_update(self._table().engines)  # one that left and comes back has been started anew
                 continue
+            tries += 1
             trip.attempts += 1
             try:
-                attempt = Attempt(
-                    trip, ask, route, table=table, latest=self._table,
-                    engines=self._engines, limits=self._limits, failed=failed,
-                )  # fmt: skip
-                return await attempt.run(request)
+                return await Attempt(
+                    trip, ask, route, table=table, latest=self._table, engines=self._engines, limits=self._limits,
+                    failed=failed, streaming=streaming and streaming(),
+                ).run()  # fmt: skip
             except EngineFailed as failure:
-                if not self._engines.is_suspect(failure.engine):  # tell once, not once a request
-                    log.warning("an attempt failed", request=trip.id, attempt=trip.attempts, why=str(failure))
-                trip.error = str(failure)[:255]
-                trip.kv_late += failure.late
-                failed.update(failure.exclude)
-                if failure.suspect:
-                    self._engines.suspect(failure.engine)
+                self._avoid(trip, failure, failed)
         if trip.attempts:
             raise ApiError(503, "The engines could not serve this request.", code="engines_failed", retry_after=1)
         raise ApiError(503, f"No engine is ready for {ask.model!r}.", code="model_not_ready", retry_after=5)
+
+    def _avoid(self, trip: Trip, failure: EngineFailed, failed: set[int]) -> None:
+        if not self._engines.is_suspect(failure.engine):  # tell once, not once a request
+            log.warning("an attempt failed", request=trip.id, attempt=trip.attempts, why=str(failure))
+        trip.error = str(failure)[:255]
+        trip.kv_late += failure.late
+        failed.update(failure.exclude)
+        if failure.suspect:
+            self._engines.suspect(failure.engine)
+
+    def _blame(self, trip: Trip, broke: StreamBroke) -> None:
+        log.warning("a stream broke", request=trip.id, engine=broke.engine.name, why=str(broke))
+        self._engines.suspect(broke.engine)
+
+    async def _fail(
+        self, trip: Trip, outlet: Outlet, transcript: Transcript | None, broke: StreamBroke
+    ) -> web.StreamResponse:
+        trip.outcome, trip.error = Outcome.ERROR, str(broke)[:255]
+        if transcript is not None or not broke.said:  # without a transcript the client has had the engine's words
+            said = error_body("The engine failed during the answer.", kind="server_error", code="engine_failed")
+            outlet.write(b"data: " + (broke.said or said) + b"\n\n")
+        return await outlet.close()
 
 
 class Patience:
@@ -75,6 +142,24 @@ class Patience:
         self._left_s -= LOOK_S
         await asyncio.sleep(LOOK_S)
         return True
+
+
+def _first(ask: Ask, outlet: Outlet, transcript: Transcript | None) -> Streaming:
+    events = Events(strip_usage=not ask.wants_usage, transcript=transcript, show_ids=shows_ids(ask))
+    return Streaming(outlet, events)
+
+
+def _splice(ask: Ask, following: Ask, transcript: Transcript) -> Callable[[], Splice]:
+    return lambda: Splice(ask, transcript, show_ids=shows_ids(ask), anew=following is ask)
+
+
+async def _finish(trip: Trip, ask: Ask, outlet: Outlet, transcript: Transcript) -> web.StreamResponse:
+    """The engine died when all was said but the end."""
+    usage = whole_usage(transcript)
+    trip.take_usage(usage)
+    trip.outcome, trip.error = Outcome.OK, ""
+    outlet.write(closing(ask, transcript, usage))
+    return await outlet.close()
 
 
 def _long_enough(ask: Ask, min_transfer_tokens: int) -> bool:

@@ -34,7 +34,7 @@ RETRY_S = 5.0
 COLUMNS = (
     "at", "request_id", "api_key_id", "deployment", "kind",
     "streamed", "outcome", "status", "error", "path", "prefill",
-    "decode", "attempts", "prompt_tokens", "completion_tokens", "cached_tokens",
+    "decode", "attempts", "continued", "continued_from", "prompt_tokens", "completion_tokens", "cached_tokens",
     "prefill_ms", "transfer_ms", "ttft_ms", "itl_ms", "total_ms",
 )  # fmt: skip
 
@@ -166,8 +166,9 @@ def _row(trip: Trip, known: Container[int] | None = None) -> tuple[object, ...]:
     return (
         connection.ops.adapt_datetimefield_value(trip.arrived), trip.id, key, _text(trip.deployment, 120), trip.kind,
         trip.streamed, str(trip.outcome), trip.status, _text(trip.error, 255), str(trip.path), _text(trip.prefill, 120),
-        _text(trip.decode, 120), trip.attempts, bounded(trip.prompt_tokens), bounded(trip.completion_tokens),
-        bounded(trip.cached_tokens), trip.prefill_ms, trip.transfer_ms, trip.ttft_ms, trip.itl_ms, trip.total_ms,
+        _text(trip.decode, 120), trip.attempts, trip.continued, _text(trip.continued_from, 255),
+        bounded(trip.prompt_tokens), bounded(trip.completion_tokens), bounded(trip.cached_tokens),
+        trip.prefill_ms, trip.transfer_ms, trip.ttft_ms, trip.itl_ms, trip.total_ms,
     )  # fmt: skip
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from aiohttp.abc import AbstractStreamWriter
-
+from controlplane.gateway.outlet import Outlet
+from controlplane.gateway.splice import Splice
 from controlplane.gateway.sse import Events, StreamError
 from controlplane.gateway.trip import Trip
 from controlplane.gateway.upstream import Exchange
@@ -20,8 +20,8 @@ HIGH_WATER = 65_536  # the transport's own mark, past which it asks its protocol
 class Relay:
     """A sink for an Exchange. Until `go` the pieces are kept; `started` is done at the first of them."""
 
-    def __init__(self, trip: Trip, exchange: Exchange, *, strip_usage: bool, stall_s: float) -> None:
-        self.events = Events(strip_usage=strip_usage)
+    def __init__(self, trip: Trip, exchange: Exchange, events: Events | Splice, *, stall_s: float) -> None:
+        self.events = events
         self.broken = ""
         self._loop = asyncio.get_running_loop()
         self.started: asyncio.Future[None] = self._loop.create_future()
@@ -36,16 +36,17 @@ class Relay:
             piece = self.events.feed(piece)
         except StreamError as error:
             self.broken = str(error)
+            if self.events.transcript is not None:
+                self.events.transcript.lost = True  # what came with it was noted, and not passed on
             self._exchange.abort(self.broken)
             return
         # Plain events are not timed one by one: the last piece, which ends the stream, always comes here.
         self._trip.last = self._loop.time()
         if self.events.count and not self._trip.first:
             self._trip.first = self._trip.last
-        if not piece:
-            return
-        self.say(piece)
-        if not self.started.done():
+        if piece:
+            self.say(piece)
+        if not self.started.done() and (piece or self.events.begun or self.events.error):
             self.started.set_result(None)
 
     def say(self, piece: bytes) -> None:
@@ -55,22 +56,26 @@ class Relay:
         else:
             self._kept.append(piece)
 
-    def go(self, transport: asyncio.Transport, writer: AbstractStreamWriter, *, chunked: bool) -> None:
-        """From now on write to `transport` as pieces come. The response's head must have been sent."""
-        put, unsent, is_plain = transport.write, transport.get_write_buffer_size, self.events.is_plain
+    def go(self, outlet: Outlet) -> None:
+        """From now on write to the client as pieces come. The outlet must be open."""
+        events, chunked = self.events, outlet.chunked
+        put, unsent, is_plain = outlet.transport.write, outlet.transport.get_write_buffer_size, events.is_plain
+        noted = events.noted if isinstance(events, Events) and events.transcript is not None else None
 
         def write(piece: bytes) -> None:
             put(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
             if unsent() > HIGH_WATER:
-                self._hold(transport, writer)
+                self._hold(outlet)
 
         def sink(piece: bytes) -> None:  # runs once a token: as flat as can be
             if not is_plain(piece):
                 self(piece)
                 return
+            if noted is not None:
+                piece = noted(piece)
             put(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
             if unsent() > HIGH_WATER:
-                self._hold(transport, writer)
+                self._hold(outlet)
 
         self._write = write
         kept, self._kept = self._kept, []
@@ -87,18 +92,18 @@ class Relay:
         if self._draining is not None:
             self._draining.cancel()
 
-    def _hold(self, transport: asyncio.Transport, writer: AbstractStreamWriter) -> None:
+    def _hold(self, outlet: Outlet) -> None:
         """Let the engine wait until the client has read."""
         if self._draining is None:
             self._exchange.pause()
-            self._draining = self._loop.create_task(self._drain(transport, writer))
+            self._draining = self._loop.create_task(self._drain(outlet))
 
-    async def _drain(self, transport: asyncio.Transport, writer: AbstractStreamWriter) -> None:
+    async def _drain(self, outlet: Outlet) -> None:
         try:
             async with asyncio.timeout(self._stall_s):
-                await writer.drain()
+                await outlet.writer.drain()
         except TimeoutError:
-            transport.abort()  # to the server this is a client that hung up
+            outlet.transport.abort()  # to the server this is a client that hung up
         finally:
             self._draining = None
             self._exchange.resume()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from controlplane.gateway.openai import Usage
+from controlplane.gateway.openai import Usage, error_body
+from controlplane.gateway.transcript import Transcript, without_ids
 
-LONGEST_EVENT = 1 << 20
+LONGEST_EVENT = 2 << 20  # a first one may hold the tokens of the prompt
 DONE = b"data: [DONE]"
+ABORTED = error_body("The engine gave the request up.", kind="server_error", code="engine_failed")
 
 
 class StreamError(Exception):
@@ -32,17 +34,23 @@ _chunk = msgspec.json.Decoder(_Chunk)
 
 
 class Events:
-    """Feed it pieces as they come; it gives back what to pass on: whole events only."""
+    """Feed it pieces as they come; it gives back what to pass on: whole events only. With a `transcript`, what tells
+    that the engine failed is not passed on, for the stream may go on elsewhere."""
 
-    __slots__ = ("_rest", "_strip_usage", "count", "done", "error", "usage")
+    __slots__ = ("_rest", "_show_ids", "_strip_usage", "count", "done", "error", "transcript", "usage")
 
-    def __init__(self, *, strip_usage: bool) -> None:
+    def __init__(self, *, strip_usage: bool, transcript: Transcript | None = None, show_ids: bool = False) -> None:
         self.count = 0  # events that carry choices
         self.usage: Usage | None = None
         self.done = False
         self.error = b""  # the engine's own error event, as JSON
-        self._strip_usage = strip_usage
+        self.transcript = transcript
+        self._strip_usage, self._show_ids = strip_usage, show_ids
         self._rest = b""
+
+    @property
+    def begun(self) -> bool:
+        return self.count > 0
 
     def is_plain(self, piece: bytes) -> bool:
         """Whether `piece` is one whole event of text, with nothing in it to look at. Counts it if so."""
@@ -50,11 +58,22 @@ class Events:
             not self._rest
             and piece.startswith(b'data: {"id"')  # so it is neither an error nor the end
             and b'"usage"' not in piece
+            and b'"finish_reason":null' in piece
             and piece.find(b"\n\n") == len(piece) - 2
         ):
             self.count += 1
             return True
         return False
+
+    def noted(self, piece: bytes) -> bytes:
+        """A plain piece with its tokens put down, and as the client is to have it. Runs once a token."""
+        if self.transcript is None:
+            return piece
+        self.transcript.keep(piece)
+        if self._show_ids:
+            return piece
+        head, mark, tail = piece.rpartition(b'"token_ids":[')
+        return b'%b"token_ids":null%b' % (head, tail[tail.find(b"]") + 1 :]) if mark else piece
 
     def feed(self, piece: bytes) -> bytes:
         whole, mark, self._rest = (self._rest + piece).rpartition(b"\n\n")
@@ -62,31 +81,45 @@ class Events:
             raise StreamError("an event of the engine's stream is too long")
         if not mark:
             return b""
-        kept = [event for event in whole.split(b"\n\n") if self._keeps(event)]
+        kept = [passed for event in whole.split(b"\n\n") if (passed := self._pass(event))]
         return b"\n\n".join([*kept, b""]) if kept else b""
 
-    def _keeps(self, event: bytes) -> bool:
+    def _pass(self, event: bytes) -> bytes:
+        if self.error and self.transcript is not None:
+            return b""
         if event == DONE:
             self.done = True
-            return True
+            return event
         if not event.startswith(b"data:"):
-            return bool(event.strip())
+            return event.strip() and event
         if b'"usage"' not in event and b'"error"' not in event:
-            self.count += 1
-            return True
+            return self._text(event)
         try:
             chunk = _chunk.decode(event[5:])
         except (msgspec.DecodeError, RecursionError) as error:
             raise StreamError("the engine's stream is not JSON") from error
         if memoryview(chunk.error) != b"null":
             self.error = self.error or event[5:].strip()
-            return True
+            return event if self.transcript is None else b""
         if chunk.usage is not None:
             self.usage = chunk.usage
         if chunk.choices:
-            self.count += 1
-            return True
-        return not (self._strip_usage and chunk.usage is not None)
+            return self._text(event)
+        if self._strip_usage and chunk.usage is not None:
+            return b""
+        if self.transcript is not None and chunk.usage is not None:
+            self.transcript.usage_told = True
+        return event
+
+    def _text(self, event: bytes) -> bytes:
+        if self.transcript is not None:
+            if b'"finish_reason":"abort"' in event:
+                self.error = ABORTED
+                return b""
+            self.transcript.keep(event)
+            event = event if self._show_ids else without_ids(event)
+        self.count += 1
+        return event
 
 
 def error_status(body: bytes) -> int:

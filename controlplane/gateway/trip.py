@@ -38,6 +38,8 @@ class Trip:
     prefill: str = ""
     decode: str = ""
     attempts: int = 0
+    continued: int = 0  # times that its stream went on on another engine
+    continued_from: str = ""  # the engines it left, in their order
     kv_late: int = 0
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -54,6 +56,12 @@ class Trip:
             self.prompt_tokens = bounded(usage.prompt_tokens)
             self.completion_tokens = bounded(usage.completion_tokens)
             self.cached_tokens = bounded(usage.cached_tokens)
+
+    def go_on(self, engine: str) -> None:
+        """Its stream goes on on `engine`."""
+        self.continued += 1
+        self.continued_from = ", ".join([*([self.continued_from] if self.continued_from else []), self.decode])
+        self.decode = engine
 
     @property
     def arrived(self) -> datetime:

@@ -41,7 +41,7 @@ def recorder() -> Recorder:
 @pytest.mark.django_db
 def test_every_column_is_written(recorder: Recorder, actor: Actor) -> None:
     key, _ = services.create_key(name="one", actor=actor)
-    one = trip(key=key.pk)
+    one = trip(key=key.pk, continued=1, continued_from="n/d0")
     recorder.add(one)
 
     recorder.flush()
@@ -52,6 +52,7 @@ def test_every_column_is_written(recorder: Recorder, actor: Actor) -> None:
     assert (row.request_id, row.deployment, row.kind, row.streamed) == (one.id, "tiny", "chat", True)
     assert (row.outcome, row.status, row.error, row.path) == ("ok", 200, "", "two_step")
     assert (row.prefill, row.decode, row.attempts) == ("n/p", "n/d", 1)
+    assert (row.continued, row.continued_from) == (1, "n/d0")
     assert (row.prompt_tokens, row.completion_tokens, row.cached_tokens) == (12, 5, 4)
     assert (row.prefill_ms, row.transfer_ms, row.ttft_ms) == pytest.approx((20.0, 30.0, 50.0))
     assert (row.itl_ms, row.total_ms) == pytest.approx((10.0, 100.0))

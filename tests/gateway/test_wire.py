@@ -58,7 +58,10 @@ def test_a_prefill_makes_no_tool_call(choice: object, sent: object) -> None:
 
 
 def chunk(text: str | None, usage: dict[str, int] | None = None) -> bytes:
-    body: dict[str, object] = {"id": "x", "choices": [] if text is None else [{"delta": {"content": text}}]}
+    body: dict[str, object] = {
+        "id": "x",
+        "choices": [] if text is None else [{"delta": {"content": text}, "finish_reason": None}],
+    }
     if usage is not None:
         body["usage"] = usage
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"

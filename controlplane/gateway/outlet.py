@@ -1,0 +1,42 @@
+"""The client's side of one stream: opened when an engine's first event is there, whatever engine speaks behind it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11
+
+
+class Outlet:
+    transport: asyncio.Transport
+    writer: AbstractStreamWriter
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self.chunked = request.version >= HttpVersion11
+        self.response: web.StreamResponse | None = None
+        self._request = request
+
+    async def open(self, headers: dict[str, str]) -> None:
+        """Send the response's head."""
+        response = web.StreamResponse(headers={**headers, "cache-control": "no-cache"})
+        if self.chunked:
+            response.enable_chunked_encoding()
+        else:
+            response.force_close()
+        writer = await response.prepare(self._request)
+        transport = self._request.transport
+        if transport is None or writer is None:
+            raise ConnectionResetError("the client hung up")
+        writer.send_headers()
+        self.response, self.transport, self.writer = response, transport, writer
+
+    def write(self, piece: bytes) -> None:
+        self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self.chunked else piece)
+
+    async def close(self) -> web.StreamResponse:
+        """End the response."""
+        assert self.response is not None
+        await self.response.write_eof()
+        return self.response
