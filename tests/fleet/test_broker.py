@@ -183,7 +183,7 @@ class TestWithout:
 
         url = fleet_broker.admit_node(node, PASSWORD)
 
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5
         assert url.startswith(f"redis://node-{node.pk}:")  # its user is made once the broker is back
         assert not fleet_broker.state().reachable
         assert "does not answer" in fleet_broker.state().detail
@@ -195,11 +195,11 @@ class TestWithout:
 
         sent = nudge.send(1, {})
         took = time.monotonic() - started
-        again = nudge.send(1, {})
+        again, at_once = nudge.send(1, {}), time.monotonic() - started - took
 
         assert (sent, again) == (False, False)
-        assert took < 2
-        assert time.monotonic() - started - took < 0.05  # not tried again at once
+        assert took < 5
+        assert at_once < took / 2  # not tried again
 
     def test_where_users_may_not_be_made_nodes_get_no_broker(self, broker: Broker, settings: Any) -> None:
         """Rather none than the control plane's own password."""
@@ -297,7 +297,7 @@ class TestNudges:
         with django_capture_on_commit_callbacks(execute=True):
             services.assign(partition.pk, deployment_id=make_deployment().pk, role="decode", actor=actor)
 
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5
         assert Node.objects.get(pk=partition.node_id).generation == 1
 
 

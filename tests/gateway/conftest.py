@@ -125,7 +125,7 @@ def table_of(engines: dict[str, list[Standin]]) -> Table:
     return Table({}, {"tiny": served, "small": served}, rows, read_at=1.0)
 
 
-async def eventually(true: Callable[[], Any], within_s: float = 10.0) -> None:
+async def eventually(true: Callable[[], Any], within_s: float = 30.0) -> None:
     until = asyncio.get_running_loop().time() + within_s
     while not true():
         assert asyncio.get_running_loop().time() < until, "it did not come about"

@@ -106,7 +106,7 @@ def port_in(log: Path, process: subprocess.Popen[bytes], within_s: float = 60.0)
     raise AssertionError(log.read_text())
 
 
-def eventually(true: object, within_s: float = 20.0) -> None:
+def eventually(true: object, within_s: float = 60.0) -> None:
     until = time.monotonic() + within_s
     while not true():  # type: ignore[operator]
         assert time.monotonic() < until
@@ -133,7 +133,7 @@ def test_the_official_client_streams_and_all_of_it_is_recorded(
     assert [row.prefill for row in rows] == ["n1/prefill"] * 2
 
     services.revoke_key(key.pk, actor=actor)
-    eventually(lambda: _refused(client), 5)
+    eventually(lambda: _refused(client), 15)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
     assert DemandMinute.objects.values_list("deployment", flat=True).distinct().get() == "tiny"
@@ -188,7 +188,7 @@ def test_a_new_engine_is_verified_and_the_gateway_is_known_to_live(
     )
 
     eventually(lambda: verified.is_verified(Partition.objects.get(pk=decode.pk)))
-    assert time.monotonic() - began < 5.0  # about 0.3 s on an idle machine
+    assert time.monotonic() - began < 15.0  # about 0.3 s on an idle machine
     asked = [seen for seen in engines[1].served if seen.headers.get("x-request-id", "").startswith("warm-")]
     assert asked[-1].body["kv_transfer_params"]["do_remote_prefill"]
     process.send_signal(signal.SIGTERM)

@@ -224,7 +224,7 @@ def test_a_glance_that_fails_leaves_it_to_the_look() -> None:
     assert looks[2] - looks[0] > 0.3
 
 
-def until(true: Callable[[], bool], within_s: float = 10.0) -> None:
+def until(true: Callable[[], bool], within_s: float = 30.0) -> None:
     limit = time.monotonic() + within_s
     while not true():
         assert time.monotonic() < limit

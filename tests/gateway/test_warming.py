@@ -163,7 +163,7 @@ async def test_a_healthy_engine_is_in_use_soon(pair: Place) -> None:
     new = await pair.engine()
     pair.show(prefill=(1, new), decode=(2,))
     assert pair.used.prefill == (1,)
-    await eventually(lambda: pair.used.prefill == (1, new), 1.0)  # 0.02 s on an idle machine
+    await eventually(lambda: pair.used.prefill == (1, new), 3.0)  # 0.02 s on an idle machine
 
 
 async def test_one_that_fails_stays_out_while_others_serve_and_comes_in_once_it_answers(pair: Place) -> None:
@@ -228,7 +228,7 @@ async def test_a_trial_is_bounded_in_time(make_place: MakePlace) -> None:
     new = await place.engine()
     place.engines[new].act.hang = True
     place.show(prefill=(1,), decode=(2, new))
-    await eventually(lambda: len(place.told) == 3, 2.0)
+    await eventually(lambda: len(place.told) == 3)
     assert place.told[2][:3] == (new, 1, False) and "in time" in place.told[2][3]
     await eventually(lambda: place.engines[new].aborted)
 
@@ -254,7 +254,7 @@ async def test_a_partner_that_hangs_keeps_a_new_engine_out_for_a_moment_only(mak
     place.show(prefill=(1, 2), decode=(3, new))
     await asyncio.sleep(0.1)
     assert place.used.decode == (3,)
-    await eventually(lambda: place.used.decode == (3, new), 2.0)
+    await eventually(lambda: place.used.decode == (3, new), 4.0)
 
 
 async def test_no_trial_is_recorded_or_counted_as_demand(pair: Place) -> None:

@@ -21,7 +21,7 @@ from controlplane.management.supervisor import Part, Supervisor
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
 
 
-def eventually(check: Callable[[], bool], within_s: float = 10.0) -> bool:
+def eventually(check: Callable[[], bool], within_s: float = 30.0) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if check():

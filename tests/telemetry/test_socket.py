@@ -65,20 +65,20 @@ class Page(ApplicationCommunicator):
 
     async def connect(self) -> bool:
         await self.send_input({"type": "websocket.connect"})
-        return (await self.receive_output(timeout=5))["type"] == "websocket.accept"
+        return (await self.receive_output(timeout=20))["type"] == "websocket.accept"
 
     async def disconnect(self) -> None:
         await self.send_input({"type": "websocket.disconnect", "code": 1001})
-        await self.wait(timeout=5)
+        await self.wait(timeout=20)
 
     async def frame(self) -> dict[str, Any]:
-        message = await self.receive_output(timeout=5)
+        message = await self.receive_output(timeout=20)
         return json.loads(message["text"])
 
     async def closed(self) -> int:
         """The code it is closed with, whatever frames come before."""
         while True:
-            message = await self.receive_output(timeout=5)
+            message = await self.receive_output(timeout=20)
             if message["type"] == "websocket.close":
                 return message["code"]
 
@@ -233,7 +233,7 @@ async def test_losing_valkey_closes_the_sockets_and_its_return_serves_them(
     with ValkeyServer(port=port, config={"save": ""}):
         for _ in range(20):
             page = await pages(viewer)
-            message = await page.receive_output(timeout=5)
+            message = await page.receive_output(timeout=20)
             if message["type"] == "websocket.send":
                 break
             await asyncio.sleep(0.1)

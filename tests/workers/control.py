@@ -150,7 +150,7 @@ class AgentProcess:
     def kill(self, signum: int = signal.SIGKILL) -> int:
         assert self._popen is not None
         self._popen.send_signal(signum)
-        return self._popen.wait(15)
+        return self._popen.wait(30)
 
     def wait(self, timeout_s: float = 30) -> int:
         assert self._popen is not None
@@ -174,7 +174,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "") -> Any:
+def until(condition: Callable[[], Any], timeout_s: float = 60.0, what: str = "") -> Any:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if value := condition():

@@ -66,7 +66,7 @@ def phases(agent: Agent) -> dict[int, Phase]:
 
 
 def tick_until_ready(agent: Agent, partition: int) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while phases(agent).get(partition) != Phase.READY:
         assert time.monotonic() < deadline, phases(agent)
         agent.tick(clock())

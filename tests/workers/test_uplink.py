@@ -100,5 +100,5 @@ def test_a_server_that_never_answers_is_given_up_while_the_node_still_counts_as_
         silent = Uplink(f"http://127.0.0.1:{server.getsockname()[1]}", "secret")
         began = time.monotonic()
         assert silent.report(REPORT).answer == Answer.UNREACHABLE
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 10.0
         silent.close()
