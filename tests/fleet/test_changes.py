@@ -317,3 +317,27 @@ def test_an_aggregated_engine_of_a_convertible_deployment_is_relabelled(actor: A
     make_ready(part)
     seen = services.preview_change([Move(part.pk, deployment.pk, D)])
     assert seen["moves"][0]["action"] == "relabel"
+
+
+def test_decode_engines_that_cannot_outlive_a_prefill_engine_start_again_at_the_end(fleet: Any, actor: Actor) -> None:
+    """Engine 0.25.1 is known to crash at its first transfer from a restarted prefill engine: domain.recycling."""
+    _, parts = fleet
+    Partition.objects.update(engine_version="0.25.1")
+    moves = [Move(parts[0].pk, None, None)]
+    seen = services.preview_change(moves)
+    assert [row["partition"]["id"] for row in seen["recycles"]] == [parts[2].pk, parts[3].pk]
+    assert [step["action"] for step in seen["steps"]] == ["stop", "recycle", "recycle"]
+
+    keys = dict(Partition.objects.values_list("pk", "engine_key"))
+    change = apply(moves, actor)
+    with pytest.raises(Conflict, match="sim-a/p2 is part of change"):
+        services.release(parts[2].pk, actor=OTHER)
+    confirm(parts[1])  # the report without the released engine
+    assert Partition.objects.get(pk=parts[2].pk).engine_key != keys[parts[2].pk], "another key is another engine"
+    assert Partition.objects.get(pk=parts[3].pk).engine_key == keys[parts[3].pk], "one after the other"
+    confirm(parts[2])
+    assert Partition.objects.get(pk=parts[3].pk).engine_key != keys[parts[3].pk]
+    confirm(parts[3])
+    change.refresh_from_db()
+    assert change.state == "done"
+    assert AuditEvent.objects.filter(verb="recycle").count() == 2

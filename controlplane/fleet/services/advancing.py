@@ -27,6 +27,7 @@ from controlplane.fleet.errors import FleetError
 from controlplane.fleet.facts import has_process, partition_view
 from controlplane.fleet.models import Change, Deployment, Partition
 from controlplane.fleet.services import change_steps, checks, desired, nodes, scenes
+from controlplane.fleet.services.change_preview import RECYCLE
 from controlplane.fleet.services.change_steps import DONE, FAILED, RUNNING
 from controlplane.fleet.services.scenes import Scene
 from controlplane.fleet.verified import Verification
@@ -46,7 +47,7 @@ def advance(change_id: int) -> None:
         if change is None or change.state != Change.State.RUNNING:
             return
         try:
-            scene = scenes.lock(target_of(change))
+            scene = lock_scene(change)
         except FleetError as error:
             _stop(change, str(error))
             return
@@ -81,6 +82,12 @@ def step(change: Change, scene: Scene) -> None:
             _stop(change, message)
             return
     _take_next(change, scene, now)
+
+
+def lock_scene(change: Change) -> Scene:
+    """Of all that it concerns, whichever way it leads. The change itself is locked before."""
+    sides = [assigned for move in change.moves for assigned in (move["before"], move["after"])]
+    return scenes.lock(target_of(change), {side["deployment"]["id"] for side in sides if side["deployment"]})
 
 
 def target_of(change: Change) -> list[Move]:
@@ -140,7 +147,9 @@ def _take_next(change: Change, scene: Scene, now: datetime) -> None:
     target = target_of(change)
     quick = {move["partition"]["id"] for move in change.moves if move["action"] == Action.RELABEL}
     found = rollout.next_step(scene.places(), target, quick=quick, may_stop=change.force)
-    if found is None:
+    if found is None and (recycled := _to_recycle(change, scene)) is not None:
+        _recycle(change, recycled, now)
+    elif found is None:
         _finish(change, now)
     elif isinstance(found, Blocked):
         _hold(change, _blocked_words(found, scene), now)
@@ -170,6 +179,22 @@ def _take(change: Change, found: Step, scene: Scene, target: list[Move], now: da
     change.message, change.held_since = "", None
     change.save(update_fields=["steps", "message", "held_since"])
     desired.write(row, deployment, role, actor=actor_of(change), reason=change.reason, change=change.pk)
+
+
+def _to_recycle(change: Change, scene: Scene) -> Partition | None:
+    """The next engine that has to start again because a prefill engine beside it is another process now."""
+    waiting = [e["partition"] for e in change.steps if e["action"] == RECYCLE and e["state"] == change_steps.WAITING]
+    rows = [scene.partitions[key] for key in waiting if key in scene.partitions]
+    return next((row for row in rows if row.deployment is not None and row.role == Role.DECODE), None)
+
+
+def _recycle(change: Change, row: Partition, now: datetime) -> None:
+    entry = change_steps.begin(change, row, "")
+    entry |= {"state": RUNNING, "began_at": now.isoformat(), "restarts": 0}
+    entry["deadline_s"] = _deadline_s(row, row.deployment)
+    change.message, change.held_since = "", None
+    change.save(update_fields=["steps", "message", "held_since"])
+    desired.renew(row, actor=actor_of(change), reason=change.reason, change=change.pk)
 
 
 def _deadline_s(row: Partition, deployment: Deployment | None) -> float:

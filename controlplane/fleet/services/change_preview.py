@@ -18,6 +18,7 @@ from controlplane.fleet.models import Deployment, Partition
 from controlplane.fleet.services import checks, scenes
 from controlplane.fleet.services.scenes import Scene
 
+RECYCLE = "recycle"  # the engine starts again, with the same content
 _DOES = {
     Action.START: "Start an engine for {after} on {name}.",
     Action.RELABEL: "Turn {name} from {before} to {after}: its engine stays.",
@@ -65,14 +66,17 @@ def look(scene: Scene, moves: Sequence[Move], *, version: int, live: Live) -> di
     problems = [*(problem for one in looked for problem in one.problems), *whole]
     warnings = [*impact.warnings(effects, about), *mild]
     by_partition = {one.move.partition: one for one in looked}
-    spans = [by_partition[step.move.partition].likely_s for step in taken]
+    recycles = _recycles(scene, looked)
+    rows = [_step(number, step, by_partition) for number, step in enumerate(taken, 1)]
+    rows += [_recycling(number, row, scene) for number, row in enumerate(recycles, len(rows) + 1)]
+    spans = [row["expected_s"] for row in rows]
     return {
         "version": version,
         "moves": [_move(one) for one in looked],
-        "steps": [_step(number, step, by_partition) for number, step in enumerate(taken, 1)],
+        "steps": rows,
         "effects": [_effect(effect, scene) for effect in effects],
         "deployments": [_deployment(row, live) for row in scene.deployments.values()],
-        "recycles": _recycles(scene, looked),
+        "recycles": recycles,
         "problems": [problem.to_dict() for problem in problems],
         "forceable": bool(problems) and all(problem.forceable for problem in problems),
         "warnings": [problem.to_dict() for problem in warnings],
@@ -140,6 +144,18 @@ def _step(number: int, step: Step, looked: Mapping[int, Outlook]) -> dict[str, A
         "action": one.action.value,
         "text": text,
         "expected_s": one.likely_s,
+    }
+
+
+def _recycling(number: int, row: dict[str, Any], scene: Scene) -> dict[str, Any]:
+    partition = scene.partitions[row["partition"]["id"]]
+    return {
+        "number": number,
+        "partition": partition.pk,
+        "name": str(partition),
+        "action": RECYCLE,
+        "text": row["text"],
+        "expected_s": checks.usual_start_s(partition.deployment),
     }
 
 

@@ -29,7 +29,13 @@ def begin(change: Change, row: Partition, to: str) -> dict[str, Any]:
     """The waiting step of this partition, now behind those taken before it; a new one where none waits."""
     place = next((n for n, entry in enumerate(change.steps) if _waits(entry) and entry["partition"] == row.pk), None)
     if place is None:
-        new = {"partition": row.pk, "name": str(row), "text": f"Lead {row} back to {to}.", "expected_s": None}
+        new = {
+            "partition": row.pk,
+            "name": str(row),
+            "text": f"Lead {row} back to {to}.",
+            "expected_s": None,
+            "action": "",
+        }
         entry = {**planned(new), "back": change.backwards}
     else:
         entry = change.steps.pop(place)

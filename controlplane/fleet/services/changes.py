@@ -159,7 +159,7 @@ def _go_on(change: Change, verb: str, actor: Actor, reason: str) -> None:
     before = {"state": change.state}
     change.state, change.message, change.held_since = Change.State.RUNNING, "", None
     change.save()
-    scene = scenes.lock(advancing.target_of(change))
+    scene = advancing.lock_scene(change)
     after = {"state": change.state, "backwards": change.backwards}
     versions.record(actor, verb, change, before=before, after=after, reason=reason, change=change.pk)
     advancing.step(change, scene)

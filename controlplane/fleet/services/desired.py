@@ -37,6 +37,16 @@ def write(
     )  # fmt: skip
 
 
+def renew(partition: Partition, *, actor: Actor, reason: str = "", change: int | None = None) -> None:
+    """Another key, so another engine content: the engine drains, ends and starts again as the same."""
+    partition.engine_key = new_engine_key()
+    partition.save(update_fields=["engine_key"])
+    publish(partition.node)
+    partition.refresh_from_db(fields=["generation"])
+    now = assignment(partition)
+    versions.record(actor, "recycle", partition, before=now, after=now, reason=reason, change=change)
+
+
 def assignment(partition: Partition) -> dict[str, Any]:
     """Its desired columns as the audit trail tells them."""
     return {"deployment": partition.deployment.name if partition.deployment else None, "role": partition.role or None}

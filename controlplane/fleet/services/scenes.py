@@ -4,7 +4,7 @@ the nodes of all of them."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from django.conf import settings
@@ -51,32 +51,33 @@ class Scene:
         return found
 
 
-def read(moves: Sequence[Move]) -> Scene:
-    """Without locks, for a preview."""
+def read(moves: Sequence[Move], also: Collection[int] = ()) -> Scene:
+    """Without locks, for a preview. `also`: deployments that are concerned as well, where they still exist."""
     _require_sane(moves)
     moved = {move.partition for move in moves}
     concerned = {move.deployment for move in moves} - {None}
     concerned |= set(
         Partition.objects.filter(pk__in=moved, deployment__isnull=False).values_list("deployment", flat=True)
     )
-    rows = Partition.objects.filter(Q(pk__in=moved) | Q(deployment__in=concerned))
+    wanted = concerned | set(also)
+    rows = Partition.objects.filter(Q(pk__in=moved) | Q(deployment__in=wanted))
     rows = rows.select_related("node", "deployment__model").prefetch_related("gpus", "node__gpus").order_by("pk")
     partitions = {row.pk: row for row in rows}
     if missing := sorted(moved - partitions.keys()):
         raise NotFound("partition", missing[0])
-    deployments = {row.pk: row for row in Deployment.objects.select_related("model").filter(pk__in=concerned)}
+    deployments = {row.pk: row for row in Deployment.objects.select_related("model").filter(pk__in=wanted)}
     if missing := sorted(concerned - deployments.keys()):
         raise NotFound("deployment", missing[0])
     return Scene(partitions, deployments, {row.node_id: row.node for row in partitions.values()})
 
 
-def lock(moves: Sequence[Move]) -> Scene:
+def lock(moves: Sequence[Move], also: Collection[int] = ()) -> Scene:
     """The same with deployments locked, then nodes, each in the order of their ids: two changes wait for each other in
     one order. Conflict where the scene grew between the look and the lock."""
-    seen = read(moves)
+    seen = read(moves, also)
     list(Deployment.objects.select_for_update().filter(pk__in=seen.deployments).order_by("pk"))
     list(Node.objects.select_for_update().filter(pk__in=seen.nodes).order_by("pk"))
-    scene = read(moves)
+    scene = read(moves, also)
     if scene.deployments.keys() - seen.deployments.keys() or scene.nodes.keys() - seen.nodes.keys():
         raise Conflict("Somebody changed these partitions in this very moment.")
     for row in scene.partitions.values():
