@@ -9,6 +9,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import structlog
 
+from controlplane.domain import sign_on
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 VERSION = "0.1.0"
 
@@ -62,6 +64,33 @@ def _database(url: str) -> dict[str, object]:
     raise ValueError(f"FOREBAY_DATABASE_URL: unknown scheme {parts.scheme!r}; use sqlite:/// or postgresql://")
 
 
+def _oidc() -> dict[str, object] | None:
+    """Single sign-on by OpenID Connect; None where no issuer is named."""
+    issuer = os.environ.get("FOREBAY_OIDC_ISSUER", "").rstrip("/")
+    if not issuer:
+        return None
+    if urlsplit(issuer).scheme != "https" and urlsplit(issuer).hostname not in {"localhost", "127.0.0.1", "::1"}:
+        raise ValueError("FOREBAY_OIDC_ISSUER: use https://, or its answers could be forged on the way")
+    if not os.environ.get("FOREBAY_OIDC_CLIENT_ID"):
+        raise ValueError("FOREBAY_OIDC_ISSUER is set, so FOREBAY_OIDC_CLIENT_ID is needed")
+    if (default := os.environ.get("FOREBAY_OIDC_DEFAULT_ROLE", "")) not in {"", "viewer"}:
+        raise ValueError("FOREBAY_OIDC_DEFAULT_ROLE: viewer, or leave it out to refuse who is in no named group")
+    try:
+        roles = sign_on.mapping(os.environ.get("FOREBAY_OIDC_ROLES", ""))
+    except ValueError as error:
+        raise ValueError(f"FOREBAY_OIDC_ROLES: {error}") from error
+    return {
+        "issuer": issuer,
+        "client_id": os.environ["FOREBAY_OIDC_CLIENT_ID"],
+        "client_secret": os.environ.get("FOREBAY_OIDC_CLIENT_SECRET", ""),
+        "name": os.environ.get("FOREBAY_OIDC_NAME", "single sign-on"),
+        "scopes": _list("FOREBAY_OIDC_SCOPES", "openid,profile,email"),
+        "groups_claim": os.environ.get("FOREBAY_OIDC_GROUPS_CLAIM", "groups"),
+        "roles": roles,
+        "default_role": default,
+    }
+
+
 # --- where things are ------------------------------------------------------------------------------------
 HOME = Path(os.environ.get("FOREBAY_HOME", BASE_DIR / ".forebay")).resolve()
 HOME.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -100,6 +129,7 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.mfa",
+    "allauth.socialaccount",
     "axes",
     "channels",
     "django_filters",
@@ -171,6 +201,10 @@ ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_ADAPTER = "controlplane.audit.accounts.ClosedSignup"
 ACCOUNT_LOGOUT_ON_GET = False
+OIDC = _oidc()
+SOCIALACCOUNT_ADAPTER = "controlplane.audit.sign_on.SignOn"
+SOCIALACCOUNT_LOGIN_ON_GET = True  # a form's redirect to another host would need that host in form-action below
+SOCIALACCOUNT_REQUESTS_TIMEOUT = 10
 MFA_ADAPTER = "controlplane.audit.second_factor.Authenticators"
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 MFA_TOTP_ISSUER = "Forebay"

@@ -70,6 +70,30 @@ def set_role(user_id: int, *, role: str, actor: Actor) -> User:
 
 
 @transaction.atomic
+def create_signed_on(*, username: str, role: str, actor: Actor) -> User:
+    """The account of one who signs in elsewhere: there is no password here."""
+    user = new_user(username=username, role=role)
+    record(actor, "create-user", user, after={"role": role, "by": "single sign-on"})
+    return user
+
+
+@transaction.atomic
+def follow_groups(user_id: int, *, role: str, actor: Actor) -> User:
+    """The role that the groups give at this sign-on; "" takes it away, and with it what the account's tokens open.
+    The last admin too: who runs the provider decides, and `manage.py create_admin` makes another."""
+    user = _lock(user_id)
+    before = role_of(user).name.lower()
+    if before == (role or "none") or user.is_superuser:
+        return user
+    user.groups.remove(*user.groups.filter(name__in=ROLES))
+    if role:
+        user.groups.add(_group(role))
+    after = {"role": role or "none"}
+    record(actor, "set-role", user, before={"role": before}, after=after, reason="groups at single sign-on")
+    return user
+
+
+@transaction.atomic
 def set_active(user_id: int, *, active: bool, actor: Actor) -> User:
     """A disabled user's sessions and tokens open nothing from the next request on."""
     user = _lock(user_id)

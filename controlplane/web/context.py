@@ -37,6 +37,10 @@ class Shell:
         self._level: roles.Level | None = None
 
     @property
+    def sign_on_name(self) -> str:
+        return settings.OIDC["name"] if settings.OIDC else ""
+
+    @property
     def level(self) -> roles.Level:
         if self._level is None:
             self._level = roles.level_of(self._request.user)

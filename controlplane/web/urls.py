@@ -2,7 +2,18 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from controlplane.web.views import account, activity, brake, deployments, fleet, nodes, partitions, people, registry
+from controlplane.web.views import (
+    account,
+    activity,
+    brake,
+    deployments,
+    fleet,
+    nodes,
+    partitions,
+    people,
+    registry,
+    sign_on,
+)
 
 app_name = "web"
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -50,6 +61,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("partitions/<int:pk>/preview", partitions.preview, name="preview"),
     path("partitions/<int:pk>/release", partitions.release, name="release"),
     path("partitions/<int:pk>/delete", partitions.delete, name="partition-delete"),
+    path("sign-on/", sign_on.there, name="sign-on"),
+    path("sign-on/back", sign_on.back, name="sign-on-back"),
     path("settings/", account.settings, name="settings"),
     path("settings/tokens/new", account.token_new, name="rest-token-new"),
     path("settings/tokens/<str:key>/revoke", account.token_revoke, name="rest-token-revoke"),
