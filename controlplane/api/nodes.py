@@ -12,7 +12,14 @@ from django.db.models.functions import Cast
 from django.utils import timezone
 from django_filters import rest_framework as filters
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    PolymorphicProxySerializer,
+    extend_schema,
+    extend_schema_view,
+)
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.exceptions import PermissionDenied
@@ -20,14 +27,17 @@ from rest_framework.mixins import ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from controlplane.api.change_shapes import ChangeShape
+from controlplane.api.drains import DRAIN, DrainBody, DrainPreviewShape, agreed_version
 from controlplane.api.filters import Filters, YesNo
-from controlplane.api.resource import REASON, Resource
+from controlplane.api.resource import DRY_RUN, REASON, Resource
 from controlplane.api.shapes import Facts, GpuShape, NodeShape, PartitionShape
 from controlplane.api.strict import Body, Id, Reason
 from controlplane.audit import roles
 from controlplane.domain.plans import PLANS
 from controlplane.fleet import selectors, services
 from controlplane.fleet.models import Gpu, Node, Partition
+from controlplane.planning import load
 
 LABEL_KEY = r"^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$"
 
@@ -76,16 +86,6 @@ class PlanBody(Reason):
     force = serializers.BooleanField(required=False, default=False, help_text="Override problems that are `forceable`.")
 
 
-class DrainBody(Reason):
-    deadline_s = serializers.FloatField(
-        required=False,
-        min_value=0,
-        max_value=services.MAX_DEADLINE_S,
-        help_text="Seconds from now after which its engines are ended though requests still run on them. Without it "
-        "each engine has the drain_s of its deployment.",
-    )
-
-
 class NodeFilters(Filters):
     silent = YesNo(method="by_silence", help_text="true: not heard of lately, or never.")
     label = filters.CharFilter(method="by_label", help_text="key=value")
@@ -117,11 +117,20 @@ class NodeFilters(Filters):
     ),
     drain=extend_schema(
         summary="Drain a node",
-        description="Cordons it, and ends its engines once their requests have ended, at the latest at the deadline. "
-        "Its assignments are kept. Sent again with a deadline while it drains, that is the new deadline.",
+        description=DRAIN,
+        parameters=[DRY_RUN],
         request=DrainBody,
+        responses={
+            200: PolymorphicProxySerializer(
+                component_name="NodeOrDrainPreview",
+                serializers=[NodeShape, DrainPreviewShape],
+                resource_type_field_name=None,
+            ),
+            201: ChangeShape,
+        },
         examples=[
             OpenApiExample("ten minutes", value={"deadline_s": 600, "reason": "new fan"}, request_only=True),
+            OpenApiExample("elsewhere first", value={"move": True, "version": 41}, request_only=True),
         ],
     ),
     cancel_drain=extend_schema(
@@ -159,7 +168,8 @@ class Nodes(ListModelMixin, Resource):
     filterset_class = NodeFilters
     ordering = ["name"]
     ordering_fields = ["id", "name", "last_seen", "created_at", "memory_bytes"]
-    parameters = {"retrieve": {"secrets"}, "destroy": {"reason"}}
+    parameters = {"retrieve": {"secrets"}, "destroy": {"reason"}, "drain": {"dry_run"}}
+    preview_actions = {"drain": "view"}
     bodies = {
         "partial_update": LabelsBody,
         "cordon": Reason,
@@ -223,8 +233,17 @@ class Nodes(ListModelMixin, Resource):
 
     @action(detail=True, methods=["post"])
     def drain(self, request: Request, pk: str) -> Response:
-        services.drain(self.id, **self.body(), actor=self.actor)
-        return self.shown()
+        body = self.body()
+        deadline_s = body.get("deadline_s")
+        if self.flag("dry_run"):
+            seen = services.preview_drain(self.id, move=body["move"], deadline_s=deadline_s, live=load.live())
+            return Response(DrainPreviewShape(seen).data)
+        if not body["move"]:
+            services.drain(self.id, actor=self.actor, reason=body["reason"], deadline_s=deadline_s)
+            return self.shown()
+        agreed = {"reason": body["reason"], "force": body["force"], "version": agreed_version(body)}
+        made = services.drain_with_moves(self.id, **agreed, deadline_s=deadline_s, actor=self.actor, live=load.live())
+        return Response(ChangeShape(made).data, HTTPStatus.CREATED) if made else self.shown()
 
     @action(detail=True, methods=["post"])
     def cancel_drain(self, request: Request, pk: str) -> Response:

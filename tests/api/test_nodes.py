@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 from controlplane.audit.models import AuditEvent
 from controlplane.fleet.models import Gpu, Node
 from tests.api.conftest import World, problem_of
-from tests.factories import make_deployment, make_gpu, make_node
+from tests.factories import make_deployment, make_gpu, make_node, make_partition
 
 
 def names(response) -> list[str]:
@@ -109,6 +109,36 @@ def test_a_drain_tells_how_far_it_is_and_is_cancelled(operator: APIClient, world
     back = operator.post(f"{address}/cancel_drain", {"reason": "not today"}, format="json").json()
     assert (back["status"], back["drain"], back["schedulable"]) == ("ready", None, True)
     assert AuditEvent.objects.latest("id").verb == "cancel-drain"
+
+
+def test_a_drains_preview_says_where_its_engines_go_and_is_applied_as_it_was_seen(
+    operator: APIClient, viewer: APIClient, world: World
+) -> None:
+    make_partition(make_node("elsewhere", last_seen=timezone.now()), name="spare")
+    address = f"/api/v1/nodes/{world.node.pk}/drain"
+    seen = viewer.post(f"{address}?dry_run=true", {"move": True, "deadline_s": 60}, format="json")
+    assert seen.status_code == 200, seen.content
+    [leaving] = seen.json()["leaving"]
+    assert (leaving["partition"]["name"], leaving["to"]["name"]) == ("alpha/p0", "elsewhere/spare")
+    assert Node.objects.filter(draining=True).count() == 0
+
+    problem_of(operator.post(address, {"move": True}, format="json"), 400)
+    body = {"move": True, "deadline_s": 60, "version": seen.json()["version"], "reason": "new fan"}
+    made = operator.post(address, body, format="json")
+    assert made.status_code == 201, made.content
+    change = made.json()
+    assert (change["kind"], change["node"], change["state"]) == ("drain", world.node.pk, "running")
+    assert [move["partition"]["name"] for move in change["moves"]] == ["elsewhere/spare"]
+
+
+def test_a_drain_that_finds_no_room_says_why(operator: APIClient, world: World) -> None:
+    address = f"/api/v1/nodes/{world.node.pk}/drain"
+    seen = operator.post(f"{address}?dry_run=true", {"move": True}, format="json").json()
+    assert seen["leaving"][0]["problem"]["code"] == "no-room"
+    answer = operator.post(address, {"move": True, "version": seen["version"]}, format="json")
+    assert problem_of(answer, 409)["problems"][0]["code"] == "no-room"
+    forced = operator.post(address, {"move": True, "version": seen["version"], "force": True}, format="json")
+    assert (forced.status_code, forced.json()["draining"]) == (200, True)
 
 
 @pytest.mark.parametrize("deadline", [-1, "soon", 1e9, [30], "nan"])

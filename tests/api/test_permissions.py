@@ -167,11 +167,12 @@ def test_a_route_opens_to_its_least_role_and_above(
 
 
 @pytest.mark.parametrize("caller", CALLERS)
-@pytest.mark.parametrize("route", ["changes", "changes/{pk}/undo"])
+@pytest.mark.parametrize("route", ["changes", "changes/{pk}/undo", "nodes/{pk}/drain"])
 def test_to_look_at_a_change_that_is_not_made_a_viewer_is_enough(
     route: str, caller: str, world: World, as_role: Callable[[str], APIClient]
 ) -> None:
-    address = "/api/v1/" + route.replace("{pk}", str(world.change.pk))
+    pk = world.node.pk if route.startswith("nodes") else world.change.pk
+    address = "/api/v1/" + route.replace("{pk}", str(pk))
     for word, least in (("true", "viewer"), ("1", "viewer"), ("false", "operator"), ("yes", "operator")):
         response = as_role(caller).post(f"{address}?dry_run={word}", {}, format="json")
         may = CALLERS.index(caller) >= CALLERS.index(least)

@@ -7,6 +7,7 @@ from controlplane.fleet.services.change_preview import preview_change
 from controlplane.fleet.services.changes import Stale, apply_change, inverse_moves, resume_change, roll_back_change
 from controlplane.fleet.services.choosing import Shift, choose_moves
 from controlplane.fleet.services.deployments import create_deployment, delete_deployment, update_deployment
+from controlplane.fleet.services.drains import drain_with_moves, preview_drain
 from controlplane.fleet.services.joining import cancel_join_token, issue_join_token, join, join_command
 from controlplane.fleet.services.models import check_fit, delete_model, preview_register, read_facts, register_model
 from controlplane.fleet.services.nodes import (
@@ -45,6 +46,7 @@ __all__ = [
     "delete_model",
     "delete_partition",
     "drain",
+    "drain_with_moves",
     "forget_gpu",
     "inverse_moves",
     "issue_join_token",
@@ -53,6 +55,7 @@ __all__ = [
     "label",
     "preview_assign",
     "preview_change",
+    "preview_drain",
     "preview_register",
     "read_facts",
     "register_model",

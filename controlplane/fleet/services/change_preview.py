@@ -51,10 +51,12 @@ def preview_change(moves: Sequence[Move], *, live: Live | None = None) -> dict[s
     return look(scenes.read(moves), moves, version=version, live=live or Live())
 
 
-def look(scene: Scene, moves: Sequence[Move], *, version: int, live: Live) -> dict[str, Any]:
-    """The preview of moves on rows that are read already."""
+def look(
+    scene: Scene, moves: Sequence[Move], *, version: int, live: Live, leaving: int | None = None
+) -> dict[str, Any]:
+    """The preview of moves on rows that are read already. `leaving`: a node that is drained afterwards."""
     before = scene.places()
-    after = rollout.after(before, moves)
+    after = scene.without(leaving, rollout.after(before, moves))
     looked = [_outlook(scene, move, moves, live) for move in moves]
     about = scene.objectives()
     effects = impact.effects(before, after, scene.gpus(), live, about)

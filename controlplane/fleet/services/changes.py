@@ -56,10 +56,10 @@ def apply_change(
     `version` is the preview's. Stale where somebody changed since what it concerns; Conflict where another open change
     moves one of the partitions; Refused where a problem stands against it that `force` does not override.
     `then_drain`: a node to drain once all moves are made."""
-    scene = scenes.lock(moves)
+    scene = scenes.lock(moves, leaving=then_drain)
     _require_fresh(scene, version, then_drain)
     exclusive.require_free([move.partition for move in moves])
-    plan = look(scene, moves, version=version, live=live or Live())
+    plan = look(scene, moves, version=version, live=live or Live(), leaving=then_drain)
     _require_lawful(plan, force, empty=then_drain is not None)
     undone = _undone(undoes)
     change = Change.objects.create(

@@ -40,8 +40,9 @@ def drain(node_id: int, *, actor: Actor, reason: str = "", deadline_s: float | N
     """Cordon, and end all engines there once their requests have ended: at the latest `deadline_s` from now, without
     it after the drain_s of each engine's deployment. Assignments are kept for uncordon and cancel. Of a node that
     drains already only the deadline changes, where one is given."""
+    require_deadline(deadline_s)
     node, now = rows.lock_node(node_id), timezone.now()
-    deadline_at = now + timedelta(seconds=_seconds(deadline_s)) if deadline_s is not None else None
+    deadline_at = now + timedelta(seconds=deadline_s) if deadline_s is not None else None
     if node.draining:
         changes = {"drain_deadline_at": deadline_at} if deadline_at else {}
     else:
@@ -63,6 +64,14 @@ def cancel_drain(node_id: int, *, actor: Actor, reason: str = "") -> Node:
     if not node.draining:
         return node
     return _change(node, "cancel-drain", actor, reason, schedulable=not node.cordoned_before, **_NO_DRAIN)
+
+
+def require_deadline(deadline_s: float | None) -> None:
+    """Seconds; Invalid where no drain may have it."""
+    if deadline_s is None or 0 <= deadline_s <= MAX_DEADLINE_S:
+        return
+    message = f"A drain's deadline is 0 to {MAX_DEADLINE_S} seconds, not {deadline_s:g}."
+    raise Invalid([Problem("deadline", message, "Leave it out to give each engine its deployment's own.")])
 
 
 @transaction.atomic
@@ -152,13 +161,6 @@ def _change(node: Node, verb: str, actor: Actor, reason: str, **intent: Any) -> 
         versions.record(actor, verb, node, before=before, after=after, reason=reason)
         publish(node)
     return node
-
-
-def _seconds(deadline_s: float) -> float:
-    if 0 <= deadline_s <= MAX_DEADLINE_S:
-        return deadline_s
-    message = f"A drain's deadline is 0 to {MAX_DEADLINE_S} seconds, not {deadline_s:g}."
-    raise Invalid([Problem("deadline", message, "Leave it out to give each engine its deployment's own.")])
 
 
 def _intent(node: Node) -> dict[str, Any]:

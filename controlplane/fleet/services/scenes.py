@@ -4,7 +4,7 @@ the nodes of all of them."""
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from django.conf import settings
@@ -33,6 +33,13 @@ class Scene:
         now = time.time()
         return {pk: _place(row, now) for pk, row in self.partitions.items()}
 
+    def without(self, node: int | None, places: Mapping[int, Place]) -> dict[int, Place]:
+        """The same once the engines of that node have ended. They are still assigned: it may be cancelled."""
+        return {
+            pk: Place(pk) if node is not None and self.partitions[pk].node_id == node else place
+            for pk, place in places.items()
+        }
+
     def gpus(self) -> dict[int, int]:
         return {pk: len(row.gpus.all()) for pk, row in self.partitions.items()}
 
@@ -51,10 +58,13 @@ class Scene:
         return found
 
 
-def read(moves: Sequence[Move], also: Collection[int] = ()) -> Scene:
-    """Without locks, for a preview. `also`: deployments that are concerned as well, where they still exist."""
-    _require_sane(moves)
+def read(moves: Sequence[Move], also: Collection[int] = (), *, leaving: int | None = None) -> Scene:
+    """Without locks, for a preview. `also`: deployments that are concerned as well, where they still exist. `leaving`:
+    a node whose engines go as well; what runs there belongs to it."""
+    _require_sane(moves, may_be_empty=leaving is not None)
     moved = {move.partition for move in moves}
+    if leaving is not None:
+        moved |= set(Partition.objects.filter(node=leaving, deployment__isnull=False).values_list("pk", flat=True))
     concerned = {move.deployment for move in moves} - {None}
     concerned |= set(
         Partition.objects.filter(pk__in=moved, deployment__isnull=False).values_list("deployment", flat=True)
@@ -71,13 +81,13 @@ def read(moves: Sequence[Move], also: Collection[int] = ()) -> Scene:
     return Scene(partitions, deployments, {row.node_id: row.node for row in partitions.values()})
 
 
-def lock(moves: Sequence[Move], also: Collection[int] = ()) -> Scene:
+def lock(moves: Sequence[Move], also: Collection[int] = (), *, leaving: int | None = None) -> Scene:
     """The same with deployments locked, then nodes, each in the order of their ids: two changes wait for each other in
     one order. Conflict where the scene grew between the look and the lock."""
-    seen = read(moves, also)
+    seen = read(moves, also, leaving=leaving)
     list(Deployment.objects.select_for_update().filter(pk__in=seen.deployments).order_by("pk"))
     list(Node.objects.select_for_update().filter(pk__in=seen.nodes).order_by("pk"))
-    scene = read(moves, also)
+    scene = read(moves, also, leaving=leaving)
     if scene.deployments.keys() - seen.deployments.keys() or scene.nodes.keys() - seen.nodes.keys():
         raise Conflict("Somebody changed these partitions in this very moment.")
     for row in scene.partitions.values():
@@ -85,10 +95,10 @@ def lock(moves: Sequence[Move], also: Collection[int] = ()) -> Scene:
     return scene
 
 
-def _require_sane(moves: Sequence[Move]) -> None:
+def _require_sane(moves: Sequence[Move], *, may_be_empty: bool) -> None:
     partitions = [move.partition for move in moves]
     problems = []
-    if not moves or len(moves) > MOST_MOVES:
+    if not (moves or may_be_empty) or len(moves) > MOST_MOVES:
         problems.append(Problem("moves", f"A change has 1 to {MOST_MOVES} moves.", "Say what shall change."))
     if len(set(partitions)) != len(partitions):
         problems.append(Problem("moved-twice", "A partition is moved twice.", "Give each partition one move."))
