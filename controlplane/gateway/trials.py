@@ -72,6 +72,10 @@ class Trials:
         self._loop = asyncio.get_running_loop()
 
     @property
+    def is_full(self) -> bool:
+        return len(self._tasks) >= self._pace.at_once
+
+    @property
     def running(self) -> int:
         return len(self._tasks)
 
@@ -83,7 +87,7 @@ class Trials:
         trial = self.of(way)
         if trial.running or trial.passed or trial.due > self._loop.time():
             return False
-        return len(self._tasks) < self._pace.at_once and all(self._busy[seat] < self._pace.of_each for seat in way)
+        return not self.is_full and all(self._busy[seat] < self._pace.of_each for seat in way)
 
     def start(self, way: Way, work: Callable[[], Awaitable[None]]) -> None:
         trial = self._trials.setdefault(way, Trial())

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 
 import structlog
 
@@ -39,7 +39,7 @@ class Warming:
         self._seats: dict[SeatKey, Seat] = {}
         self._rosters: dict[str, tuple[tuple[Seat, int], ...]] = {}  # by deployment: seats and their generations
         self._out: dict[str, frozenset[int]] = {}  # by deployment: engines kept out
-        self._open: set[str] = set()  # deployments with trials that something waits for
+        self._waiting: dict[str, list[Seat]] = {}  # by deployment: who has something to pass yet
         self._rest: dict[str, Iterator[Way]] = {}  # pairs that nothing waits for
         self._trials = Trials(pace, self._ended)
         self._loop = asyncio.get_running_loop()
@@ -51,6 +51,7 @@ class Warming:
         try:
             self._compare(raw, is_first)
             self._publish()
+            self._go_on()
         except Exception:
             log.exception("new engines cannot be tried; all are used")
             self.table = raw
@@ -60,9 +61,10 @@ class Warming:
         while True:
             await asyncio.sleep(self._pace.tick_s)
             try:
-                for name in list(self._open):
-                    self._settle(name)
+                for name in [name for name, seats in self._waiting.items() if any(map(_is_held, seats))]:
+                    self._settle(name)  # a moment has passed: half of the trials may do now
                 self._publish()
+                self._go_on()
                 if not self._trials.running:
                     self._warm_one_more()
             except Exception:
@@ -113,16 +115,17 @@ class Warming:
         if not roster:
             self._out.pop(name, None)
             self._rest.pop(name, None)
-            self._open.discard(name)
+            self._waiting.pop(name, None)
 
     def _plan(self, seats: list[Seat]) -> None:
         """What each has to pass: with a bounded number of partners; alone where it has none."""
-        by_role = {role: [seat for seat in seats if seat.role == role] for role in ROLES}
+        most = self._pace.partners
+        by_role = {role: _eligible([seat for seat in seats if seat.role == role], most) for role in OPPOSITE}
         for turn, seat in enumerate(seats):
             if seat.admitted and seat.passed:
                 seat.ways = ()
                 continue
-            partners = _some(by_role[OPPOSITE[seat.role]], self._pace.partners, turn) if seat.role in OPPOSITE else []
+            partners = _some(by_role[OPPOSITE[seat.role]], most, turn) if seat.role in OPPOSITE else []
             pairs = tuple((seat, one) if seat.role == "prefill" else (one, seat) for one in partners)
             seat.ways = pairs or ((seat,),)
 
@@ -138,34 +141,39 @@ class Warming:
     # What is known of them
 
     def _settle(self, name: str) -> None:
-        """Look at all trials of a deployment's engines: who may be used, what is to be told, what to try next."""
+        """Look at all trials of a deployment's engines: who may be used, what is to be told, who waits for more."""
         seats = [seat for seat, _ in self._rosters.get(name, ())]
         for seat in seats:
             seat.standing = self._standing(seat)
         rows = [Candidate(i, s.role != "prefill", s.admitted, s.standing) for i, s in enumerate(seats)]
         chosen = choose(rows)
         for index in chosen.admit:
-            seats[index].admitted = True
+            self._admit(seats[index])
         self._out.pop(name, None)
         if out := frozenset(seat.engine.id for index, seat in enumerate(seats) if index not in chosen.use):
             self._out[name] = out
         for seat in seats:
             self._report(seat)
-        waiting = sorted((seat for seat in seats if self._is_open(seat)), key=lambda seat: seat.admitted)
-        (self._open.add if waiting else self._open.discard)(name)
-        for way in [way for seat in waiting for way in seat.ways]:
-            if self._trials.may_start(way):
-                self._try(way)
+        # Those that clients are kept from come first.
+        self._waiting[name] = sorted((seat for seat in seats if self._is_open(seat)), key=lambda seat: seat.admitted)
+
+    def _admit(self, seat: Seat) -> None:
+        if not seat.admitted and seat.standing is Standing.GOOD:
+            after_ms = round((self._loop.time() - seat.since) * 1e3)
+            log.info("an engine is verified", engine=seat.engine.name, role=seat.role, after_ms=after_ms)
+        seat.admitted = True
 
     def _standing(self, seat: Seat) -> Standing:
         if seat.admitted and seat.passed:
             return Standing.GOOD
         # One that is itself on trial is no judge, where there is another.
-        judges = [way for way in seat.ways if all(one is seat or _can_judge(one) for one in way)] or seat.ways
+        judges = [way for way in seat.ways if _can_judge(_partner(seat, way))] or seat.ways
         hurry = self._loop.time() - seat.since >= self._pace.hurry_s
         return judge((self._trials.of(way).passed for way in judges), admitted=seat.admitted, hurry=hurry)
 
     def _is_open(self, seat: Seat) -> bool:
+        if seat.admitted and seat.standing is Standing.GOOD:
+            return False  # the rest of its pairs follows when nothing presses
         return any(self._trials.of(way).passed is not True for way in seat.ways)
 
     def _report(self, seat: Seat) -> None:
@@ -173,8 +181,6 @@ class Warming:
         engine = seat.engine
         if seat.standing is Standing.GOOD and seat.told != (engine.generation, 0):
             seat.told = (engine.generation, 0)
-            after_ms = round((self._loop.time() - seat.since) * 1e3)
-            log.info("an engine is verified", engine=engine.name, role=seat.role, after_ms=after_ms)
             self._tell(engine.id, engine.generation, True, "")
         if seat.standing is Standing.BAD:
             failed = [trial for trial in map(self._trials.of, seat.ways) if trial.passed is False]
@@ -184,6 +190,14 @@ class Warming:
                 self._tell(engine.id, engine.generation, False, failed[0].why)
 
     # Trying them
+
+    def _go_on(self) -> None:
+        for seats in self._waiting.values():
+            for way in chain.from_iterable(seat.ways for seat in seats):
+                if self._trials.is_full:
+                    return
+                if self._trials.may_start(way):
+                    self._try(way)
 
     def _try(self, way: Way) -> None:
         served = self._raw.served[way[0].deployment]
@@ -214,9 +228,10 @@ class Warming:
 
     def _look(self) -> None:
         names, self._soon = self._soon, set()
-        for name in names | self._open:  # others may have waited for a free place
+        for name in names:
             self._settle(name)
         self._publish()
+        self._go_on()
 
     def _warm_one_more(self) -> None:
         for pairs in self._rest.values():
@@ -241,19 +256,29 @@ def _without(served: Served, out: frozenset[int]) -> Served:
     return replace(served, ready=replace(ready, **kept))
 
 
+def _is_held(seat: Seat) -> bool:
+    return not seat.admitted and seat.standing is Standing.UNKNOWN
+
+
+def _partner(seat: Seat, way: Way) -> Seat:
+    return way[-1] if way[0] is seat else way[0]
+
+
 def _can_judge(seat: Seat) -> bool:
     return seat.admitted and seat.standing is not Standing.BAD
 
 
+def _eligible(seats: list[Seat], most: int) -> list[Seat]:
+    """Where there are more than can be tried: of those that serve, if they are enough."""
+    serving = [seat for seat in seats if _can_judge(seat)] if len(seats) > most else []
+    return serving if len(serving) >= most else seats
+
+
 def _some(partners: list[Seat], most: int, turn: int) -> list[Seat]:
-    """At most so many, if possible of those that serve. Which of them depends on whose turn it is, so that together
-    they are all tried."""
+    """At most so many. Which of them depends on whose turn it is, so that together they are all tried."""
     if len(partners) <= most:
         return partners
-    serving = [seat for seat in partners if _can_judge(seat)]
-    among = serving if len(serving) >= most else partners
-    start = turn * most % len(among)
-    return [*among[start:], *among[:start]][:most]
+    return [partners[(turn * most + k) % len(partners)] for k in range(most)]
 
 
 def _pairs(seats: list[Seat]) -> Iterator[Way]:
