@@ -52,7 +52,8 @@ class DeploymentShape(serializers.ModelSerializer):
         model = Deployment
         fields = [
             "id", "name", "aliases", "model", "mode", "engine", "engine_args", "prefill_args", "decode_args",
-            "kv_connector", "min_transfer_tokens", "convertible", "drain_s", "slo_ttft_ms", "slo_itl_ms",
+            "kv_connector", "min_transfer_tokens", "convertible",
+            "prefill_max_requests", "decode_max_requests", "drain_s", "slo_ttft_ms", "slo_itl_ms",
             "min_prefill", "max_prefill", "min_decode", "max_decode", "min_aggregated", "max_aggregated",
             "replicas", "created_at",
         ]  # fmt: skip
@@ -70,6 +71,11 @@ class DeploymentShape(serializers.ModelSerializer):
             held = [partition.pk for partition in partitions if partition.role == role]
             counts[role] = {"assigned": len(held), "confirmed": len(confirmed.intersection(held))}
         return counts
+
+
+MOST_REQUESTS = (
+    "Most requests that one gateway has in flight at one engine of the role; others wait in line. Null: no limit."
+)
 
 
 def _count(text: str, least: int = 0, most: int = LARGEST, **more: Any) -> serializers.IntegerField:
@@ -93,6 +99,8 @@ class DeploymentChange(Body):
     convertible = serializers.BooleanField(
         required=False, help_text="One set of engine arguments for all roles, so that a flip never restarts an engine."
     )
+    prefill_max_requests = _count(MOST_REQUESTS, least=1, allow_null=True)
+    decode_max_requests = _count(MOST_REQUESTS, least=1, allow_null=True)
     drain_s = _count("How long requests may take to end before their engine is ended.", most=3600)
     slo_ttft_ms = _count("Aim for the time to the first token.", least=1, allow_null=True)
     slo_itl_ms = _count("Aim for the time between tokens.", least=1, allow_null=True)

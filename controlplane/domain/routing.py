@@ -29,6 +29,14 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Most:
+    """How many requests in flight one engine of a role is given at most; None: any number."""
+
+    prefill: int | None = None
+    decode: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     path: Path
     engine: int  # answers the client
@@ -72,6 +80,17 @@ def pick_decode(
 ) -> int | None:
     """The decode engine for blocks that a prefill has made: any of the deployment's can pull them."""
     return _least(ready.decode, load, prefix, failed, suspect)
+
+
+def has_room(route: Route, ready: Ready, load: Mapping[int, int], most: Most) -> bool:
+    """Whether the route's engines take one request more. A route that `pick` chose is the least loaded, so that when it
+    has no room, no other has."""
+    if route.path == Path.AGGREGATED:
+        return True
+    limit = most.decode if route.engine in ready.decode else most.prefill
+    if limit is not None and load.get(route.engine, 0) >= limit:
+        return False
+    return route.prefill is None or most.prefill is None or load.get(route.prefill, 0) < most.prefill
 
 
 def affinity(prefix: int, engine: int) -> int:

@@ -97,6 +97,9 @@ class Deployment(models.Model):
     kv_connector = models.CharField(max_length=40, default="NixlConnector")
     min_transfer_tokens = models.PositiveIntegerField(default=0)  # shorter prompts go straight to decode
     convertible = models.BooleanField(default=False)  # one set of engine arguments for all roles: a flip is a relabel
+    # most requests in flight that one gateway gives one engine of that role
+    prefill_max_requests = models.PositiveIntegerField(null=True, blank=True)
+    decode_max_requests = models.PositiveIntegerField(null=True, blank=True)
     drain_s = models.PositiveIntegerField(default=120)
     slo_ttft_ms = models.PositiveIntegerField(null=True, blank=True)
     slo_itl_ms = models.PositiveIntegerField(null=True, blank=True)

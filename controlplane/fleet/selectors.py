@@ -48,6 +48,8 @@ class ServedRow:
     deployment: str
     aliases: tuple[str, ...]
     min_transfer_tokens: int
+    prefill_max_requests: int | None  # in flight at one engine
+    decode_max_requests: int | None
     roles_alike: bool  # prefill and decode engines are started alike
     block_tokens: int  # of a KV block; where it is not set, the largest that engines choose
     kv_connector: str
@@ -124,6 +126,8 @@ def served_rows() -> list[ServedRow]:
             deployment=deployment.name,
             aliases=tuple(deployment.aliases),
             min_transfer_tokens=deployment.min_transfer_tokens,
+            prefill_max_requests=deployment.prefill_max_requests,
+            decode_max_requests=deployment.decode_max_requests,
             roles_alike=deployment.prefill_args == deployment.decode_args,
             block_tokens=_block_tokens(deployment),
             kv_connector=deployment.kv_connector,

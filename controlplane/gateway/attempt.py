@@ -110,7 +110,7 @@ class Attempt:
                 self._look_again(self._prefill)
             return await (self._whole() if self._streaming is None else self._stream(self._streaming))
         finally:
-            load[self._engine.id] -= 1
+            self._engines.release(self._engine.id)
 
     async def _ask_to_context(self) -> None:
         context = await self._engines.context(self._engine, self._limits.health_s)
@@ -131,8 +131,8 @@ class Attempt:
         if id is None:
             raise EngineFailed(chosen, "it left during the prefill", suspect=False)
         load = self._engines.load
-        load[chosen.id] -= 1
         load[id] += 1
+        self._engines.release(chosen.id)
         self._engine = table.engines[id]  # as it is now: it may have restarted
         if not self._goes_on:
             self._trip.decode = self._engine.name
@@ -146,7 +146,7 @@ class Attempt:
             exchange.deadline(self._limits.prefill_s, "no answer to the prefill in time")
             await self._finish(exchange, engine)
         finally:
-            load[engine.id] -= 1
+            self._engines.release(engine.id)
         self._prefilled = self._loop.time()
         try:
             answer = _prefilled.decode(exchange.body)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from controlplane.domain.routing import Route, pick, pick_decode
+from controlplane.gateway.lines import Lines
 from controlplane.gateway.table import Engine, Served, Table
 from controlplane.gateway.upstream import Bounds, Pool, UpstreamError
 
@@ -36,6 +37,12 @@ class Engines:
         self._had: dict[str, float] = {}  # when a deployment last had an engine
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self.lines = Lines()
+
+    def release(self, id: int) -> None:
+        """The engine has one request less."""
+        self.load[id] -= 1
+        self.lines.freed()
 
     def route(self, served: Served, *, prefix: int, transfer: bool, failed: Collection[int]) -> Route | None:
         return pick(served.ready, self.load, prefix=prefix, transfer=transfer, failed=failed, suspect=self._suspects())

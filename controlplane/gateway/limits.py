@@ -17,6 +17,8 @@ class Limits:
     attempts: int = 3
     continuations: int = field(default_factory=lambda: settings.GATEWAY_CONTINUATIONS)  # of one stream
     wait_s: float = field(default_factory=lambda: settings.GATEWAY_WAIT_S)  # for an engine, when there is none just now
+    queue_length: int = 256  # requests of one deployment that wait for room at its engines
+    queue_s: float = 30.0
     gap_s: float = 120.0  # how long ago there must have been one for that
     kv_deadline_s: float = field(default_factory=lambda: settings.KV_DEADLINE_S)
     prefill_s: float = 120.0

@@ -34,6 +34,10 @@ class Metrics:
         self.ttft = Histogram(name + "ttft_seconds", "Time to first token", served, buckets=LATENCY_S, registry=own)
         self.itl = Histogram(name + "itl_seconds", "Mean time between tokens", served, buckets=BETWEEN_S, registry=own)
         self.prefill = Histogram(name + "prefill_seconds", "Prefill step", served, buckets=LATENCY_S, registry=own)
+        self.queue = Histogram(
+            name + "queue_seconds", "Wait for room at an engine", served, buckets=LATENCY_S, registry=own
+        )
+        self.queued = Gauge(name + "queued", "Requests that wait for room at an engine", served, registry=own)
         self.in_flight = Gauge(name + "in_flight", "Requests in flight", registry=own)
         self.dropped = Gauge(name + "records_dropped", "Records that could not be written", registry=own)
         self.verifications = Counter(
@@ -68,6 +72,8 @@ class Metrics:
         for histogram, ms in ((self.ttft, trip.ttft_ms), (self.itl, trip.itl_ms), (self.prefill, trip.prefill_ms)):
             if ms is not None:
                 histogram.labels(name).observe(ms / 1e3)
+        if trip.queued_s:
+            self.queue.labels(name).observe(trip.queued_s)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 from aiohttp import web
 
+from controlplane.domain.routing import Route, has_room
 from controlplane.gateway.attempt import Attempt, Streaming
 from controlplane.gateway.continuing import next_ask, shows_ids, transcript_for
 from controlplane.gateway.engines import Engines
@@ -19,7 +20,7 @@ from controlplane.gateway.openai import ApiError, Ask, error_body
 from controlplane.gateway.outlet import Outlet
 from controlplane.gateway.splice import Splice, closing, whole_usage
 from controlplane.gateway.sse import Events
-from controlplane.gateway.table import Table
+from controlplane.gateway.table import Served, Table
 from controlplane.gateway.transcript import Transcript
 from controlplane.gateway.trip import Outcome, Trip
 
@@ -55,11 +56,11 @@ class Proxy:
     ) -> web.StreamResponse:
         self._blame(trip, broke)
         failed: set[int] = set()
-        while transcript is not None and trip.continued < self._limits.continuations:
+        while transcript is not None:
             transcript.settle()
             if transcript.finished and not transcript.lost:
                 return await _finish(trip, ask, outlet, transcript)
-            following = next_ask(ask, transcript)
+            following = next_ask(ask, transcript) if trip.continued < self._limits.continuations else None
             if following is None:
                 break
             if not broke.said:  # else it lives, and is as good as any when there is no other
@@ -77,34 +78,73 @@ class Proxy:
     async def _attempt(
         self, trip: Trip, ask: Ask, streaming: Callable[[], Streaming] | None, failed: set[int]
     ) -> web.StreamResponse:
-        prefix, fits = ask.prefix(), ask.fits_transfer()
+        look = self._chooser(trip, ask, failed)
         patience = Patience(self._limits.wait_s)
         tries = 0
-        while tries < self._limits.attempts:
-            table = self._table()
-            served = table.served.get(trip.deployment)  # not by an alias, which may have moved meanwhile
-            if served is None:
-                break
-            transfer = fits and _long_enough(ask, served.min_transfer_tokens)
-            route = self._engines.route(served, prefix=prefix, transfer=transfer, failed=failed)
-            if route is None:
-                had_one = trip.attempts or self._engines.had_one(served, self._limits.gap_s)
+        while tries < self._limits.attempts and (choice := look()):
+            if choice.route is None:
+                had_one = trip.attempts or self._engines.had_one(choice.served, self._limits.gap_s)
                 if not had_one or not await patience.look():
                     break
                 failed.intersection_update(self._table().engines)  # one that left and comes back has been started anew
                 continue
+            if choice.served.most is not None and not trip.attempts:  # who has been let in does not wait once more
+                choice = await self._line_up(trip, choice, look)
             tries += 1
             trip.attempts += 1
             try:
                 return await Attempt(
-                    trip, ask, route, table=table, latest=self._table, engines=self._engines, limits=self._limits,
-                    failed=failed, streaming=streaming and streaming(),
+                    trip, ask, choice.route, table=choice.table, latest=self._table, engines=self._engines,
+                    limits=self._limits, failed=failed, streaming=streaming and streaming(),
                 ).run()  # fmt: skip
             except EngineFailed as failure:
                 self._avoid(trip, failure, failed)
         if trip.attempts:
             raise ApiError(503, "The engines could not serve this request.", code="engines_failed", retry_after=1)
         raise ApiError(503, f"No engine is ready for {ask.model!r}.", code="model_not_ready", retry_after=5)
+
+    def _chooser(self, trip: Trip, ask: Ask, failed: set[int]) -> Callable[[], _Choice | None]:
+        prefix, fits = ask.prefix(), ask.fits_transfer()
+
+        def look() -> _Choice | None:
+            """What there is now; None when the deployment is gone."""
+            table = self._table()
+            served = table.served.get(trip.deployment)  # not by an alias, which may have moved meanwhile
+            if served is None:
+                return None
+            transfer = fits and _long_enough(ask, served.min_transfer_tokens)
+            return _Choice(table, served, self._engines.route(served, prefix=prefix, transfer=transfer, failed=failed))
+
+        return look
+
+    async def _line_up(self, trip: Trip, choice: _Choice, look: Callable[[], _Choice | None]) -> _Choice:
+        """Wait for room at the engines, behind those who wait already."""
+        lines, name, limits = self._engines.lines, choice.served.name, self._limits
+        waiting = lines.length(name)
+        if not waiting and self._has_room(choice):
+            return choice
+
+        def with_room() -> _Choice | None:
+            found = look()
+            return found if found is not None and self._has_room(found) else None
+
+        found = None
+        if waiting < limits.queue_length:
+            began = asyncio.get_running_loop().time()
+            try:
+                found = await lines.turn(name, with_room, limits.queue_s)
+            finally:
+                trip.queued_s = asyncio.get_running_loop().time() - began
+        if found is None:
+            message = f"The engines of {name!r} are full, and {waiting} requests were waiting already."
+            raise ApiError(503, message, code="overloaded", retry_after=5)
+        return found
+
+    def _has_room(self, choice: _Choice) -> bool:
+        served, route = choice.served, choice.route
+        if route is None:
+            return False
+        return served.most is None or has_room(route, served.ready, self._engines.load, served.most)
 
     def _avoid(self, trip: Trip, failure: EngineFailed, failed: set[int]) -> None:
         if not self._engines.is_suspect(failure.engine):  # tell once, not once a request
@@ -127,6 +167,13 @@ class Proxy:
             said = error_body("The engine failed during the answer.", kind="server_error", code="engine_failed")
             outlet.write(b"data: " + (broke.said or said) + b"\n\n")
         return await outlet.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    table: Table
+    served: Served
+    route: Route | None
 
 
 class Patience:

@@ -171,6 +171,9 @@ class Gateway:
         if request.remote not in {"127.0.0.1", "::1"}:
             self._key(request)
         self.metrics.in_flight.set(self.in_flight)
+        self.metrics.queued.clear()
+        for deployment, length in self.engines.lines.lengths().items():
+            self.metrics.queued.labels(deployment).set(length)
         self.metrics.table_age.set(time.monotonic() - self.table().read_at)
         return web.Response(body=self.metrics.text(), headers={"content-type": "text/plain; version=0.0.4"})
 

@@ -18,9 +18,10 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections, connection
 from django.db.models import Max
 
-from controlplane.domain.routing import Ready
+from controlplane.domain.routing import Most, Ready
 from controlplane.fleet import selectors
 from controlplane.fleet.models import Node
+from controlplane.fleet.selectors import ServedRow
 from controlplane.gateway import keys
 from controlplane.gateway.models import ApiKey
 from controlplane.gateway.reporting import Reporting
@@ -77,6 +78,7 @@ class Served:
     min_transfer_tokens: int = 0
     block_tokens: int = 128  # of a KV block, or more
     ready: Ready = field(default_factory=Ready)
+    most: Most | None = None  # requests at one engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +121,17 @@ def read(now: datetime | None = None, reporting: Reporting | None = None) -> Tab
     for row in selectors.served_rows():
         roles = {role: tuple(ids) for role, ids in by_deployment.get(row.deployment, {}).items()}
         ready = Ready(**roles, alike=row.roles_alike)
-        one = Served(row.deployment, int(row.created_at), row.min_transfer_tokens, row.block_tokens, ready)
+        one = Served(row.deployment, int(row.created_at), row.min_transfer_tokens, row.block_tokens, ready, _most(row))
         for alias in row.aliases:
             served.setdefault(alias, one)
         served[row.deployment] = one
     return Table(_keys(now), served, engines, time.monotonic())
+
+
+def _most(row: ServedRow) -> Most | None:
+    if row.prefill_max_requests is None and row.decode_max_requests is None:
+        return None
+    return Most(row.prefill_max_requests, row.decode_max_requests)
 
 
 def _reporting(before: Reporting) -> Reporting:

@@ -41,6 +41,7 @@ class Trip:
     continued: int = 0  # times that its stream went on on another engine
     continued_from: str = ""  # the engines it left, in their order
     kv_late: int = 0
+    queued_s: float = 0.0  # for room at an engine
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None

@@ -133,6 +133,15 @@ class Serve(forms.Form):
         label="Convertible",
         help_text="One set of arguments for all roles: a flip never restarts an engine.",
     )
+    prefill_max_requests = forms.IntegerField(
+        min_value=1,
+        required=False,
+        label="Most requests at a prefill engine",
+        help_text="In flight, of one gateway; others wait in line. Empty: no limit.",
+    )
+    decode_max_requests = forms.IntegerField(
+        min_value=1, required=False, label="Most requests at a decode engine", help_text="Empty: no limit."
+    )
     drain_s = forms.IntegerField(
         min_value=0,
         max_value=3600,

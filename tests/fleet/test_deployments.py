@@ -45,6 +45,8 @@ def test_a_deployment_with_everything(actor: Actor) -> None:
         ({"drain_s": 999_999}, "out-of-range"),
         ({"slo_ttft_ms": 0}, "out-of-range"),
         ({"min_transfer_tokens": -1}, "out-of-range"),
+        ({"prefill_max_requests": 0}, "out-of-range"),
+        ({"decode_max_requests": -1}, "out-of-range"),
         ({"max_prefill": 2**31}, "out-of-range"),
     ],
 )

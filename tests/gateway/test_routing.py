@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.domain.routing import Path, Ready, Route, affinity, pick, pick_decode
+from controlplane.domain.routing import Most, Path, Ready, Route, affinity, has_room, pick, pick_decode
 
 IDS = st.lists(st.integers(1, 60), unique=True, max_size=12)
 LOADS = st.dictionaries(st.integers(1, 60), st.integers(0, 5))
@@ -46,6 +46,20 @@ def test_a_prefill_engine_like_the_decode_engines_answers_when_nobody_else_can()
     assert pick(alike, {}, suspect={3}).engine == 3, "a decode engine under suspicion comes first"  # type: ignore[union-attr]
     assert pick(alike, {}, failed={1, 2, 3}) is None
     assert pick(Ready(prefill=(1,), aggregated=(4,), alike=True), {}) == Route(Path.AGGREGATED, 4)
+
+
+def test_a_route_has_room_while_each_of_its_engines_has() -> None:
+    ready = Ready(prefill=(1,), decode=(2,), aggregated=(3,), alike=True)
+    pair, direct, resort = Route(Path.TWO_STEP, 2, prefill=1), Route(Path.DIRECT, 2), Route(Path.DIRECT, 1)
+    most = Most(prefill=1, decode=2)
+    assert has_room(pair, ready, {2: 1}, most)
+    assert not has_room(pair, ready, {1: 1}, most)
+    assert not has_room(pair, ready, {2: 2}, most)
+    assert has_room(direct, ready, {1: 5, 2: 1}, most)
+    assert not has_room(direct, ready, {2: 2}, most)
+    assert not has_room(resort, ready, {1: 1}, most), "it is still a prefill engine"
+    assert has_room(pair, ready, {1: 9, 2: 1}, Most(decode=2))
+    assert has_room(Route(Path.AGGREGATED, 3), ready, {3: 99}, most)
 
 
 def test_without_transfer_or_without_prefill_decode_does_it_all() -> None:

@@ -12,7 +12,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from controlplane.audit.services import Actor
-from controlplane.domain.routing import Ready
+from controlplane.domain.routing import Most, Ready
 from controlplane.fleet import selectors
 from controlplane.fleet.models import Node, Partition
 from controlplane.gateway import services, table
@@ -40,6 +40,14 @@ def test_confirmed_ready_partitions_are_in_the_table_by_role() -> None:
     engine = read.engines[by_role["decode"].pk]
     assert engine.name == "n1/decode"
     assert f"Bearer {by_role['decode'].engine_key}".encode() in engine.head
+
+
+def test_the_most_requests_at_an_engine_are_known() -> None:
+    make_deployment("one", prefill_max_requests=2)
+    make_deployment("two")
+    served = table.read().served
+    assert served["one"].most == Most(prefill=2)
+    assert served["two"].most is None
 
 
 def test_roles_with_arguments_of_their_own_are_not_alike() -> None:

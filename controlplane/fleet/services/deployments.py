@@ -22,7 +22,7 @@ LISTS = ("aliases", "engine_args", "prefill_args", "decode_args")
 NO_NUMBERS = ("name", "mode", "convertible")
 COLUMNS = (
     "name", "aliases", "mode", "engine_args", "prefill_args", "decode_args", "kv_connector", "min_transfer_tokens",
-    "convertible", "drain_s", "slo_ttft_ms", "slo_itl_ms",
+    "convertible", "prefill_max_requests", "decode_max_requests", "drain_s", "slo_ttft_ms", "slo_itl_ms",
     *(f"{bound}_{role}" for bound in ("min", "max") for role in ROLES),
 )  # fmt: skip
 IN_THE_ENGINE = {
@@ -54,6 +54,8 @@ def create_deployment(
     kv_connector: str = "NixlConnector",
     min_transfer_tokens: int = 0,
     convertible: bool = False,
+    prefill_max_requests: int | None = None,
+    decode_max_requests: int | None = None,
     drain_s: int = 120,
     slo_ttft_ms: int | None = None,
     slo_itl_ms: int | None = None,
@@ -192,7 +194,7 @@ def _convertible_problem(deployment: Deployment) -> Problem | None:
 
 def _number_problem(deployment: Deployment, column: str) -> Problem | None:
     value = getattr(deployment, column)
-    lowest = 1 if column.startswith("slo_") else 0
+    lowest = 1 if column.startswith("slo_") or column.endswith("_max_requests") else 0
     highest = LONGEST_DRAIN_S if column == "drain_s" else LARGEST
     if value is None or isinstance(value, str) or lowest <= value <= highest:
         return None
