@@ -15,6 +15,7 @@ from controlplane.web import undo
 
 _NAV = (
     ("web:fleet", "Fleet", "fleet", "gf"),
+    ("web:board", "Board", "board", "gb"),
     ("web:models", "Models", "models", "gm"),
     ("web:nodes", "Nodes", "nodes", "gn"),
     ("web:activity", "Activity", "activity", "ga"),

@@ -5,20 +5,36 @@ from django.urls import URLPattern, URLResolver, path
 from controlplane.web.views import (
     account,
     activity,
+    board,
     brake,
+    changes,
     deployments,
     fleet,
     nodes,
+    palette,
     partitions,
     people,
     registry,
+    shifts,
     sign_on,
 )
 
 app_name = "web"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", fleet.home, name="fleet"),
-    path("palette", fleet.palette, name="palette"),
+    path("palette", palette.palette, name="palette"),
+    path("board/", board.board, name="board"),
+    path("board/preview", board.board_preview, name="board-preview"),
+    path("board/plan", board.plan, name="plan"),
+    path("board/apply", board.board_apply, name="board-apply"),
+    path("board/shift", shifts.shift, name="board-shift"),
+    path("changes/", changes.changes, name="changes"),
+    path("changes/recent", changes.recent, name="changes-recent"),
+    path("changes/<int:pk>/", changes.change, name="change"),
+    path("changes/<int:pk>/progress", changes.progress, name="change-progress"),
+    path("changes/<int:pk>/resume", changes.resume, name="change-resume"),
+    path("changes/<int:pk>/rollback", changes.rollback, name="change-rollback"),
+    path("changes/<int:pk>/undo", changes.undo, name="change-undo"),
     path("activity/", activity.activity, name="activity"),
     *(
         path(f"activity/export.{kind}", activity.download, {"kind": kind}, name=f"activity-{kind}")

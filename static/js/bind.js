@@ -22,7 +22,7 @@ const GPU = {
 };
 
 /** Seconds in this phase go on counting while the node is heard; of a start, beside what the last one took. */
-function since(part, node) {
+export function since(part, node) {
   if (part.since_s === null || part.since_s === undefined || part.status === "ready" || part.status === "unassigned") return "";
   const seconds = isStale(node) ? part.since_s : part.since_s + Math.max(0, now() - (part.read_at ?? now()));
   const usual = part.status === "starting" && part.ready_after_s ? ` of about ${number(part.ready_after_s, 1)} s` : "";

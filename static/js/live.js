@@ -2,7 +2,7 @@
 // tab that slept fetches the snapshot again; without a socket the page polls and says so.
 const POLL_MS = 5000, SLEPT_MS = 6000, RETRY_MS = [1000, 2000, 5000];
 let unreachable = "";
-export const store = { nodes: new Map(), summary: null, epoch: null, seq: -1, offset: 0, ready: false, online: false, heard: 0 };
+export const store = { nodes: new Map(), summary: null, version: null, changes: [], epoch: null, seq: -1, offset: 0, ready: false, online: false, heard: 0 };
 const listeners = new Set();
 let socket = null, retries = 0, fetching = null, queue = [], lostAt = null, pollTimer = null, lastTick = Date.now(), againTimer = null;
 
@@ -37,7 +37,7 @@ async function load() {
     if (response.status === 401 || response.status === 403) return signedOut();
     if (!response.ok) throw new Error(`status ${response.status}`);
     const body = await response.json();
-    Object.assign(store, { summary: body.summary, epoch: body.epoch, seq: body.seq, offset: body.at - Date.now() / 1000, ready: true, heard: Date.now() });
+    Object.assign(store, { summary: body.summary, version: body.version ?? null, changes: body.changes || [], epoch: body.epoch, seq: body.seq, offset: body.at - Date.now() / 1000, ready: true, heard: Date.now() });
     store.nodes.clear();
     body.nodes.forEach((node) => keep(node, body.at));
     tell({ all: true });
@@ -63,7 +63,7 @@ function apply(frame) {
   store.seq = frame.seq;
   store.heard = Date.now();
   store.offset = frame.at - Date.now() / 1000;
-  store.summary = frame.summary;
+  Object.assign(store, { summary: frame.summary, version: frame.version ?? store.version, changes: frame.changes || store.changes });
   frame.nodes.forEach((node) => keep(node, frame.at));
   frame.removed.forEach((id) => store.nodes.delete(id));
   tell({ all: false, nodes: frame.nodes, removed: frame.removed });

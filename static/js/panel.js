@@ -39,7 +39,9 @@ function keys(event) {
   if (event.key === "ArrowDown" || event.key === "ArrowUp") { event.preventDefault(); vertical(frame, event.key === "ArrowDown" ? 1 : -1); }
   if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick(frame); }
   const role = { p: "prefill", d: "decode", a: "aggregated" }[event.key];
-  if (role && frame.dataset.part && may.includes("assign")) location.href = `/partitions/${frame.dataset.part}/assign?role=${role}`;
+  if (!role || !frame.dataset.part || !may.includes("assign")) return;
+  const { part, deployment } = frame.dataset;
+  location.href = deployment ? `/board/?move=${part}:${deployment}:${role}` : `/board/?pick=${part}&role=${role}`;
 }
 
 function vertical(frame, direction) {
@@ -140,7 +142,9 @@ function engineFacts(node, part) {
 function actions({ node, part }) {
   const link = (href, label, kind = "") => el("a", { class: `btn ${kind}`, href }, label);
   const list = [];
-  if (part && may.includes("assign")) list.push(link(`/partitions/${part.id}/assign`, part.deployment ? "Change" : "Assign", "primary"));
+  const other = { prefill: "decode", decode: "prefill" }[part?.role];
+  if (other && may.includes("assign")) list.push(link(`/board/?move=${part.id}:${part.deployment.id}:${other}`, `Flip to ${other}`, "primary"));
+  if (part && may.includes("assign")) list.push(link(`/board/?pick=${part.id}`, "Move…", other ? "" : "primary"));
   if (part?.deployment) list.push(link(`/deployments/${part.deployment.id}/?log=${part.id}#logs`, "Log"));
   if (part?.deployment && may.includes("assign")) list.push(link(`/partitions/${part.id}/release`, "Release"));
   if (!part && may.includes("assign")) list.push(link(`/nodes/${node.id}/#partitions`, "Make a partition", "primary"));

@@ -1,5 +1,6 @@
 // On every page: keys, palette, help, theme, copying, and questions before what cannot be taken back.
 import { el } from "./dom.js";
+import { meant } from "./commands.js";
 import { keepThroughSwaps } from "./focus.js";
 
 const palette = document.getElementById("palette"), help = document.getElementById("help");
@@ -12,13 +13,14 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "?") { event.preventDefault(); help.showModal(); return; }
   if (help.open) return;
   if (event.key === "/") { const filter = document.querySelector("[data-filter]"); if (filter) { event.preventDefault(); filter.focus(); filter.select(); } return; }
-  if (Date.now() - prefix < 1200) { prefix = 0; go(event.key); return; }
+  if (Date.now() - prefix < 1200) { prefix = 0; if (go(event.key)) event.preventDefault(); return; }
   if (event.key === "g") prefix = Date.now();
 }, true);
 
 function go(key) {
   const link = [...document.querySelectorAll(".side nav a")].find((a) => a.querySelector("kbd")?.textContent === `g ${key}`);
   if (link) location.href = link.href;
+  return Boolean(link);
 }
 
 async function openPalette() {
@@ -38,9 +40,9 @@ async function openPalette() {
 const pages = () => [...document.querySelectorAll(".side nav a")].map((a) => ({ label: a.lastChild.nodeName === "KBD" ? a.childNodes[a.childNodes.length - 2].textContent.trim() : a.textContent.trim(), kind: "page", url: a.href }));
 const themes = () => [["dark", "Dark theme"], ["light", "Light theme"], ["system", "Theme as the system"]].map(([value, label]) => ({ label, kind: "do", run: () => window.forebaySetTheme(value) }));
 
-function list(query) {
+function list(query, offered = []) {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
-  shown = (items || []).filter((item) => words.every((word) => `${item.kind} ${item.label}`.toLowerCase().includes(word))).slice(0, 40);
+  shown = [...offered, ...(items || []).filter((item) => words.every((word) => `${item.kind} ${item.label}`.toLowerCase().includes(word)))].slice(0, 40);
   at = 0;
   const box = palette.querySelector("ul");
   box.replaceChildren(...shown.map((item, i) => el("li", { role: "option", id: `palette-${i}`, on: { click: () => choose(i) } }, el("span", {}, item.label), el("span", {}, item.kind))));
@@ -60,7 +62,11 @@ function choose(i) {
   if (item.run) item.run(); else location.href = item.url;
 }
 
-palette.querySelector("input").addEventListener("input", (event) => list(event.target.value));
+palette.querySelector("input").addEventListener("input", (event) => {
+  const query = event.target.value;
+  list(query);
+  meant(palette.dataset.url, query, (offered) => { if (event.target.value === query) list(query, offered); });
+});
 palette.addEventListener("keydown", (event) => {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (step && shown.length) { event.preventDefault(); at = (at + step + shown.length) % shown.length; select(); }

@@ -55,7 +55,7 @@ class FeignedNode:
         reply = httpx.post(f"{self.web}/agent/v1/join", json=body, timeout=30)
         assert reply.status_code == 200, reply.text
         self.id, self.token = reply.json()["node"], reply.json()["node_token"]
-        self.began: dict[int, float] = {}
+        self.began: dict[tuple[int, str], float] = {}
         self.totals: dict[int, float] = {}
         self.noise = random.Random(self.name)
         self.wanted: list[int] = []
@@ -128,7 +128,7 @@ class FeignedNode:
     def _phase(self, replica: ReplicaSpec) -> Phase:
         if replica.partition in self.phases:
             return self.phases[replica.partition]
-        began = self.began.setdefault(replica.partition, time.time())
+        began = self.began.setdefault((replica.partition, replica.deployment), time.time())
         return Phase.READY if time.time() - began > self.starts_s else Phase.STARTING
 
     def _replica(self, replica: ReplicaSpec) -> ReplicaStatus:

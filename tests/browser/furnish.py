@@ -12,9 +12,11 @@ import django
 django.setup()
 
 from controlplane.audit.services import Actor  # noqa: E402
-from controlplane.fleet import services  # noqa: E402
+from controlplane.domain.rollout import Move  # noqa: E402
+from controlplane.fleet import services, versions  # noqa: E402
 from controlplane.fleet.models import Deployment, Node, Partition, RegisteredModel  # noqa: E402
 from tests.browser.feigned import FeignedNode  # noqa: E402
+from workers.contract import Role  # noqa: E402
 
 ACTOR = Actor.system("pictures")
 LLAMA = {
@@ -127,6 +129,12 @@ def scenes(ids: dict[str, int]) -> list[tuple[str, str, Any]]:
         page.keyboard.press("Control+k")
         page.wait_for_timeout(700)
 
+    def chooser(page: Any) -> None:
+        page.locator("[data-piece]").first.focus()
+        page.keyboard.press("m")
+
+    draft = f"move={ids['ready']}:{ids['deployment']}:decode&move={ids['idle']}:{ids['deployment']}:prefill"
+
     def helped(page: Any) -> None:
         page.keyboard.press("?")
 
@@ -139,6 +147,12 @@ def scenes(ids: dict[str, int]) -> list[tuple[str, str, Any]]:
         ("fleet-nothing", "/?filter=nosuch", None),
         ("palette", "/", palette),
         ("help", "/", helped),
+        ("board", "/board/", None),
+        ("board-draft", f"/board/?{draft}", None),
+        ("board-chooser", "/board/", chooser),
+        ("plan", f"/board/plan?{draft}", None),
+        ("shift", "/board/shift", None),
+        ("shift-count", f"/board/shift?deployment={ids['deployment']}&source=decode&target=prefill", None),
         ("models", "/models/", None),
         ("register", "/models/register", typed_fit),
         ("model", f"/models/{ids['model']}/", None),
@@ -163,3 +177,38 @@ def scenes(ids: dict[str, int]) -> list[tuple[str, str, Any]]:
         ("users", "/settings/users", None),
         ("404", "/nodes/9999/", None),
     ]
+
+
+def change_scenes(ids: dict[str, int]) -> list[tuple[str, str, Any]]:
+    """After `change`: these pictures come last, because the fleet is another one then."""
+    chat, flipped = ids["deployment"], ids["flipped"]
+
+    def conflict(page: Any) -> None:
+        services.assign(flipped, deployment_id=chat, role=_other(flipped), actor=Actor.system("olga"), reason="mine")
+        page.get_by_label("Reason").fill("TTFT is climbing")
+        page.get_by_role("button", name="Apply").click()
+        page.wait_for_timeout(900)
+
+    draft = f"/board/?move={flipped}:{chat}:aggregated"
+    return [
+        ("board-done", f"/board/?change={ids['done']}", None),
+        ("board-stopped", f"/board/?change={ids['stopped']}", None),
+        ("board-conflict", draft, conflict),
+        ("change", f"/changes/{ids['done']}/", None),
+        ("change-stopped", f"/changes/{ids['stopped']}/", None),
+        ("changes", "/changes/", None),
+    ]
+
+
+def change(ids: dict[str, int]) -> None:
+    """One change that succeeds, and one that stops because its engine does not come up."""
+    actor, chat = Actor(name="olga", source="web"), ids["deployment"]
+    ids["flipped"] = Partition.objects.filter(deployment_id=chat, role="decode").order_by("-pk")[0].pk
+    for key, partition in (("done", ids["flipped"]), ("stopped", ids["idle"])):
+        moves = [Move(partition, chat, Role.PREFILL)]
+        made = services.apply_change(moves, version=versions.current(), actor=actor, reason="TTFT is climbing")
+        ids[key] = made.pk
+
+
+def _other(partition: int) -> str:
+    return "decode" if Partition.objects.get(pk=partition).role == "prefill" else "prefill"

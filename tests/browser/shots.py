@@ -24,7 +24,14 @@ from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running
 from workers.contract import Phase
 
 WIDTHS = {"1440": (1440, 1000), "380": (380, 800)}
-EMPTY = {"fleet-empty": "/", "models-empty": "/models/", "nodes-empty": "/nodes/", "keys-empty": "/settings/keys"}
+EMPTY = {
+    "fleet-empty": "/",
+    "board-empty": "/board/",
+    "changes-empty": "/changes/",
+    "models-empty": "/models/",
+    "nodes-empty": "/nodes/",
+    "keys-empty": "/settings/keys",
+}
 
 
 class Shooter:
@@ -86,7 +93,7 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     site = Running(Path(tempfile.mkdtemp(prefix="forebay-shots-")))
-    site.start()
+    site.start(gateway=False)  # it would try the engines, and these are feigned
     password = site.make_admin()
     os.environ.update({k: v for k, v in site.environ.items() if k.startswith(("FOREBAY_", "DJANGO_"))})
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # the browser driver runs a loop in this thread
@@ -105,7 +112,7 @@ def shoot(shooter: Shooter, count: int) -> None:
     nodes = furnish(shooter.site, count)
     with Fleet(nodes) as fleet:
         time.sleep(3)
-        from tests.browser.furnish import assign, scenes
+        from tests.browser.furnish import assign, change, change_scenes, scenes
 
         ids = assign(nodes)
         time.sleep(8)
@@ -115,6 +122,11 @@ def shoot(shooter: Shooter, count: int) -> None:
         fleet.quiet.add(nodes[-1].name)
         time.sleep(8)
         for name, path, prepare in scenes(ids):
+            shooter.take(name, path, prepare)
+        nodes[4].phases[ids["idle"]] = Phase.EXITED
+        change(ids)
+        time.sleep(6)
+        for name, path, prepare in change_scenes(ids):
             shooter.take(name, path, prepare)
         shooter.site.end("web")
         broken(shooter, ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -50,3 +51,18 @@ def fleet(db: None) -> SimpleNamespace:
         decode=decode,
         idle=idle,
     )
+
+
+@pytest.fixture
+def pair(fleet: SimpleNamespace) -> SimpleNamespace:
+    """Two prefill and two decode engines that serve, and one idle partition."""
+    gpus = list(fleet.node.gpus.filter(partition=None).order_by("index"))
+    own = {"deployment": fleet.deployment, "generation": 2}
+    fleet.prefill2 = factories.make_ready(factories.make_partition(fleet.node, gpus=gpus[:1], role="prefill", **own))
+    fleet.decode2 = factories.make_ready(factories.make_partition(fleet.node, gpus=gpus[1:2], role="decode", **own))
+    return fleet
+
+
+def text(answer: object) -> str:
+    """What a person reads, tags and runs of blanks left out."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", answer.content.decode()))

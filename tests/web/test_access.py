@@ -9,6 +9,7 @@ import pytest
 from django.urls import reverse
 from django.urls.resolvers import URLPattern
 
+from controlplane.fleet.models import Change
 from controlplane.web import urls
 from tests.web.conftest import Clients
 
@@ -16,6 +17,18 @@ from tests.web.conftest import Clients
 PAGES = {
     "fleet": "viewer",
     "palette": "viewer",
+    "board": "viewer",
+    "board-preview": "viewer",
+    "plan": "operator",
+    "board-apply": None,
+    "board-shift": "operator",
+    "changes": "viewer",
+    "changes-recent": "viewer",
+    "change": "viewer",
+    "change-progress": "viewer",
+    "change-resume": None,
+    "change-rollback": None,
+    "change-undo": "operator",
     "activity": "viewer",
     "recent": "viewer",
     "activity-csv": "viewer",
@@ -76,6 +89,9 @@ PUBLIC = {"sign-on", "sign-on-back"}  # before anybody is signed in
 POSTS = {
     "brake-release": "operator",
     "brake-restore": "operator",
+    "board-apply": "operator",
+    "change-resume": "operator",
+    "change-rollback": "operator",
     "playground": "operator",
     "token-cancel": "admin",
     "partition-add": "operator",
@@ -106,6 +122,8 @@ def address(name: str, fleet: SimpleNamespace) -> str:
         return reverse(f"web:{name}", args=[fleet.deployment.name])
     if name == "rest-token-revoke":
         return reverse(f"web:{name}", args=["abcdefgh"])
+    if name.startswith("change"):
+        return reverse(f"web:{name}", args=[done_change(fleet).pk] if "<int:pk>" in str(pattern.pattern) else [])
     if name == "service-token-revoke":
         return reverse(f"web:{name}", args=[fleet.service.pk, "abcdefgh"])
     subjects = {
@@ -117,6 +135,20 @@ def address(name: str, fleet: SimpleNamespace) -> str:
     partition = name in {"partition", "assign", "preview", "release", "partition-delete"}
     subject = fleet.prefill if partition else subjects.get(name.split("-")[0], fleet.node)
     return reverse(f"web:{name}", args=[subject.pk] if "<int:pk>" in str(pattern.pattern) else [])
+
+
+def done_change(fleet: SimpleNamespace) -> Change:
+    """One that left the fleet as it is, and could be undone."""
+    here = {"id": fleet.deployment.pk, "name": fleet.deployment.name}
+    move = {
+        "partition": {"id": fleet.prefill.pk, "name": str(fleet.prefill)},
+        "gpus": 1,
+        "action": "relabel",
+        "before": {"deployment": here, "role": "decode"},
+        "after": {"deployment": here, "role": "prefill"},
+    }
+    row = {"moves": [move], "state": "done", "version": 0, "actor_name": "olga", "source": "web"}
+    return Change.objects.get_or_create(pk=1, defaults=row)[0]
 
 
 def test_every_address_is_in_the_table() -> None:

@@ -32,7 +32,11 @@ _SAID = {
     "brake-on": "put on", "brake-off": "took off", "release-brake": "released", "restore-brake": "holds again",
     "rotate-token": "gave a new token to",
 }  # fmt: skip
-_PAGES = {"node": "web:node", "deployment": "web:deployment", "registeredmodel": "web:model"}
+_SAID_OF_CHANGES = {
+    "change": "began", "undo": "began, as an undo,", "drain": "began, to drain a node,", "resume": "resumed",
+    "roll-back": "rolls back", "rolled-back": "has rolled back", "done": "has finished", "stopped": "was stopped in",
+}  # fmt: skip
+_PAGES = {"node": "web:node", "deployment": "web:deployment", "registeredmodel": "web:model", "change": "web:change"}
 
 
 @register.filter
@@ -109,6 +113,13 @@ def span(indexes: list[int]) -> str:
 @register.filter
 def said(verb: str) -> str:
     return _SAID.get(verb.replace("_", "-"), verb.replace("_", " ").replace("-", " "))
+
+
+@register.filter
+def done_to(event: AuditEvent) -> str:
+    """The event's verb in a sentence about its subject."""
+    words = _SAID_OF_CHANGES.get(event.verb) if event.subject_type == "change" else None
+    return words or said(event.verb)
 
 
 @register.filter

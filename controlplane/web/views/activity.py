@@ -18,7 +18,7 @@ PER_PAGE = 50
 SOURCES = [("web", "pages"), ("rest", "REST"), ("agent", "agents"), ("system", "system")]
 SUBJECTS = [
     ("node", "node"), ("partition", "partition"), ("deployment", "deployment"), ("registeredmodel", "model"),
-    ("gpu", "GPU"), ("user", "user"), ("apikey", "API key"), ("jointoken", "join token"),
+    ("change", "change"), ("gpu", "GPU"), ("user", "user"), ("apikey", "API key"), ("jointoken", "join token"),
 ]  # fmt: skip
 
 
