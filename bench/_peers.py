@@ -121,7 +121,7 @@ def _says_its_port(name: str, command: list[str]) -> Peer:
     return Peer(name, process, int(process.stdout.readline()))
 
 
-def _answers(peer: Peer, within_s: float = 20.0) -> Peer:
+def _answers(peer: Peer, within_s: float = 60.0) -> Peer:
     until = time.monotonic() + within_s
     while time.monotonic() < until:
         try:
