@@ -11,6 +11,7 @@ from django import forms
 from django.conf import settings
 
 from controlplane.domain.plans import PLANS
+from controlplane.fleet import services
 from controlplane.fleet.models import Deployment, RegisteredModel, Role
 
 _HOUR = 3600
@@ -43,6 +44,18 @@ class Lines(forms.CharField):
 
 class Reason(forms.Form):
     reason = forms.CharField(required=False, max_length=500, help_text="Kept in the activity trail.")
+
+
+class Drain(forms.Form):
+    deadline_s = forms.FloatField(
+        required=False, min_value=0, max_value=services.MAX_DEADLINE_S, label="Deadline, seconds",
+        help_text="Requests that still run then are cut off. Empty: as long as each deployment allows.",
+    )  # fmt: skip
+    move = forms.BooleanField(required=False, label="Move its engines to other nodes first")
+    reason = forms.CharField(required=False, max_length=500, help_text="Kept in the activity trail.")
+    force = forms.BooleanField(required=False)
+    version = forms.IntegerField(required=False, min_value=0)
+    confirm = forms.CharField(required=False, max_length=63)
 
 
 class ReleaseBrake(forms.Form):

@@ -9,6 +9,7 @@ from controlplane.web.views import (
     brake,
     changes,
     deployments,
+    drains,
     fleet,
     nodes,
     palette,
@@ -68,8 +69,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("nodes/<int:pk>/labels/change", nodes.label, name="node-label"),
     *(
         path(f"nodes/<int:pk>/{verb}", nodes.intend, {"verb": verb}, name=f"node-{verb}")
-        for verb in ("cordon", "uncordon", "drain")
+        for verb in ("cordon", "uncordon")
     ),
+    path("nodes/<int:pk>/drain", drains.drain, name="node-drain"),
+    path("nodes/<int:pk>/drain/plan", drains.plan, name="node-drain-plan"),
+    path("nodes/<int:pk>/drain/progress", drains.progress, name="node-drain-progress"),
+    path("nodes/<int:pk>/drain/cancel", drains.cancel, name="node-cancel-drain"),
     path("nodes/<int:pk>/revoke", nodes.revoke, name="node-revoke"),
     path("nodes/<int:pk>/remove", nodes.remove, name="node-remove"),
     path("partitions/<int:pk>/", partitions.partition, name="partition"),

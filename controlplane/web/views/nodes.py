@@ -19,6 +19,7 @@ from controlplane.fleet.models import Deployment, JoinToken, Node
 from controlplane.web import forms, rows, undo
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, back, done, find, refused, sent, show
+from controlplane.web.views.drains import progress_of
 
 CHARTS = (
     ("utilization", "Utilization per GPU"),
@@ -28,7 +29,6 @@ CHARTS = (
 _INTENTS = {
     "cordon": ("Cordoned {}: nothing new is placed there.", "uncordon"),
     "uncordon": ("Uncordoned {}.", "cordon"),
-    "drain": ("Draining {}: its engines end once their requests have ended.", "uncordon"),
 }
 
 
@@ -71,7 +71,7 @@ def cancel_token(request: HttpRequest, pk: int) -> HttpResponse:
 def node(request: HttpRequest, pk: int) -> HttpResponse:
     row = _row(pk)
     events = AuditEvent.objects.filter(_about(row.node))[:8]
-    context = {"row": row, "events": events, "log": _log(request, row), "charts": CHARTS}
+    context = {"row": row, "events": events, "log": _log(request, row), "charts": CHARTS, **progress_of(row.node)}
     return show(request, "nodes/detail.html", context)
 
 
