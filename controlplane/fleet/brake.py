@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -137,11 +137,17 @@ def _brake(row: BrakeRow, nodes: list[Node], verdict: quorum.Verdict, now: datet
         silent=silent,
         heard=verdict.counted - len(silent),
         counted=verdict.counted,
-        since=(row.since or now) if verdict.on else None,
+        since=(row.since or _came_on(nodes, verdict, now)) if verdict.on else None,
         released_until=row.released_until if is_released else None,
         released_by=row.released_by if is_released else "",
         text=_text(verdict, [name for _, name in silent]),
     )
+
+
+def _came_on(nodes: list[Node], verdict: quorum.Verdict, now: datetime) -> datetime:
+    """Where nobody has looked yet: when the last of the silent ones fell silent."""
+    last = max((node.last_seen for node in nodes if node.pk in verdict.silent), default=now)
+    return min(now, last + timedelta(seconds=settings.SILENT_AFTER_S))
 
 
 def _text(verdict: quorum.Verdict, names: list[str]) -> str:

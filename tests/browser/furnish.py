@@ -170,6 +170,7 @@ def scenes(ids: dict[str, int]) -> list[tuple[str, str, Any]]:
         ("assign-flip", f"/partitions/{ids['ready']}/assign?role=decode", None),
         ("assign-refused", f"/partitions/{ids['cordoned']}/assign", None),
         ("release", f"/partitions/{ids['draining']}/release", None),
+        ("drain", f"/nodes/{ids['node']}/drain", None),
         ("revoke", f"/nodes/{ids['node']}/revoke", None),
         ("activity", "/activity/", None),
         ("settings", "/settings/", None),

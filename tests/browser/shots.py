@@ -128,10 +128,27 @@ def shoot(shooter: Shooter, count: int) -> None:
         time.sleep(6)
         for name, path, prepare in change_scenes(ids):
             shooter.take(name, path, prepare)
+        drained(shooter, ids)
+        fleet.quiet |= {node.name for node in nodes[-3:]}
+        time.sleep(14)
+        shooter.take("brake", "/brake/")
+        shooter.take("fleet-braked", "/")
         shooter.site.end("web")
         broken(shooter, ids)
     if fleet.errors:
         print(f"  {len(fleet.errors)} reports failed, the last: {fleet.errors[-1]}", file=sys.stderr)
+
+
+def drained(shooter: Shooter, ids: dict[str, int]) -> None:
+    """While it lasts, and called off again."""
+    from controlplane.audit.services import Actor
+    from controlplane.fleet import services
+
+    actor = Actor.system("shots")
+    services.drain(ids["node"], actor=actor, reason="new fan", deadline_s=900)
+    shooter.take("node-draining", f"/nodes/{ids['node']}/")
+    shooter.take("drain-deadline", f"/nodes/{ids['node']}/drain")
+    services.cancel_drain(ids["node"], actor=actor)
 
 
 def broken(shooter: Shooter, ids: dict[str, int]) -> None:

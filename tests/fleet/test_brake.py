@@ -79,6 +79,8 @@ def test_between_two_looks_it_is_as_new_as_the_reports() -> None:
 
     assert brake.state().on
     assert not BrakeRow.objects.get().on, "nobody has looked: it is judged, not written"
+    came_on = Node.objects.filter(pk__in=gone).first().last_seen + timedelta(seconds=10)
+    assert brake.state().since == brake.state(timezone.now() + timedelta(seconds=2)).since == came_on
 
 
 def test_where_nobody_looks_the_one_who_is_about_to_act_does() -> None:
