@@ -69,9 +69,11 @@ def test_moving_first_is_a_change_whose_progress_shows_and_cancel_takes_it_back(
 ) -> None:
     client = as_role("operator")
     form = {"move": "on", "version": versions.current(), "reason": "new fan"}
-    page = client.post(url("node-drain", fleet.node.pk), form, follow=True).content.decode()
+    answer = client.post(url("node-drain", fleet.node.pk), form)
     change = Change.objects.get()
-    assert f"change {change.pk}" in page
+    assert answer["Location"] == url("change", change.pk)
+    page = client.get(url("node", fleet.node.pk)).content.decode()
+    assert f'href="{url("change", change.pk)}"' in page
     assert "Its engines are moved first." in page
     assert "0 of 2 steps done" in client.get(url("node-drain-progress", fleet.node.pk)).content.decode()
 

@@ -115,7 +115,8 @@ def _apply(request: HttpRequest, node: Node, values: dict[str, Any]) -> HttpResp
         agreed = {"version": values["version"], "force": values["force"], "reason": reason, "deadline_s": deadline_s}
         change = services.drain_with_moves(node.pk, **agreed, actor=actor, live=load.live())
         if change is not None:
-            return done(request, f"{node.name} is drained once its engines serve elsewhere: change {change.pk}.", to)
+            said = f"{node.name} is drained once its engines serve elsewhere."
+            return done(request, said, reverse("web:change", args=[change.pk]))
     else:
         services.drain(node.pk, actor=actor, reason=reason, deadline_s=deadline_s)
     undo.offer(request, reverse("web:node-cancel-drain", args=[node.pk]), reason="undo: drain")
