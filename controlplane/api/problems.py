@@ -10,6 +10,7 @@ from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.core.signals import got_request_exception
 from django.db import OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.views import set_rollback
 
@@ -65,6 +66,7 @@ def handler(error: Exception, context: dict[str, Any]) -> JsonResponse:
     return document.response(request)
 
 
+@csrf_exempt  # a program that errs in the address is told so, not that it lacks a cookie
 def no_route(request: HttpRequest, path: str = "") -> JsonResponse:
     """The view of every address under /api/v1/ that is no route."""
     return NO_ROUTE.response(request)

@@ -18,7 +18,7 @@ ERRORS = {
     "400": "Invalid: `problems` names each field and how to correct it.",
     "401": "Not logged in, or the token is unknown or expired.",
     "403": "The role does not allow it, or the CSRF token is missing.",
-    "404": "There is nothing with this id.",
+    "404": "There is nothing with this id, or the list has no such page.",
     "409": "Refused in the present state, or somebody else was faster.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",
@@ -103,8 +103,8 @@ class ProblemSchema(AutoSchema):
         found = ["503"]
         if self.get_auth():
             found += ["401", "403"]
-        if "{" in self.path:
-            found.append("404")
+        if "{" in self.path or "requestBody" in operation or operation.get("parameters"):
+            found.append("404")  # named in the address, in the body, or as a page
         if "requestBody" in operation:
             found += ["413", "415"]
         if self.method not in SAFE_METHODS or operation.get("parameters"):

@@ -54,5 +54,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("schema", Schema.as_view(), name="schema"),
     path("docs", Docs.as_view(), name="docs"),
     path("", include("controlplane.api.live_urls")),
-    re_path(r"^(?P<path>.*)$", no_route),
+    re_path(r"^(?P<path>(?s:.*))\Z", no_route),
 ]
