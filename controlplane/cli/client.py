@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+from uuid import uuid4
 
 import httpx
 
@@ -13,15 +15,19 @@ from controlplane.cli.failures import Exit, Failure, Problem, failure
 Row = dict[str, Any]
 TIMEOUT = httpx.Timeout(15.0, connect=5.0)
 PAGE = 500
+AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # pauses before a write whose answer was lost is sent again
 LOG_IN = "Run: forebay login (or set FOREBAY_URL and FOREBAY_TOKEN)."
 _BY_STATUS = {401: Exit.ACCESS, 403: Exit.ACCESS, 409: Exit.REFUSED, 429: Exit.UNREACHABLE}
 
 
 class Client:
-    """One server, one token. Redirects are not followed: the token would go with them."""
+    """One server, one token. Redirects are not followed: the token would go with them. A write carries a key of its
+    own, so that it is sent again after a broken connection without being done twice."""
 
-    def __init__(self, url: str, token: str = "", *, transport: httpx.BaseTransport | None = None) -> None:
-        self.url = url
+    def __init__(
+        self, url: str, token: str = "", *, transport: httpx.BaseTransport | None = None, pace: float = 1.0
+    ) -> None:
+        self.url, self._pace = url, pace
         headers = {"Accept": "application/json", "User-Agent": "forebay-cli"}
         if token:
             headers["Authorization"] = f"Token {token}"
@@ -59,15 +65,31 @@ class Client:
             asked = dict(parse_qsl(urlsplit(page["next"]).query))
 
     def _send(self, method: str, path: str, *, lawful: tuple[int, ...] = (), **more: Any) -> httpx.Response:
-        try:
-            response = self._http.request(method, path, **more)
-        except httpx.ConnectError as error:
-            raise self._unreachable(f"{self.url} cannot be reached: {error}.") from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise self._unreachable(f"{self.url} does not answer: {error or type(error).__name__}.", method) from error
+        pauses: Iterator[float] = iter(())
+        was_sent = False
+        if method != "GET" and "auth" not in more:
+            more["headers"], pauses = {"Idempotency-Key": uuid4().hex}, iter(AGAIN_S)
+        while True:
+            try:
+                response = self._http.request(method, path, **more)
+            except (httpx.TransportError, httpx.InvalidURL) as error:
+                was_sent = was_sent or not isinstance(error, httpx.ConnectError)
+                pause = next(pauses, None) if was_sent else None
+                if pause is None:
+                    raise self._lost(error, method if was_sent else "GET") from error
+            else:
+                pause = next(pauses, None) if _still_runs(response) else None
+                if pause is None:
+                    break
+            time.sleep(pause * self._pace)
         if response.is_success or response.status_code in lawful:
             return response
         raise self._refusal(response)
+
+    def _lost(self, error: Exception, method: str) -> Failure:
+        if isinstance(error, httpx.ConnectError):
+            return self._unreachable(f"{self.url} cannot be reached: {error}.", method)
+        return self._unreachable(f"{self.url} does not answer: {error or type(error).__name__}.", method)
 
     def _unreachable(self, message: str, method: str = "GET") -> Failure:
         fix = "Check that it runs, and FOREBAY_URL."
@@ -93,9 +115,12 @@ class Client:
             )
         problems = [_problem(entry, status) for entry in document["problems"]]
         code = _BY_STATUS.get(status, Exit.UNREACHABLE if status >= 500 else Exit.USAGE)
-        if str(document.get("type", "")).endswith(":conflict"):
+        if str(document.get("type", "")).endswith((":conflict", ":stale-plan")):
             code = Exit.CONFLICT
-        return Failure(code, problems, request_id=str(document.get("request_id", "")))
+        if _still_runs(response):
+            code = Exit.UNREACHABLE
+        changes = document.get("changes", [])
+        return Failure(code, problems, request_id=str(document.get("request_id", "")), changes=changes)
 
 
 def retried(read: Callable[[], Row]) -> Row | Failure:
@@ -114,6 +139,13 @@ def _problem(entry: Row, status: int) -> Problem:
         message = f"{entry['field']}: {message}"
     fix = LOG_IN if status == httpx.codes.UNAUTHORIZED else str(entry.get("fix", ""))
     return Problem(message, fix, bool(entry.get("forceable")), str(entry.get("code", "")))
+
+
+def _still_runs(response: httpx.Response) -> bool:
+    """An earlier sending of the same write has not been answered yet."""
+    if response.status_code != httpx.codes.CONFLICT:
+        return False
+    return str((_document(response) or {}).get("type", "")).endswith(":idempotency-key-running")
 
 
 def _document(response: httpx.Response) -> Row | None:

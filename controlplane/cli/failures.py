@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import click
 
@@ -36,8 +37,16 @@ class Problem:
 class Failure(Exception):
     """Shown on standard error: as lines for people, or as one JSON object where --json was asked for."""
 
-    def __init__(self, exit_code: Exit, problems: Iterable[Problem], *, request_id: str = "") -> None:
+    def __init__(
+        self,
+        exit_code: Exit,
+        problems: Iterable[Problem],
+        *,
+        request_id: str = "",
+        changes: Iterable[dict[str, Any]] = (),
+    ) -> None:
         self.problems = tuple(problems)
+        self.changes = tuple(changes)  # what others changed meanwhile, newest first
         self.exit_code = exit_code
         self.request_id = request_id
         super().__init__("; ".join(problem.message for problem in self.problems))
@@ -60,7 +69,13 @@ class Failure(Exception):
             {"message": problem.message, "fix": problem.fix, "forceable": problem.forceable}
             for problem in self.problems
         ]
-        error = {"exit": int(self.exit_code), "problems": problems, "request_id": self.request_id or None}
+        error: dict[str, Any] = {
+            "exit": int(self.exit_code),
+            "problems": problems,
+            "request_id": self.request_id or None,
+        }
+        if self.changes:
+            error["changes"] = list(self.changes)
         return json.dumps({"error": error})
 
 

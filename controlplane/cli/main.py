@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from controlplane.cli.commands import access, audit, logs, looking, nodes, partitions
+from controlplane.cli.commands import access, audit, changes, logs, looking, nodes, partitions
 from controlplane.cli.failures import Exit, Failure
 from controlplane.cli.session import Session
 
@@ -52,10 +52,16 @@ for command in (
     looking.partitions,
     looking.deployments,
     looking.models,
-    partitions.plan,
     partitions.assign,
     partitions.flip,
     partitions.release,
+    changes.plan,
+    changes.apply,
+    changes.move,
+    changes.undo,
+    changes.changes,
+    changes.resume,
+    changes.rollback,
     nodes.cordon,
     nodes.uncordon,
     nodes.drain,

@@ -48,15 +48,18 @@ def _unknown(noun: str, name: str, known: list[str]) -> Failure:
 
 def _completer(names: Callable[[Client], list[str]]) -> Completer:
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-        session = ctx.find_object(Session) or Session()
-        try:
-            return [name for name in names(session.client) if name.startswith(incomplete)]
-        except Failure:
-            return []  # a shell that is completing can show no error
-        finally:
-            session.close()
+        return completed(ctx.find_object(Session) or Session(), incomplete, names)
 
     return complete
+
+
+def completed(session: Session, incomplete: str, names: Callable[[Client], list[str]]) -> list[str]:
+    try:
+        return [name for name in names(session.client) if name.startswith(incomplete)]
+    except Failure:
+        return []  # a shell that is completing can show no error
+    finally:
+        session.close()
 
 
 complete_partition = _completer(lambda client: [label(row) for row in client.every("partitions")])

@@ -40,7 +40,7 @@ class Session:
         return self.at(url, token)
 
     def at(self, url: str, token: str = "") -> Client:
-        client = Client(url, token, transport=self.transport)
+        client = Client(url, token, transport=self.transport, pace=self.pace)
         self._opened.append(client)
         return client
 
@@ -73,6 +73,18 @@ class Session:
             raise failure(Exit.USAGE, "Nobody is there to confirm this.", "Say --yes.") from None
         self.say("Nothing was changed.")
         raise click.exceptions.Exit(Exit.INTERRUPTED)
+
+    def ask(self, text: str) -> bool:
+        """A question that may go unanswered: then it is no."""
+        if self.json:
+            return False
+        try:
+            return click.confirm(text, err=True)
+        except click.Abort:
+            if sys.stdin.isatty():
+                raise
+            click.echo(err=True)
+            return False
 
     def _credentials(self) -> tuple[str, str, bool]:
         """A kept token goes only to the server that gave it."""

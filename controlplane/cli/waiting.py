@@ -26,16 +26,18 @@ class Progress:
         self._live = sys.stderr.isatty()
         self._last = ""
 
-    def show(self, what: str, seconds: float) -> None:
+    def show(self, what: str, seconds: float, *, key: str | None = None) -> None:
+        """`key`: what must differ for a new line, where `what` holds a count of its own."""
         what = " ".join(plain(what).split())
-        if self._quiet or (what == self._last and not self._live):
+        news = what if key is None else key
+        if self._quiet or (news == self._last and not self._live):
             return
         if self._live:
             room = max(shutil.get_terminal_size().columns - 12, 20)  # a line that wraps cannot be written anew
             click.echo(f"\r\x1b[2K{what[:room]}  {seconds:.0f} s", nl=False, err=True)
         else:
             click.echo(what, err=True)
-        self._last = what
+        self._last = news
 
     def end(self) -> None:
         if self._live and self._last:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -102,6 +103,15 @@ def install(screen: Screen, *wanted: Installation) -> None:
             one.abandon()
 
 
+def place_command(venv: Path = MAIN, root: Path = ROOT) -> Path:
+    """The terminal command as `bin/forebay` of the environment: this checkout's, with nothing built for it."""
+    file = venv / "bin" / "forebay"
+    path, python = shlex.quote(str(root)), shlex.quote(str(venv / "bin" / "python"))
+    file.write_text(f'#!/bin/sh\nPYTHONSAFEPATH=1 PYTHONPATH={path} exec {python} -m controlplane.cli "$@"\n')
+    file.chmod(0o755)
+    return file
+
+
 def is_cpu_engine_likely(environ: Mapping[str, str]) -> bool:
     """Whether `manage.py up` will want the CPU engine, as far as can be told before anything is installed."""
     if environ.get("FOREBAY_VLLM") or environ.get("DEMO") == "none":
@@ -137,6 +147,8 @@ def main(wanted: str) -> int:
         chosen.append(engine_environment())
     try:
         install(screen, *chosen)
+        if wanted != "engine":
+            place_command()
     except StepFailed as error:
         screen.failed(error)
         return 1

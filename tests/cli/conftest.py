@@ -41,11 +41,16 @@ class Wire(httpx.BaseTransport):
         self.on_look: Callable[[str], None] = lambda path: None
         self.on_send: Callable[[str], None] = lambda path: None
         self.seen: list[httpx.Request] = []
+        self.lose_answers = 0  # to so many writes, after they were carried out
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         self.seen.append(request)
         (self.on_look if request.method == "GET" else self.on_send)(request.url.path)
-        return self._inner.handle_request(request)
+        response = self._inner.handle_request(request)
+        if request.method != "GET" and self.lose_answers:
+            self.lose_answers -= 1
+            raise httpx.RemoteProtocolError("the connection broke")
+        return response
 
 
 @dataclass

@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from django.utils import timezone
 
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor
 from controlplane.fleet import services
-from controlplane.fleet.models import Deployment, Node, Partition
+from controlplane.fleet.models import Change, Deployment, Node, Partition
 from tests.cli.conftest import Terminal, Wire
 from tests.factories import make_deployment, make_node, make_partition, make_ready
 
@@ -41,19 +42,23 @@ def idle(node: Node) -> Partition:
 
 
 def agent_confirms(wire: Wire, partition: Partition, after_looks: int = 3) -> list[str]:
-    """What its agent reports between looks: first that the engine starts, then that it is ready."""
+    """What its agent reports between looks: first that the engine starts, then that it is ready. A report carries the
+    change on."""
     looks: list[str] = []
 
     def look(path: str) -> None:
-        if path != f"/api/v1/partitions/{partition.pk}":
+        if not path.startswith("/api/v1/changes/"):
             return
         looks.append(path)
+        for other in Partition.objects.filter(phase="ready").exclude(pk=partition.pk):
+            make_ready(other)  # the node's first spec gave all of them a new generation
         partition.refresh_from_db()
         if len(looks) < after_looks:
-            starting = {"phase": "starting", "message": f"loading weights {len(looks)}"}
+            starting = {"phase": "starting", "message": f"loading weights {len(looks)}", "phase_since": timezone.now()}
             Partition.objects.filter(pk=partition.pk).update(observed_generation=partition.generation, **starting)
         else:
             make_ready(partition, message="")
+        services.advance_all()
 
     wire.on_look = look
     return looks
@@ -66,23 +71,20 @@ def desired(partition: Partition) -> tuple[str | None, str]:
 
 def test_plan_says_what_would_happen_and_changes_nothing(operator: Terminal, chat: Deployment, idle: Partition) -> None:
     shown = operator.ok("plan", "node-1/p9", "chat", "decode")
-    assert "node-1/p9: unassigned -> chat as decode" in shown
-    assert "No engine runs there now: one starts." in shown
-    assert "Memory of one GPU: fits, needs " in shown
+    assert "1 partition changes" in shown and "1. Start an engine for chat decode on node-1/p9." in shown
+    assert "Memory of one GPU of node-1/p9: fits, needs " in shown
     assert desired(idle) == (None, "")
 
 
 def test_plan_for_programs(operator: Terminal, p0: Partition) -> None:
     shown = operator.json("plan", "node-1/p0", "chat", "decode")
-    assert set(shown) >= {
-        "partition", "generation", "before", "after", "action", "problems", "forceable", "warnings", "fit",
-    }  # fmt: skip
-    assert (shown["action"], shown["after"]) == ("relabel", {"deployment": "chat", "role": "decode"})
+    assert set(shown) >= {"version", "moves", "steps", "effects", "problems", "forceable", "warnings", "expected_s"}
+    assert (shown["moves"][0]["action"], shown["moves"][0]["after"]["role"]) == ("relabel", "decode")
 
 
 def test_plan_tells_how_long_earlier_starts_took(operator: Terminal, p0: Partition, idle: Partition) -> None:
     Partition.objects.exclude(pk=idle.pk).update(ready_after_s=42.0)
-    assert "Its engines usually take 42 s to get ready." in operator.ok("plan", "node-1/p9", "chat", "prefill")
+    assert "about 42 s in all" in operator.ok("plan", "node-1/p9", "chat", "prefill")
 
 
 def test_plan_is_1_where_the_rules_refuse(operator: Terminal, node: Node, idle: Partition, chat: Deployment) -> None:
@@ -100,7 +102,7 @@ def test_assign_waits_until_the_agent_confirms(
     assert result.exit_code == 0, result.output
     assert len(looks) == 3
     assert "node-1/p9 runs chat as decode: confirmed after " in result.stdout
-    assert "node-1/p9: starting, loading weights 1\n" in result.stderr
+    assert "node-1/p9: starting, 0 s\n" in result.stderr
     assert desired(idle) == ("chat", "decode")
     event = AuditEvent.objects.get(verb="assign")
     assert (event.reason, event.source) == ("more tokens", "rest")
@@ -109,7 +111,7 @@ def test_assign_waits_until_the_agent_confirms(
 def test_assign_for_programs(operator: Terminal, wire: Wire, idle: Partition, chat: Deployment) -> None:
     agent_confirms(wire, idle)
     shown = operator.json("assign", "node-1/p9", "chat", "decode")
-    assert set(shown) == {"partition", "before", "after", "action", "forced", "waited", "seconds"}
+    assert set(shown) == {"partition", "before", "after", "action", "forced", "waited", "seconds", "change"}
     assert set(shown["partition"]) >= PARTITION
     assert shown["partition"]["confirmed"] is True
     assert isinstance(shown["seconds"], float) and shown["waited"] is True and shown["forced"] is False
@@ -144,7 +146,7 @@ def test_an_engine_ends_only_after_a_yes(operator: Terminal, wire: Wire, p0: Par
     make_deployment("other")
     words = ("assign", "node-1/p0", "other", "prefill", "--no-wait")
     shown = operator.fails(130, *words, said="n\n")
-    assert "Its engine ends once its requests have ended" in shown and "Nothing was changed." in shown
+    assert "Drain node-1/p0 (chat prefill), stop its engine" in shown and "Nothing was changed." in shown
     assert desired(p0) == ("chat", "prefill")
     operator.ok(*words, said="y\n")
     assert desired(p0) == ("other", "prefill")
@@ -162,8 +164,20 @@ def test_where_nobody_can_be_asked_it_takes_yes(operator: Terminal, p0: Partitio
 
 def test_the_last_of_a_role_is_flipped_only_after_a_yes(operator: Terminal, node: Node, chat: Deployment) -> None:
     last = make_ready(make_partition(node, deployment=chat, role="decode", name="p0"))
-    assert "This is the last decode replica of chat." in operator.fails(130, "flip", "node-1/p0", said="n\n")
+    make_ready(make_partition(node, deployment=chat, role="aggregated", name="p1"))
+    assert "takes the last decode replica of chat." in operator.fails(130, "flip", "node-1/p0", said="n\n")
     assert desired(last) == ("chat", "decode")
+
+
+def test_what_nobody_else_would_answer_is_flipped_only_by_force(
+    operator: Terminal, node: Node, chat: Deployment
+) -> None:
+    last = make_ready(make_partition(node, deployment=chat, role="decode", name="p0"))
+    shown = operator.fails(1, "flip", "node-1/p0", "--yes")
+    assert "Nothing would answer requests for chat any more." in shown and "--force overrides this" in shown
+    assert desired(last) == ("chat", "decode")
+    operator.ok("flip", "node-1/p0", "--yes", "--force", "--no-wait")
+    assert desired(last) == ("chat", "prefill")
 
 
 def test_a_refusal_is_1_with_the_reason_and_the_fix(
@@ -194,24 +208,27 @@ def test_who_was_slower_gets_4(operator: Terminal, wire: Wire, idle: Partition, 
 
     wire.on_send = meanwhile
     shown = operator.fails(4, "assign", "node-1/p9", "chat", "decode")
-    assert "no longer as you saw it" in shown and "olga changed it last" in shown
+    assert "olga was faster: assign node-1/p9 at " in shown and "Plan again" in shown
     assert desired(idle) == ("chat", "prefill")
 
 
-def test_a_change_by_somebody_else_ends_the_wait_with_4(
+def test_somebody_who_rolls_it_back_ends_the_wait_with_4(
     operator: Terminal, wire: Wire, idle: Partition, chat: Deployment, actor: Actor
 ) -> None:
     def look(path: str) -> None:
-        if path == f"/api/v1/partitions/{idle.pk}":
-            services.release(idle.pk, actor=actor)
+        if path.startswith("/api/v1/changes/"):
+            if not Change.objects.get().backwards:
+                services.roll_back_change(Change.objects.get().pk, actor=actor)
+            Partition.objects.filter(pk=idle.pk).update(phase="")
+            services.advance_all()
 
     wire.on_look = look
-    assert "it is now unassigned" in operator.fails(4, "assign", "node-1/p9", "chat", "decode")
+    assert "Somebody rolled change" in operator.fails(4, "assign", "node-1/p9", "chat", "decode")
 
 
 def test_running_out_of_time_is_6_and_the_change_stands(operator: Terminal, idle: Partition, chat: Deployment) -> None:
     shown = operator.fails(6, "assign", "node-1/p9", "chat", "decode", "--timeout", "0.1")
-    assert "After 0.1 s it is still: node-1/p9: pending" in shown and "What you asked for stands" in shown
+    assert "After 0.1 s change " in shown and " still runs: node-1/p9: " in shown and "goes on by itself" in shown
     assert desired(idle) == ("chat", "decode")
 
 
@@ -220,17 +237,20 @@ def test_a_crash_loop_ends_the_wait_with_6(operator: Terminal, wire: Wire, idle:
         row = Partition.objects.get(pk=idle.pk)
         failed = {"phase": "exited", "restarts": 3, "message": "CUDA out of memory"}
         Partition.objects.filter(pk=idle.pk).update(observed_generation=row.generation, **failed)
+        services.advance_all()
 
     wire.on_look = look
     shown = operator.fails(6, "assign", "node-1/p9", "chat", "decode")
-    assert "crash-looping" in shown and "CUDA out of memory" in shown and "forebay logs node-1/p9" in shown
+    number = Change.objects.get().pk
+    assert f"Change {number} stopped. The engine of node-1/p9 failed 3 times in a row. CUDA out of memory" in shown
+    assert f"forebay resume {number}, or: forebay rollback {number}" in shown
 
 
 def test_ctrl_c_while_waiting_is_130_and_the_change_stands(
     operator: Terminal, wire: Wire, idle: Partition, chat: Deployment
 ) -> None:
     def look(path: str) -> None:
-        if path == f"/api/v1/partitions/{idle.pk}":
+        if path.startswith("/api/v1/changes/"):
             raise KeyboardInterrupt
 
     wire.on_look = look
@@ -240,7 +260,8 @@ def test_ctrl_c_while_waiting_is_130_and_the_change_stands(
 
 def test_viewers_may_change_nothing(viewer: Terminal, p0: Partition) -> None:
     for words in (
-        ("plan", "node-1/p0", "chat", "decode"),
+        ("apply", "node-1/p0=chat:decode", "-y"),
+        ("move", "chat", "1", "prefill", "decode", "-y"),
         ("assign", "node-1/p0", "chat", "decode"),
         ("flip", "node-1/p0"),
         ("release", "node-1/p0", "-y"),
@@ -250,6 +271,7 @@ def test_viewers_may_change_nothing(viewer: Terminal, p0: Partition) -> None:
         ("join-token", "node-2"),
     ):
         assert "needs the role" in viewer.fails(3, *words)
+    assert "1 partition changes" in viewer.ok("plan", "node-1/p0", "chat", "decode")
     assert desired(p0) == ("chat", "prefill")
 
 

@@ -49,8 +49,11 @@ def test_it_runs_without_being_installed(tmp_path: Path) -> None:
 
 
 def test_the_help_of_each_command_tells_its_exit_codes_or_options() -> None:
-    assert {"login", "logout", "status", "nodes", "models", "deployments", "partitions", "plan", "assign", "flip",
-            "release", "cordon", "uncordon", "drain", "logs", "audit", "join-token"} == set(cli.commands)  # fmt: skip
+    assert {
+        "login", "logout", "status", "nodes", "models", "deployments", "partitions", "plan", "apply", "move", "undo",
+        "changes", "resume", "rollback", "assign", "flip", "release", "cordon", "uncordon", "drain", "logs", "audit",
+        "join-token",
+    } == set(cli.commands)  # fmt: skip
     for name, command in cli.commands.items():
         with click.Context(command, info_name=name) as context:
             assert "--json" in command.get_help(context)

@@ -10,6 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from controlplane.api.models import KeptAnswer
+from controlplane.audit.models import AuditEvent
+from controlplane.fleet import services
 from tests.cli.conftest import Terminal, Wire
 from tests.factories import make_deployment, make_node, make_partition, make_ready
 
@@ -53,6 +56,48 @@ def test_an_answer_lost_after_a_write_says_that_it_may_have_been_done(operator: 
 
     wire.on_send = lost
     assert "may or may not have been done" in operator.fails(5, "cordon", "node-1")
+    sent = [request for request in wire.seen if request.method == "POST"]
+    assert len(sent) == 6 and len({request.headers["Idempotency-Key"] for request in sent}) == 1
+
+
+def test_a_write_whose_answer_was_lost_is_sent_again_and_done_once(operator: Terminal, wire: Wire) -> None:
+    make_node("node-1")
+    wire.lose_answers = 1
+    assert operator.ok("cordon", "node-1") == "node-1 is cordoned.\n"
+    assert AuditEvent.objects.filter(verb="cordon").count() == 1
+    assert len([request for request in wire.seen if request.method == "POST"]) == 2
+
+
+def test_a_write_that_was_never_sent_is_not_tried_again(operator: Terminal, wire: Wire) -> None:
+    make_node("node-1")
+
+    def refused(path: str) -> None:
+        raise httpx.ConnectError("connection refused")
+
+    wire.on_send = refused
+    shown = operator.fails(5, "cordon", "node-1")
+    assert "cannot be reached" in shown and "may or may not" not in shown
+    assert len([request for request in wire.seen if request.method == "POST"]) == 1
+
+
+def test_while_the_first_sending_still_runs_its_answer_is_waited_for(operator: Terminal, wire: Wire) -> None:
+    node = make_node("node-1")
+    wire.lose_answers = 1
+    sent: list[str] = []
+
+    def again(path: str) -> None:
+        """The second sending finds the first at work, the third finds it done."""
+        sent.append(path)
+        if len(sent) == 2:
+            KeptAnswer.objects.update(status=None)
+        elif len(sent) == 3:
+            KeptAnswer.objects.update(status=200)
+
+    wire.on_send = again
+    assert operator.ok("cordon", "node-1") == "node-1 is cordoned.\n"
+    assert len(sent) == 3
+    node.refresh_from_db()
+    assert not node.schedulable
 
 
 def test_a_redirect_is_not_followed_with_the_token(tmp_path: Path) -> None:
@@ -107,12 +152,13 @@ def test_a_server_that_is_away_for_a_moment_does_not_end_the_wait(operator: Term
     looks: list[str] = []
 
     def look(path: str) -> None:
-        if path == f"/api/v1/partitions/{partition.pk}":
+        if path.startswith("/api/v1/changes/"):
             looks.append(path)
             if len(looks) < 3:
                 raise httpx.ConnectError("restarting")
             partition.refresh_from_db()
             make_ready(partition)
+            services.advance_all()
 
     wire.on_look = look
     result = operator.run("assign", "node-1/p0", chat.name, "decode")
@@ -122,10 +168,10 @@ def test_a_server_that_is_away_for_a_moment_does_not_end_the_wait(operator: Term
 
 def test_a_server_that_stays_away_ends_the_wait_with_5(operator: Terminal, wire: Wire) -> None:
     chat = make_deployment("chat")
-    partition = make_partition(make_node("node-1"), name="p0")
+    make_partition(make_node("node-1"), name="p0")
 
     def look(path: str) -> None:
-        if path == f"/api/v1/partitions/{partition.pk}":
+        if path.startswith("/api/v1/changes/"):
             raise httpx.ConnectError("gone")
 
     wire.on_look = look

@@ -7,9 +7,10 @@ import time
 import click
 
 from controlplane.cli import names
+from controlplane.cli.changing import Proposal, Wish, always, carry_out
 from controlplane.cli.client import Row
 from controlplane.cli.failures import Exit, failure
-from controlplane.cli.options import Length, json_option, reason_option, wait_options, yes_option
+from controlplane.cli.options import Length, force_option, json_option, reason_option, wait_options, yes_option
 from controlplane.cli.session import Session, pass_session
 from controlplane.cli.text import moment, word
 from controlplane.cli.waiting import wait as wait_for
@@ -39,26 +40,45 @@ def uncordon(session: Session, node: str, reason: str) -> None:
 
 @click.command()
 @node_argument
+@click.option("--deadline", "deadline_s", type=Length(), help="End engines then at the latest, as 90s, 10m or 2h.")
+@click.option("--move", "move", is_flag=True, help="First give its engines other places, where there is room.")
+@click.option("--cancel", is_flag=True, help="Call a drain off: NODE is again as it was before.")
 @reason_option
+@force_option
 @yes_option
 @wait_options
 @json_option
 @pass_session
-def drain(session: Session, *, node: str, reason: str, yes: bool, wait: bool, timeout_s: float) -> None:
+def drain(
+    session: Session,
+    *,
+    node: str,
+    deadline_s: int | None,
+    move: bool,
+    cancel: bool,
+    reason: str,
+    force: bool,
+    yes: bool,
+    wait: bool,
+    timeout_s: float,
+) -> None:
     """Cordon NODE and end its engines once their requests have ended. Assignments are kept for uncordon."""
-    found = names.node(session.client, node)
-    engines = _engines(session.client.get(f"nodes/{found['id']}"))
-    if engines:
-        session.confirm(f"{node} has {len(engines)} engines that will end: {', '.join(engines)}.", yes=yes)
-    since = time.monotonic()
-    row = session.client.post(f"nodes/{found['id']}/drain", {"reason": reason})
-    seconds = None
-    if wait:
-        row, seconds = wait_for(
-            session, node, lambda: names.node(session.client, node), _drained, timeout_s=timeout_s, since=since
-        )
-    told = f"is drained after {seconds:.1f} s" if seconds is not None else "drains"
-    session.answer({"node": row, "waited": wait, "seconds": seconds}, lambda: f"{node} {told}.")
+    if cancel:
+        if move or deadline_s is not None:
+            raise failure(Exit.USAGE, "--cancel goes with neither --move nor --deadline.", "Leave those out.")
+        _intend(session, node, "cancel_drain", reason)
+        return
+    found, since = names.node(session.client, node), time.monotonic()
+    wanted: Row = {} if deadline_s is None else {"deadline_s": deadline_s}
+    wish, change = Wish(reason, force, yes, wait, timeout_s), None
+    if move:
+        change = _move_away(session, found, wanted, wish)
+    if change is None:
+        if engines := _engines(session.client.get(f"nodes/{found['id']}")):
+            session.confirm(f"{node} has {len(engines)} engines that will end: {', '.join(engines)}.", yes=yes)
+        since = time.monotonic()
+        session.client.post(f"nodes/{found['id']}/drain", {"reason": reason, **wanted})
+    _drained_at_last(session, node, change, wish, since)
 
 
 @click.command("join-token")
@@ -78,6 +98,28 @@ def _intend(session: Session, node: str, verb: str, reason: str) -> None:
     row = session.client.post(f"nodes/{found['id']}/{verb}", {"reason": reason})
     shown = {"node": row, "waited": False, "seconds": None}
     session.answer(shown, lambda: f"{node} is {word(row['status'])}.")
+
+
+def _move_away(session: Session, node: Row, wanted: Row, wish: Wish) -> Row | None:
+    """The change that moves its engines and drains it in the end; None where none of them has a place to go to."""
+    proposal = Proposal(f"nodes/{node['id']}/drain", {"move": True, **wanted})
+    done = carry_out(session, proposal, wish, ask=always)
+    if done.change is None:
+        session.say(f"No engine of {node['name']} has to move, or has a place to move to.")
+    return done.change
+
+
+def _drained_at_last(session: Session, node: str, change: Row | None, wish: Wish, since: float) -> None:
+    def read() -> Row:
+        return names.node(session.client, node)
+
+    if wish.wait:
+        row, seconds = wait_for(session, node, read, _drained, timeout_s=wish.timeout_s, since=since)
+        told = f"is drained after {seconds:.1f} s"
+    else:
+        row, seconds, told = read(), None, "drains" if change is None else f"drains once change {change['id']} is done"
+    shown = {"node": row, "waited": wish.wait, "seconds": seconds, "change": change and change["id"]}
+    session.answer(shown, lambda: f"{node} {told}.")
 
 
 def _drained(row: Row) -> bool:

@@ -1,14 +1,16 @@
-"""What partitions run: plan, assign, flip, release."""
+"""What one partition runs: assign, flip, release."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import click
 
 from controlplane.cli import names
-from controlplane.cli.assigning import Wish, carry_out, explained, preview, reader
+from controlplane.cli.changing import Outcome, Proposal, Wish, carry_out, ends_an_engine
 from controlplane.cli.client import Row
+from controlplane.cli.explaining import assigned
 from controlplane.cli.failures import Exit, failure
 from controlplane.cli.options import ROLES, force_option, json_option, reason_option, wait_options, yes_option
 from controlplane.cli.session import Session, pass_session
@@ -17,22 +19,6 @@ from controlplane.cli.waiting import wait as wait_for
 _OTHER = {"prefill": "decode", "decode": "prefill"}
 partition_argument = click.argument("partition", shell_complete=names.complete_partition)
 deployment_argument = click.argument("deployment", shell_complete=names.complete_deployment)
-
-
-@click.command()
-@partition_argument
-@deployment_argument
-@click.argument("role", type=click.Choice(ROLES))
-@json_option
-@click.pass_context
-def plan(ctx: click.Context, partition: str, deployment: str, role: str) -> None:
-    """Say what `assign` would do; nothing changes. Exit code 1: it would be refused."""
-    session = ctx.ensure_object(Session)
-    row = names.partition(session.client, partition)
-    seen = preview(session, row, names.deployment(session.client, deployment), role)
-    session.answer(seen, lambda: explained(names.label(row), seen))
-    if seen["problems"]:
-        ctx.exit(Exit.REFUSED)
 
 
 @click.command()
@@ -63,7 +49,7 @@ def assign(
     """
     row = names.partition(session.client, partition)
     target = names.deployment(session.client, deployment)
-    carry_out(session, row, target, role, Wish(reason, force, yes, wait, timeout_s))
+    _have(session, row, target, role, Wish(reason, force, yes, wait, timeout_s))
 
 
 @click.command()
@@ -98,7 +84,7 @@ def flip(
     if wanted is None:
         message = f"{partition} is {row['role']}, which has no opposite."
         raise failure(Exit.REFUSED, message, f"Say which role: forebay flip {partition} prefill")
-    carry_out(session, row, row["deployment"], wanted, Wish(reason, force, yes, wait, timeout_s))
+    _have(session, row, row["deployment"], wanted, Wish(reason, force, yes, wait, timeout_s))
 
 
 @click.command()
@@ -118,10 +104,71 @@ def release(session: Session, *, partition: str, reason: str, yes: bool, wait: b
     row = session.client.post(f"partitions/{row['id']}/release", body)
     seconds = None
     if wait:
-        row, seconds = wait_for(session, partition, reader(session, row), _empty, timeout_s=timeout_s, since=since)
+        row, seconds = wait_for(session, partition, _reader(session, row), _empty, timeout_s=timeout_s, since=since)
     shown = {"partition": row, "waited": wait, "seconds": seconds}
     told = f"is empty after {seconds:.1f} s" if seconds is not None else "is released; its engine ends"
     session.answer(shown, lambda: f"{partition} {told}.")
+
+
+def _have(session: Session, row: Row, deployment: Row, role: str, wish: Wish) -> None:
+    """One move as a change of its own; where it is so already, only the wait for its engine."""
+    move = {"partition": row["id"], "deployment": deployment["id"], "role": role}
+    done = carry_out(session, Proposal("changes", {"moves": [move]}), wish, ask=ends_an_engine)
+    read, seconds = _reader(session, row), done.seconds
+    if done.change is None and wish.wait:
+        name, ready = names.label(row), _ready(names.label(row), deployment["name"], role)
+        row, seconds = wait_for(session, name, read, ready, timeout_s=wish.timeout_s, since=done.since)
+    else:
+        row = read()
+    shown = _shown(row, done, wish, seconds)
+    session.answer(shown, lambda: _told(names.label(row), shown, done))
+
+
+def _reader(session: Session, partition: Row) -> Callable[[], Row]:
+    return lambda: session.client.get(f"partitions/{partition['id']}")
+
+
+def _ready(name: str, deployment: str, role: str) -> Callable[[Row], bool]:
+    """The agent says ready, of exactly this. Raises where that will not come by waiting."""
+
+    def done(row: Row) -> bool:
+        now = (row["deployment"] and row["deployment"]["name"], row["role"])
+        if now != (deployment, role):
+            message = f"Somebody changed {name} meanwhile: it is now {assigned(row)}."
+            raise failure(Exit.CONFLICT, message, "See: forebay audit")
+        if row["status"] == "crash_looping":
+            text = f"{name} is crash-looping: its engine failed {row['restarts']} times in a row. {row['message']}"
+            raise failure(Exit.NOT_REACHED, text.strip(), f"Read its log: forebay logs {name}")
+        return bool(row["confirmed"] and row["status"] == "ready")
+
+    return done
+
+
+def _shown(row: Row, done: Outcome, wish: Wish, seconds: float | None) -> Row:
+    [move] = done.seen["moves"]
+    return {
+        "partition": row,
+        "before": _place(move["before"]),
+        "after": _place(move["after"]),
+        "action": move["action"],
+        "forced": done.forced,
+        "waited": wish.wait,
+        "seconds": seconds,
+        "change": done.change["id"] if done.change else None,
+    }
+
+
+def _place(place: Row) -> Row:
+    return {"deployment": place["deployment"] and place["deployment"]["name"], "role": place["role"]}
+
+
+def _told(name: str, shown: Row, done: Outcome) -> str:
+    after = assigned(done.seen["moves"][0]["after"])
+    if shown["waited"]:
+        return f"{name} runs {after}: confirmed after {shown['seconds']:.1f} s ({shown['action']})."
+    if shown["change"] is None:
+        return f"{name} shall run {after} already."
+    return f"{name} shall run {after} ({shown['action']}). Follow it with: forebay changes {shown['change']} --watch"
 
 
 def _empty(row: Row) -> bool:
