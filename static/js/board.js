@@ -4,7 +4,7 @@ import * as draft from "./board_draft.js";
 import { attach as attachDrag, isHeld } from "./board_drag.js";
 import { attach as attachKeys } from "./board_keys.js";
 import * as lanes from "./board_lanes.js";
-import { attach as attachPanel, behind } from "./board_panel.js";
+import { attach as attachPanel, behind, toForm } from "./board_panel.js";
 import { choose } from "./board_chooser.js";
 import { plural } from "./format.js";
 import { text } from "./dom.js";
@@ -90,7 +90,7 @@ if (may) {
   attachDrag(board, { take, drop: plan });
   attachKeys(board, {
     move: flip, idle: (ids) => plan(ids, draft.IDLE), choose: ask, select, take, cancel: (ids) => draft.remove(ids),
-    done: () => document.querySelector("form[data-apply] [name=reason]")?.focus(),
+    done: toForm,
   });
   board.addEventListener("click", (event) => { const piece = event.target.closest("[data-piece]"); if (piece && !event.target.closest("a, button")) select(Number(piece.dataset.piece)); });
   document.getElementById("selection").addEventListener("click", (event) => {

@@ -16,11 +16,18 @@ export function choose(lanes, names, role, done) {
 
 function draw() {
   const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-  shown = offered.filter(({ label }) => words.every((word) => label.toLowerCase().includes(word)));
+  shown = offered.filter(({ label }) => words.every((word) => begins(label.toLowerCase(), word)));
   at = 0;
   list.replaceChildren(...shown.map(({ key, label }, i) => el("li", { role: "option", id: `lane-${i}`, on: { click: () => pick(i) } }, key.includes(":") ? glyph(key.split(":")[1]) : null, el("span", {}, label))));
   if (!shown.length) list.append(el("li", { class: "muted" }, "No lane by that name"));
   mark();
+}
+
+/** Whether a word of the label begins so: "code" is not meant to find "decode". */
+function begins(label, word) {
+  let at = label.indexOf(word);
+  while (at > 0 && /[a-z0-9]/.test(label[at - 1])) at = label.indexOf(word, at + 1);
+  return at >= 0;
 }
 
 function mark() {

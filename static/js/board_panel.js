@@ -1,11 +1,17 @@
 // Beside the board: what the draft would do, as the server says; applying it; the conflict when somebody was faster.
 import * as draft from "./board_draft.js";
+import { keepingFocus } from "./focus.js";
 
 const panel = document.getElementById("plan"), conflict = document.getElementById("conflict");
-let asking = null, timer = null;
+let asking = null, timer = null, wanted = false; // wanted: the keyboard asked for the form before it was there
 
 export function attach() {
-  draft.onChange(() => { clearTimeout(timer); timer = setTimeout(refresh, 120); });
+  panel.dataset.words = draft.query();
+  draft.onChange(() => {
+    panel.querySelector("[type=submit]")?.setAttribute("disabled", ""); // it would apply what was planned before
+    clearTimeout(timer);
+    timer = setTimeout(refresh, 120);
+  });
   document.addEventListener("submit", (event) => { const form = event.target.closest("form[data-apply]"); if (form) { event.preventDefault(); apply(form); } });
   document.addEventListener("click", (event) => {
     const away = event.target.closest("[data-remove]");
@@ -19,31 +25,42 @@ export function attach() {
 export async function refresh() {
   asking?.abort();
   asking = new AbortController();
+  const asked = draft.query();
   panel.setAttribute("aria-busy", "true");
   try {
     const typed = [...new FormData(panel.querySelector("form[data-apply]") || undefined)].filter(([name]) => ["reason", "force", "confirm"].includes(name));
-    const response = await fetch(`${panel.dataset.url}?${[draft.query(), new URLSearchParams(typed)].join("&")}`, { headers: { "HX-Request": "true" }, signal: asking.signal });
+    const response = await fetch(`${panel.dataset.url}?${[asked, new URLSearchParams(typed)].join("&")}`, { headers: { "HX-Request": "true" }, signal: asking.signal });
     if (response.redirected || response.status === 401) { location.reload(); return; }
-    show(await response.text());
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    const html = await response.text();
+    panel.dataset.words = asked;
+    show(html);
   } catch (error) {
-    if (error.name !== "AbortError") panel.replaceChildren(failure("The server does not answer, so there is no preview. Nothing was changed; the draft is kept in the address."));
+    if (error.name !== "AbortError") panel.replaceChildren(failure("There is no preview: the server did not answer as it should. Nothing was changed; the draft is kept in the address."));
   }
 }
 
 export function show(html) {
-  panel.innerHTML = html; // the server's own template, escaped there
+  keepingFocus(panel, () => { panel.innerHTML = html; }, (box, held) => held.id && box.querySelector(`#${held.id}`)); // escaped by the server
   panel.setAttribute("aria-busy", "false");
-  window.htmx?.process(panel);
-  document.dispatchEvent(new Event("forebay:plan"));
+  if (wanted) toForm();
+}
+
+/** To the reason; where the preview is still on its way, once it is here. */
+export function toForm() {
+  const input = panel.querySelector("form[data-apply] [name=reason]");
+  wanted = draft.size() > 0 && (!input || panel.dataset.words !== draft.query());
+  if (!wanted) input?.focus();
 }
 
 async function apply(form) {
-  const button = form.querySelector("[type=submit]");
+  const button = [...form.elements].find((one) => one.type === "submit");
   button.disabled = true;
   try {
     const response = await fetch(form.action, { method: "POST", body: new FormData(form), headers: { "HX-Request": "true" } });
     const next = response.headers.get("HX-Redirect");
     if (next) { location.assign(next); return; }
+    if (response.status >= 500 || response.status === 403) throw new Error(`status ${response.status}`);
     const html = await response.text();
     if (response.headers.get("X-Conflict")) { conflict.innerHTML = html; conflict.showModal(); button.disabled = false; return; }
     show(html);

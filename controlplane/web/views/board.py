@@ -17,7 +17,7 @@ from controlplane.fleet.models import Deployment, Role
 from controlplane.planning import load
 from controlplane.web import drafts, rows
 from controlplane.web.access import needs
-from controlplane.web.answers import REFUSALS, Refusal, problems_of
+from controlplane.web.answers import REFUSALS, Refusal, back, problems_of
 from controlplane.web.change_forms import AddMoves, ApplyChange
 from controlplane.web.changes import find_change, newest_changes
 from controlplane.web.drafts import Draft
@@ -95,8 +95,11 @@ def apply_draft(
 
 def to_change(request: HttpRequest, pk: int) -> HttpResponse:
     """Whoever came from the board stays there and sees the change's progress beside it."""
+    board = reverse("web:board")
     if getattr(request, "htmx", False):
-        return HttpResponse(status=204, headers={"HX-Redirect": f"{reverse('web:board')}?change={pk}"})
+        return HttpResponse(status=204, headers={"HX-Redirect": f"{board}?change={pk}"})
+    if back(request, "") == board:
+        return redirect(f"{board}?change={pk}")
     return redirect("web:change", pk)
 
 

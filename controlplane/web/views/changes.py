@@ -15,6 +15,7 @@ from controlplane.audit.requests import actor_of
 from controlplane.domain.problems import Problem
 from controlplane.fleet import services
 from controlplane.fleet.errors import Invalid
+from controlplane.fleet.models import Change
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, back, done, refused
 from controlplane.web.changes import ROWS, find_change, newest_changes, told
@@ -58,7 +59,11 @@ def progress(request: HttpRequest, pk: int) -> HttpResponse:
     """The steps as they are now; the page asks each second while the change runs."""
     compact = bool(request.GET.get("compact"))
     here = reverse("web:board") if compact else reverse("web:change", args=[pk])
-    return render(request, "changes/_progress.html", {"change": _find(pk), "compact": compact, "here": here})
+    found = _find(pk)
+    answer = render(request, "changes/_progress.html", {"change": found, "compact": compact, "here": here})
+    if found["state"] != Change.State.RUNNING:
+        answer["HX-Trigger"] = "fleet-moved"  # what else the page shows of changes
+    return answer
 
 
 @require_POST
