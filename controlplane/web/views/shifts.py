@@ -35,7 +35,7 @@ class Asked(django_forms.Form):
 def shift(request: HttpRequest) -> HttpResponse:
     """Without a way in the address: all of them, each a button that shows its load now."""
     live = load.live()
-    offered = shifts.ways(Deployment.objects.order_by("name"), list(rows.PARTITIONS), live)
+    offered = shifts.ways(Deployment.objects.order_by("name"), list(rows.PARTITIONS.all()), live)
     asked = Asked(request.GET)
     way = _chosen(offered, asked.cleaned_data) if asked.is_valid() else None
     if way is None:
