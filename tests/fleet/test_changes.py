@@ -244,9 +244,9 @@ def test_what_somebody_changed_since_is_not_undone_over_their_head(fleet: Any, a
 def test_where_a_step_would_leave_nothing_that_serves_the_change_waits_then_asks(fleet: Any, actor: Actor) -> None:
     deployment, parts = fleet
     change = apply([Move(parts[0].pk, deployment.pk, D), Move(parts[2].pk, deployment.pk, P)], actor)
-    Partition.objects.filter(pk=parts[3].pk).update(phase="starting")
+    Partition.objects.filter(pk=parts[3].pk).update(phase="draining")
     parts[0].refresh_from_db()
-    Partition.objects.filter(pk=parts[0].pk).update(phase="starting", observed_generation=parts[0].generation)
+    Partition.objects.filter(pk=parts[0].pk).update(phase="stopping", observed_generation=parts[0].generation)
     Change.objects.update(
         steps=[{**step, "state": "done"} if step["state"] == "running" else step for step in change.steps]
     )
@@ -341,3 +341,19 @@ def test_decode_engines_that_cannot_outlive_a_prefill_engine_start_again_at_the_
     change.refresh_from_db()
     assert change.state == "done"
     assert AuditEvent.objects.filter(verb="recycle").count() == 2
+
+
+def test_a_role_is_not_left_empty_while_another_engine_for_it_is_starting(fleet: Any, actor: Actor) -> None:
+    """As when a drain is undone: the engines that came for it stay until the node's own are back."""
+    _, parts = fleet
+    Partition.objects.filter(pk=parts[1].pk).update(phase="starting")
+    change = apply([Move(parts[0].pk, None, None)], actor)
+    change.refresh_from_db()
+    assert (change.state, lanes(parts)[0]) == ("running", "prefill")
+    assert "Not serving: sim-a/p1" in change.message
+    Change.objects.update(held_since=timezone.now() - timedelta(seconds=advancing.HOLD_S + 1))
+    services.advance(change.pk)
+    assert Change.objects.get().state == "running", "an engine's start may take minutes"
+
+    confirm(parts[1])
+    assert lanes(parts)[0] == "", "and then it goes"

@@ -8,7 +8,8 @@ whatever the last one missed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,8 +20,8 @@ from django.utils import timezone
 from controlplane.audit.services import Actor
 from controlplane.domain import health, placement, rollout
 from controlplane.domain.impact import Action
-from controlplane.domain.rollout import Blocked, Move, Place, Step
-from controlplane.domain.types import Role
+from controlplane.domain.rollout import Blocked, Cost, Lane, Move, Place, Step
+from controlplane.domain.types import PartitionStatus, Role
 from controlplane.fleet import brake, verified, versions
 from controlplane.fleet.brake import Brake
 from controlplane.fleet.errors import FleetError
@@ -152,7 +153,9 @@ def _take_next(change: Change, scene: Scene, now: datetime) -> None:
     elif found is None:
         _finish(change, now)
     elif isinstance(found, Blocked):
-        _hold(change, _blocked_words(found, scene), now)
+        _hold(change, _blocked_words(found.lanes, scene), now, _is_coming(found.lanes, scene))
+    elif found.cost is Cost.ROLE_GAP and (lanes := _left(found, scene)) and _is_coming(lanes, scene):
+        _hold(change, _blocked_words(lanes, scene), now, True)  # another engine in this role is on its way
     else:
         _take(change, found, scene, target, now)
 
@@ -219,10 +222,10 @@ def _finish(change: Change, now: datetime) -> None:
     versions.record(actor, verb, change, before=before, after={"state": change.state}, change=change.pk)
 
 
-def _hold(change: Change, why: str, now: datetime) -> None:
-    """Perhaps an engine is only just restarting: wait a little before people are asked."""
+def _hold(change: Change, why: str, now: datetime, is_coming: bool) -> None:
+    """Perhaps an engine is only just restarting: wait a little before people are asked, longer for one that starts."""
     change.held_since = change.held_since or now
-    if now - change.held_since > timedelta(seconds=HOLD_S):
+    if now - change.held_since > timedelta(seconds=START_S if is_coming else HOLD_S):
         _stop(change, why)
         return
     change.message = why
@@ -244,12 +247,25 @@ def _stop(change: Change, why: str) -> None:
     versions.record(actor_of(change), "stopped", change, before=before, after=after, detail=why, change=change.pk)
 
 
-def _blocked_words(blocked: Blocked, scene: Scene) -> str:
+def _left(found: Step, scene: Scene) -> tuple[Lane, ...]:
+    lane = scene.places()[found.move.partition].lane
+    return (lane,) if lane else ()
+
+
+def _is_coming(lanes: Collection[Lane], scene: Scene) -> bool:
+    """Whether an engine that would serve one of these roles is on its way."""
+    now = time.time()
+    down = [scene.partitions[key] for key, place in scene.places().items() if place.lane in lanes and not place.serving]
+    statuses = {health.partition_status(partition_view(row), now, settings.SILENT_AFTER_S) for row in down}
+    return bool(statuses & {PartitionStatus.PENDING, PartitionStatus.STARTING, PartitionStatus.READY})
+
+
+def _blocked_words(lanes: Collection[Lane], scene: Scene) -> str:
     names = {row.pk: row.name for row in scene.deployments.values()}
-    lanes = ", ".join(f"{names[key]} ({role})" for key, role in blocked.lanes)
+    told = ", ".join(f"{names[key]} ({role})" for key, role in lanes)
     down = [str(scene.partitions[key]) for key, place in scene.places().items() if _is_down(place)]
     why = f" Not serving: {', '.join(down)}." if down else ""
-    return f"The next step would leave nothing that serves {lanes}.{why}"
+    return f"The next step would leave nothing that serves {told}.{why}"
 
 
 def _is_down(place: Place) -> bool:
