@@ -8,6 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from controlplane.api.idempotency import Idempotent
 from controlplane.api.live_shapes import BrakeShape
 from controlplane.api.strict import Body, Reason, refuse_unknown_parameters
 from controlplane.audit.requests import actor_of
@@ -35,7 +36,7 @@ class Brake(APIView):
         return Response(brake.state().to_dict())
 
 
-class ReleaseBrake(APIView):
+class ReleaseBrake(Idempotent):
     role_action = "brake.release"
 
     @extend_schema(
@@ -60,7 +61,7 @@ class ReleaseBrake(APIView):
         return Response(found.to_dict())
 
 
-class RestoreBrake(APIView):
+class RestoreBrake(Idempotent):
     role_action = "brake.release"
 
     @extend_schema(

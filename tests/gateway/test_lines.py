@@ -89,7 +89,7 @@ async def test_the_wait_in_line_is_bounded_and_told(make_site: MakeSite) -> None
     assert 0.25 < time.monotonic() - began < 1.8
     trip = site.trips()[0]
     assert (trip.outcome, trip.attempts) == ("rejected", 0)
-    assert trip.queued_s >= 0.3
+    assert trip.queued_s > 0.29  # clocks of floats
     assert (await first).status_code == 200
 
 
