@@ -6,6 +6,7 @@ even when the agent's records are lost.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -95,8 +96,9 @@ class Children:
     def __init__(self) -> None:
         self._popen: dict[int, subprocess.Popen[bytes]] = {}
 
-    def start(self, argv: Sequence[str], env: Mapping[str, str], log_path: Path) -> Process:
-        """Run `argv` in a session of its own, output appended to `log_path`."""
+    def start(self, argv: Sequence[str], env: Mapping[str, str], log_path: Path, *, nice: int = 0) -> Process:
+        """Run `argv` in a session of its own, output appended to `log_path`, as many steps of priority below us as
+        `nice` says. What it starts later inherits that."""
         fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             child = subprocess.Popen(  # noqa: S603 - the engine's own command line, no shell
@@ -111,6 +113,9 @@ class Children:
         finally:
             os.close(fd)
         self._popen[child.pid] = child
+        if nice:
+            with contextlib.suppress(OSError):  # it ended at once, or may not: priority is no condition
+                os.setpriority(os.PRIO_PROCESS, child.pid, os.getpriority(os.PRIO_PROCESS, 0) + nice)
         return Process(child.pid, born(child.pid), boot_id())
 
     def exit_code(self, pid: int) -> int | None:

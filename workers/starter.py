@@ -19,6 +19,7 @@ from workers.processes import GPUS, MARKER, Children, Marker, boot_id
 from workers.reconcile import Replica, Start
 
 log = logging.getLogger(__name__)
+CPU_NICE = 5  # an engine on the host's own cores leaves room for the agent that watches it, and for the rest of us
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Starter:
             )
         )
         env = {**command.env, MARKER: record.marker, GPUS: ",".join(spec.gpus)}
-        process = self._children.start(command.argv, env, file.path)
+        process = self._children.start(command.argv, env, file.path, nice=CPU_NICE if launch.cores else 0)
         log.info("%s started: pid %d, port %d", spec.name, process.pid, port)
         return self._book.put(msgspec.structs.replace(record, process=process))
 
