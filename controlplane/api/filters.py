@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from datetime import UTC, datetime
 from typing import Any
 
 from django import forms
@@ -39,9 +40,24 @@ class Filters(base.FilterSet):
     FILTER_DEFAULTS = DEFAULTS
 
 
-def since(column: str) -> base.IsoDateTimeFilter:
-    return base.IsoDateTimeFilter(field_name=column, lookup_expr="gte", help_text="At or after, ISO 8601.")
+class MomentField(base.IsoDateTimeFilter.field_class):
+    """In UTC: databases take fewer offsets than ISO 8601 does, and a year of its own at either end of time."""
+
+    def clean(self, value: Any) -> datetime | None:
+        moment = super().clean(value)
+        try:
+            return moment and moment.astimezone(UTC)
+        except OverflowError:
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
 
 
-def until(column: str) -> base.IsoDateTimeFilter:
-    return base.IsoDateTimeFilter(field_name=column, lookup_expr="lt", help_text="Before, ISO 8601.")
+class Moment(base.IsoDateTimeFilter):
+    field_class = MomentField
+
+
+def since(column: str) -> Moment:
+    return Moment(field_name=column, lookup_expr="gte", help_text="At or after, ISO 8601.")
+
+
+def until(column: str) -> Moment:
+    return Moment(field_name=column, lookup_expr="lt", help_text="Before, ISO 8601.")

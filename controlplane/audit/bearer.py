@@ -17,7 +17,7 @@ class Bearer(TokenAuthentication):
     """`Authorization: Token ...`"""
 
     def authenticate_credentials(self, token: bytes) -> tuple[Any, Any]:
-        if not token.isascii():
+        if not token.isascii() or not token.decode().isprintable():  # no database need be asked for it
             raise AuthenticationFailed("Invalid token.")
         user, found = super().authenticate_credentials(token)
         scope = TokenGrant.objects.filter(token=found).values_list("scope", flat=True).first()

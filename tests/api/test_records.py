@@ -117,3 +117,16 @@ def test_events_are_never_written_over_rest(admin: APIClient, world: World) -> N
     for call in (admin.put, admin.patch, admin.delete):
         assert call(address).status_code in {403, 405}
     assert AuditEvent.objects.filter(pk=world.event.pk).exists()
+
+
+@pytest.mark.parametrize(
+    ("moment", "status"),
+    [
+        ("2026-01-31T12:00:00Z", 200),
+        ("0726-04-03T06:49:25.1-16:51", 200),  # an offset that PostgreSQL would not take
+        ("0001-01-01T00:00:00+15:00", 400),  # before the first year, in UTC
+        ("yesterday", 400),
+    ],
+)
+def test_any_moment_that_can_be_told_in_utc_is_one(viewer: APIClient, moment: str, status: int) -> None:
+    assert viewer.get("/api/v1/events", {"since": moment}).status_code == status
