@@ -15,7 +15,7 @@ import psutil
 
 from tests.e2e.stack import ROOT, Stack, eventually, free_ports
 
-MODEL = "tiny"
+MODEL, SECOND = "tiny", "node-b"
 Row = dict[str, Any]
 
 
@@ -60,6 +60,10 @@ class Fleet:
 
     def nodes(self) -> list[Row]:
         return self.stack.rest("GET", "/nodes")["results"]
+
+    def node(self, name: str = "") -> int:
+        """The id of the second node, or of the one that is not."""
+        return next(row["id"] for row in self.nodes() if (row["name"] == SECOND) is (name == SECOND))
 
     def part(self, node: int, place: int) -> Row | None:
         return next((row for row in self.parts() if row["node"]["id"] == node and row["name"] == f"p{place}"), None)
@@ -107,12 +111,14 @@ class Fleet:
             "FOREBAY_VLLM": os.environ.get("FOREBAY_VLLM", str(ROOT / ".venv-engine" / "bin" / "vllm")),
             "FOREBAY_JOIN_TOKEN": self.stack.rest("POST", "/join-tokens", json={})["token"],
         }
-        command = [sys.executable, "-m", "workers", "join", self.stack.web, "--name", "node-b"]
+        command = [sys.executable, "-m", "workers", "join", self.stack.web, "--name", SECOND]
         with self._second_home.with_suffix(".log").open("wb") as out:
             self._agent = subprocess.Popen(
                 [*command, "--home", str(self._second_home)], cwd=ROOT, env=environ, stdout=out, stderr=out
             )
         eventually(lambda: len(self.nodes()) == 2, within_s=60, what="the second node")
+        devices = f"/gpus?node={self.node(SECOND)}"
+        eventually(lambda: self.stack.rest("GET", devices)["results"], within_s=60, what="its devices")
 
     def _stop_second(self) -> None:
         command = [sys.executable, "-m", "workers", "stop", "--home", str(self._second_home)]

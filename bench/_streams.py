@@ -15,6 +15,7 @@ WORDS = [
     "paper", "cloud", "bridge", "winter",
 ]  # fmt: skip
 TOKENS = 24
+PAUSE_S = 0.3  # between two requests of one client: a steady load, not as much as the engines can take
 
 
 def prompts(count: int) -> list[str]:
@@ -94,6 +95,7 @@ class Streams:
                     self.tally.why[f"wrong: {text[:60]!r}"] = self.tally.why.get(f"wrong: {text[:60]!r}", 0) + 1
             self.tally.requests += 1
             self.tally.slowest_s = max(self.tally.slowest_s, time.monotonic() - began)
+            await asyncio.sleep(PAUSE_S)
 
     async def _ask(self, session: aiohttp.ClientSession, prompt: str) -> str:
         """The whole streamed text; RuntimeError for anything but a stream that ends as it should."""

@@ -89,7 +89,7 @@ def main() -> None:
         fleet = Fleet(Path(folder), slots=4)
         try:
             fleet.up()
-            fleet.lay(fleet.nodes()[0]["id"], ["prefill", "decode", "prefill", "decode"])
+            fleet.lay(fleet.node(), ["prefill", "decode", "prefill", "decode"])
             fleet.wait_confirmed()
             table = asyncio.run(measure(fleet, quick=options.quick, seconds=options.seconds))
         finally:

@@ -20,7 +20,7 @@ from statistics import median
 
 import aiohttp
 
-from bench._fleet import Fleet, Row
+from bench._fleet import SECOND, Fleet, Row
 from bench._streams import Streams
 
 RELABELS, QUICK_RELABELS = 12, 6
@@ -30,6 +30,7 @@ RELABELS, QUICK_RELABELS = 12, 6
 class Timing:
     relabel_s: list[float] = field(default_factory=list)
     replace_s: list[tuple[float, float, float]] = field(default_factory=list)  # whole, own start, drain
+    stops_s: list[float] = field(default_factory=list)  # from SIGTERM to the engine's end, a part of the overhead
 
     @property
     def overheads_s(self) -> list[float]:
@@ -41,6 +42,7 @@ class Bench:
     def __init__(self, fleet: Fleet, streams: Streams, *, quick: bool) -> None:
         self.fleet, self.streams, self.quick = fleet, streams, quick
         self.timing = Timing()
+        self._flipped = asyncio.Event()
         self.rows: list[tuple[str, int, int, int, str]] = []
 
     async def section(self, name: str, work: object) -> None:
@@ -66,15 +68,19 @@ class Bench:
         """A decode engine becomes an aggregated one and back: other engine content, so that it starts anew."""
         part = self._parts("decode")[-1]
         for role in ("aggregated", "decode"):
-            drained = asyncio.create_task(self._drain_s(part))
+            self._flipped = asyncio.Event()
+            watched = asyncio.create_task(self._phases_s(part))
             whole = await self._flip(part, role, "replace")
-            row = self.fleet.stack.rest("GET", f"/partitions/{part['id']}")
-            self.timing.replace_s.append((whole, row["ready_after_s"], await drained))
-        return "; ".join(f"{w:.1f} s: start {s:.1f}, drain {d:.1f}" for w, s, d in self.timing.replace_s)
+            self._flipped.set()
+            row, phases = await self._rest("GET", f"/partitions/{part['id']}"), await watched
+            self.timing.replace_s.append((whole, row["ready_after_s"], phases.get("draining", 0.0)))
+            self.timing.stops_s.append(phases.get("stopping", 0.0))
+        told = zip(self.timing.replace_s, self.timing.stops_s, strict=True)
+        return "; ".join(f"{w:.1f} s: drain {d:.1f}, stop {e:.1f}, start {s:.1f}" for (w, s, d), e in told)
 
     async def drain(self) -> str:
         """The second node is drained, its engines first replaced on the first one; then all of it is undone."""
-        node = next(row for row in self.fleet.nodes() if row["name"] == "node-b")["id"]
+        node = self.fleet.node(SECOND)
         began = time.monotonic()
         seen = await self._rest("POST", f"/nodes/{node}/drain?dry_run=true", json={"move": True})
         body = {"move": True, "reason": "bench", "version": seen["version"]}
@@ -115,17 +121,17 @@ class Bench:
         await asyncio.sleep(0.5)
         return seconds
 
-    async def _drain_s(self, part: Row) -> float:
-        """How long the partition is seen draining; until it is seen starting."""
-        began, first = time.monotonic(), None
-        while time.monotonic() - began < 300:
-            phase = (await self._rest("GET", f"/partitions/{part['id']}"))["phase"]
-            if phase == "draining" and first is None:
-                first = time.monotonic()
-            if phase in ("stopping", "exited", "starting") and time.monotonic() - began > 0.5:
-                return time.monotonic() - (first or time.monotonic())
+    async def _phases_s(self, part: Row) -> dict[str, float]:
+        """How long the partition is seen in each phase, until cancelled."""
+        seen: dict[str, float] = {}
+        last = time.monotonic()
+        while not self._flipped.is_set():
+            phase = (await self._rest("GET", f"/partitions/{part['id']}"))["phase"] or "none"
+            now = time.monotonic()
+            seen[phase] = seen.get(phase, 0.0) + now - last
+            last = now
             await asyncio.sleep(0.05)
-        return 0.0
+        return seen
 
     def _parts(self, role: str) -> list[Row]:
         return self.fleet.parts(role)
@@ -194,13 +200,12 @@ def main() -> None:
         try:
             began = time.monotonic()
             fleet.up()
-            node_a = fleet.nodes()[0]["id"]
+            node_a = fleet.node()
             if options.quick:
                 fleet.lay(node_a, ["prefill", "decode", "decode"])
             else:
                 fleet.lay(node_a, ["prefill", "decode", None, None])
-                node_b = next(row["id"] for row in fleet.nodes() if row["name"] == "node-b")
-                fleet.lay(node_b, ["prefill", "decode"])
+                fleet.lay(fleet.node(SECOND), ["prefill", "decode"])
             fleet.wait_confirmed()
             print(f"  engines ready after {time.monotonic() - began:.0f} s")
             report(asyncio.run(measure(fleet, quick=options.quick, requests=options.requests)))

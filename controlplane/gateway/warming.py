@@ -17,7 +17,7 @@ import structlog
 from controlplane.domain.verification import Candidate, Standing, choose, judge
 from controlplane.gateway.metrics import Metrics
 from controlplane.gateway.probing import Probing
-from controlplane.gateway.table import Served, Table
+from controlplane.gateway.table import Engine, Served, Table
 from controlplane.gateway.trials import Pace, Seat, Trial, Trials, Way
 
 log = structlog.get_logger(__name__)
@@ -90,12 +90,17 @@ class Warming:
         for role in ROLES:
             for id in getattr(served.ready, role):
                 engine = self._raw.engines[id]
-                key = (engine.process, served.name, role)
-                seat = self._seats.get(key)
-                if seat is None:
-                    seat = self._seats[key] = Seat(engine, served.name, role)
-                seat.engine, seat.seen = engine, now
-                yield seat
+                yield self._seat(engine, served.name, role, now)
+                if served.ready.alike and role in OPPOSITE:
+                    self._seat(engine, served.name, OPPOSITE[role], now).rehearses = True
+
+    def _seat(self, engine: Engine, name: str, role: str, now: float) -> Seat:
+        key = (engine.process, name, role)
+        seat = self._seats.get(key)
+        if seat is None:
+            seat = self._seats[key] = Seat(engine, name, role)
+        seat.engine, seat.seen = engine, now
+        return seat
 
     def _enter(self, name: str, roster: tuple[tuple[Seat, int], ...], *, admit: bool = False) -> None:
         before = dict(self._rosters.pop(name, ()))
@@ -110,7 +115,8 @@ class Warming:
         for seat, generation in roster:
             if before.get(seat) != generation:
                 self._trials.hasten(seat)
-        self._rest[name] = _pairs([seat for seat, _ in roster])
+        present = [seat for seat, _ in roster]
+        self._rest[name] = chain(_pairs(present), self._rehearsals(present))
         self._forget()
         if not roster:
             self._out.pop(name, None)
@@ -128,6 +134,20 @@ class Warming:
             partners = _some(by_role[OPPOSITE[seat.role]], most, turn) if seat.role in OPPOSITE else []
             pairs = tuple((seat, one) if seat.role == "prefill" else (one, seat) for one in partners)
             seat.ways = pairs or ((seat,),)
+
+    def _rehearsals(self, present: list[Seat]) -> Iterator[Way]:
+        """Pairs as they would be after a flip, of engines that are started alike: their handshake is then over when it
+        comes to that. Each with a bounded number of others."""
+        now = self._loop.time()
+        able = [seat for seat in present if seat.role in OPPOSITE and self._has_other_seat(seat)]
+        for place, one in enumerate(able):
+            for other in islice(chain(able[place + 1 :], able[:place]), self._pace.partners):
+                prefill = self._seat(one.engine, one.deployment, "prefill", now)
+                yield prefill, self._seat(other.engine, other.deployment, "decode", now)
+
+    def _has_other_seat(self, seat: Seat) -> bool:
+        other = self._seats.get((seat.engine.process, seat.deployment, OPPOSITE[seat.role]))
+        return other is not None and other.rehearses
 
     def _forget(self) -> None:
         """Engines that left long ago."""
@@ -212,7 +232,7 @@ class Warming:
         name = way[0].deployment
         there = dict(self._rosters.get(name, ()))
         if not all(seat in there for seat in way) and not trial.passed:
-            self._trials.drop(way)  # it was leaving: that says nothing of it
+            self._trials.drop(way)  # it was leaving, or only rehearsed: that says nothing of it
             return
         outcome = "passed" if trial.passed else "failed"
         self._metrics.verifications.labels(name, outcome).inc()

@@ -51,10 +51,15 @@ class Place:
         return id
 
     def show(
-        self, *, prefill: tuple[int, ...] = (), decode: tuple[int, ...] = (), aggregated: tuple[int, ...] = ()
+        self,
+        *,
+        prefill: tuple[int, ...] = (),
+        decode: tuple[int, ...] = (),
+        aggregated: tuple[int, ...] = (),
+        alike: bool = False,
     ) -> None:
         """As the next table that is read shows it."""
-        ready = Ready(prefill, decode, aggregated)
+        ready = Ready(prefill, decode, aggregated, alike=alike)
         served = Served("tiny", created=1, block_tokens=16, ready=ready)
         rows = {id: self._row(id) for id in (*prefill, *decode, *aggregated)}
         self.warming.take(Table({hash_of(KEY): Key(id=1)}, {"tiny": served, "small": served}, rows, read_at=1.0))
@@ -406,3 +411,39 @@ async def test_a_fault_in_warming_keeps_no_engine_from_clients(make_place: MakeP
     place.generation[two] = 2
     place.show(prefill=(one,), decode=(two, new))
     assert place.used.decode == (two, new)
+
+
+async def test_engines_that_are_alike_rehearse_their_other_roles_so_that_a_flip_waits_for_no_handshake(
+    make_place: MakePlace,
+) -> None:
+    place = await make_place()
+    one, two, three = [await place.engine() for _ in range(3)]
+    place.show(prefill=(one,), decode=(two, three), alike=True)
+    six_ways = 6  # each of three engines with each of the two others
+
+    def asked_of() -> int:
+        return sum(prefills(engine) for engine in place.engines.values())
+
+    await eventually(lambda: asked_of() >= six_ways)
+    await asyncio.sleep(0.1)
+    assert asked_of() == six_ways, "each pair once, in each direction"
+
+    place.told.clear()
+    place.generation[two] = 2
+    place.show(prefill=(one, two), decode=(three,), alike=True)
+    await eventually(lambda: (two, 2, True, "") in place.told)
+    assert place.used.prefill == (one, two)
+    assert asked_of() == six_ways, "nothing had to be tried"
+
+
+async def test_engines_that_are_not_alike_rehearse_nothing(make_place: MakePlace) -> None:
+    place = await make_place()
+    one, two = [await place.engine() for _ in range(2)]
+    place.show(prefill=(one,), decode=(two,))
+    await eventually(lambda: place.told)
+    await asyncio.sleep(0.2)
+    assert prefills(place.engines[two]) == 0
+
+
+def prefills(engine: Standin) -> int:
+    return sum(seen.body.get("kv_transfer_params", {}).get("do_remote_decode", False) for seen in engine.served)
