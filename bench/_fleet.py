@@ -93,7 +93,7 @@ class Fleet:
                 return row
             if row["state"] != "running":
                 raise RuntimeError(f"change {change} is {row['state']}: {row['message']}")
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         raise RuntimeError(f"change {change} was not done within {within_s:.0f} s: {row}")
 
     def second_agent(self) -> psutil.Process:

@@ -15,7 +15,7 @@ WORDS = [
     "paper", "cloud", "bridge", "winter",
 ]  # fmt: skip
 TOKENS = 24
-PAUSE_S = 0.3  # between two requests of one client: a steady load, not as much as the engines can take
+PAUSE_S = 1.0  # between two requests of one client: a steady load, far below what the engines can take
 
 
 def prompts(count: int) -> list[str]:

@@ -130,7 +130,7 @@ class Bench:
             now = time.monotonic()
             seen[phase] = seen.get(phase, 0.0) + now - last
             last = now
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
         return seen
 
     def _parts(self, role: str) -> list[Row]:

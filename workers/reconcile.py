@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from workers.contract import NodeSpec, Phase, ReplicaSpec, Role
 
 SETTLE_S = 2.0  # gateways re-read their table every second; give them two
+# After SIGTERM to an engine that was idle and settled: nothing is left in it to finish, and the teardown of its KV
+# connections was seen to hang until the engine's own timeout (vLLM 0.32.0 with NIXL 1.5.1, 20 s).
+IDLE_GRACE_S = 3.0
 GRACE_S = 30.0  # after SIGTERM, before SIGKILL; longer than the engine's own shutdown timeout
 STEADY_S = 60.0  # ready for so long: earlier restarts no longer count
 BACKOFF_CAP_S = 60.0
@@ -133,7 +136,8 @@ def _keep_or_retire(replica: Replica, desired: ReplicaSpec | None, leave_s: floa
     partition, age = replica.spec.partition, now - replica.since
     wanted = desired is not None and desired.content() == replica.spec.content()
     if replica.phase == Phase.STOPPING:
-        return Stop(partition, force=True) if age >= GRACE_S else None
+        grace = GRACE_S if replica.idle_since is None else IDLE_GRACE_S
+        return Stop(partition, force=True) if age >= grace else None
     if desired is not None and wanted:
         if desired != replica.spec or replica.phase == Phase.DRAINING:
             return Relabel(desired)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from workers.contract import NodeSpec, Phase, ReplicaSpec, Role
 from workers.reconcile import (
     GRACE_S,
+    IDLE_GRACE_S,
     SETTLE_S,
     STEADY_S,
     Drain,
@@ -173,6 +174,12 @@ def test_one_that_ignores_sigterm_is_killed_after_the_grace():
     stopping = have(want(), Phase.STOPPING)
     assert reconcile(node(), stopping, GRACE_S - 0.1) == []
     assert reconcile(node(), stopping, GRACE_S) == [Stop(1, force=True)]
+
+
+def test_an_engine_that_was_idle_when_it_was_stopped_is_killed_sooner() -> None:
+    stopping = have(want(), Phase.STOPPING, idle_since=-5.0)
+    assert reconcile(node(), stopping, IDLE_GRACE_S - 0.1) == []
+    assert reconcile(node(), stopping, IDLE_GRACE_S) == [Stop(1, force=True)]
 
 
 def test_what_is_no_longer_wanted_is_forgotten_once_it_has_ended():
