@@ -13,7 +13,7 @@ from workers.contract import NodeSpec, Phase, ReplicaSpec, Role
 SETTLE_S = 2.0  # gateways re-read their table every second; give them two
 # After SIGTERM to an engine that was idle and settled: nothing is left in it to finish, and the teardown of its KV
 # connections was seen to hang until the engine's own timeout (vLLM 0.32.0 with NIXL 1.5.1, 20 s).
-IDLE_GRACE_S = 3.0
+IDLE_GRACE_S = 1.5
 GRACE_S = 30.0  # after SIGTERM, before SIGKILL; longer than the engine's own shutdown timeout
 STEADY_S = 60.0  # ready for so long: earlier restarts no longer count
 BACKOFF_CAP_S = 60.0
