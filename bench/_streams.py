@@ -14,8 +14,6 @@ WORDS = [
     "water", "pool", "turbine", "gate", "river", "valve", "stone", "light", "engine", "signal", "north", "seven",
     "paper", "cloud", "bridge", "winter",
 ]  # fmt: skip
-TOKENS = 24
-PAUSE_S = 1.0  # between two requests of one client: a steady load, far below what the engines can take
 
 
 def prompts(count: int) -> list[str]:
@@ -46,12 +44,24 @@ class Tally:
 
 
 class Streams:
-    """`clients` of them, each with one request at a time, until `stop`."""
+    """`clients` of them, each with one request of `tokens` at a time and a pause between two, until `stop`: a steady
+    load, below what the engines can take."""
 
-    def __init__(self, url: str, key: str, model: str, *, clients: int = 8, count: int = 40) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        model: str,
+        *,
+        clients: int = 8,
+        count: int = 40,
+        tokens: int = 24,
+        pause_s: float = 1.0,
+    ) -> None:
         self.tally = Tally()
         self._url, self._model, self._clients = f"{url}/v1/completions", model, clients
         self._headers = {"Authorization": f"Bearer {key}"}
+        self._tokens, self._pause_s = tokens, pause_s
         self._prompts, self._texts = prompts(count), {}
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -95,11 +105,11 @@ class Streams:
                     self.tally.why[f"wrong: {text[:60]!r}"] = self.tally.why.get(f"wrong: {text[:60]!r}", 0) + 1
             self.tally.requests += 1
             self.tally.slowest_s = max(self.tally.slowest_s, time.monotonic() - began)
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(self._pause_s)
 
     async def _ask(self, session: aiohttp.ClientSession, prompt: str) -> str:
         """The whole streamed text; RuntimeError for anything but a stream that ends as it should."""
-        body = {"model": self._model, "prompt": prompt, "max_tokens": TOKENS, "temperature": 0, "stream": True}
+        body = {"model": self._model, "prompt": prompt, "max_tokens": self._tokens, "temperature": 0, "stream": True}
         text, finished, done = "", "", False
         async with session.post(self._url, json=body, headers=self._headers) as reply:
             if reply.status != 200:

@@ -53,7 +53,8 @@ def faults(*, quick: bool) -> dict[str, Callable[[Fleet], str]]:
 async def measure(fleet: Fleet, *, quick: bool, seconds: float) -> dict[str, dict[str, int]]:
     table: dict[str, dict[str, int]] = {}
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
-        streams = Streams(fleet.stack.gateway, fleet.stack.key, "tiny", count=10 if quick else 40)
+        count = 10 if quick else 40  # long answers: some must be under way whenever an engine is killed
+        streams = Streams(fleet.stack.gateway, fleet.stack.key, "tiny", count=count, tokens=256, pause_s=0.5)
         await streams.learn(session)
         streams.start(session)
         print(f"  {'killed':<16} {'requests':>8} {'failed':>7} {'wrong':>6} {'continued':>10}  back after")

@@ -28,7 +28,7 @@ def test_roles_are_swapped_by_one_change_and_back_while_clients_stream(stack: St
 
 async def _swap_under_load(stack: Stack) -> tuple[Tally, dict[int, str]]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
-        streams = Streams(stack.gateway, stack.key, stack.demo, clients=4, count=8)
+        streams = Streams(stack.gateway, stack.key, stack.demo, clients=4, count=8, pause_s=0.1)
         await streams.learn(session)
         streams.start(session)
         try:
