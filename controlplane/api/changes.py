@@ -156,7 +156,7 @@ class Changes(ListModelMixin, RetrieveModelMixin, Resource):
         if body["shifts"]:
             moves += services.choose_moves([_shift(row) for row in body["shifts"]], live=live)
         if self.flag("dry_run"):
-            return Response(ChangePreviewShape(services.preview_change(moves, live=live)).data)
+            return Response(ChangePreviewShape(services.preview_change(moves, actor=self.actor, live=live)).data)
         made = services.apply_change(moves, **self._agreed(body), live=live)
         return self.shown(made.pk, HTTPStatus.CREATED)
 
@@ -174,7 +174,7 @@ class Changes(ListModelMixin, RetrieveModelMixin, Resource):
         body = self.body()
         moves, live = services.inverse_moves(self.id), load.live()
         if self.flag("dry_run"):
-            return Response(ChangePreviewShape(services.preview_change(moves, live=live)).data)
+            return Response(ChangePreviewShape(services.preview_change(moves, actor=self.actor, live=live)).data)
         made = services.apply_change(
             moves, **self._agreed(body), live=live, kind=Change.Kind.UNDO.value, undoes=self.id
         )

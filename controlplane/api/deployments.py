@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from controlplane.api.filters import Filters
+from controlplane.api.owners import OwnersBody, OwnersField, WithOwners
 from controlplane.api.resource import Resource
 from controlplane.api.shapes import ROLES, Link
 from controlplane.api.strict import Body, Id
@@ -47,6 +48,7 @@ class DeploymentShape(serializers.ModelSerializer):
     prefill_args = Words()
     decode_args = Words()
     replicas = serializers.SerializerMethodField()
+    owners = OwnersField()
 
     class Meta:
         model = Deployment
@@ -55,7 +57,7 @@ class DeploymentShape(serializers.ModelSerializer):
             "kv_connector", "min_transfer_tokens", "convertible",
             "prefill_max_requests", "decode_max_requests", "drain_s", "slo_ttft_ms", "slo_itl_ms",
             "min_prefill", "max_prefill", "min_decode", "max_decode", "min_aggregated", "max_aggregated",
-            "replicas", "created_at",
+            "replicas", "owners", "created_at",
         ]  # fmt: skip
         extra_kwargs = {
             "name": {"help_text": "The served name: what clients put in `model`."},
@@ -130,8 +132,15 @@ class DeploymentFilters(Filters):
 @extend_schema_view(
     list=extend_schema(summary="List deployments", description="By name, with the replicas of each role."),
     retrieve=extend_schema(summary="One deployment"),
+    owners=extend_schema(
+        summary="Keep a deployment to its owners",
+        description="From now on they and admins alone may change it, and say which partitions run it.",
+        request=OwnersBody,
+        responses=DeploymentShape,
+        examples=[OpenApiExample("two of them", value={"owners": ["ana", "ben"]}, request_only=True)],
+    ),
 )
-class Deployments(ListModelMixin, RetrieveModelMixin, Resource):
+class Deployments(WithOwners, ListModelMixin, RetrieveModelMixin, Resource):
     """How a registered model is served."""
 
     noun = "deployment"
@@ -139,13 +148,17 @@ class Deployments(ListModelMixin, RetrieveModelMixin, Resource):
         "create": "deployment.change",
         "partial_update": "deployment.change",
         "destroy": "deployment.delete",
+        "owners": "owners.change",
     }
-    queryset = Deployment.objects.select_related("model").prefetch_related("partitions__node", "partitions__deployment")
+    queryset = Deployment.objects.select_related("model").prefetch_related(
+        "partitions__node", "partitions__deployment", "owners"
+    )
     serializer_class = DeploymentShape
     filterset_class = DeploymentFilters
     ordering = ["name"]
     ordering_fields = ["id", "name", "created_at"]
-    bodies = {"create": DeploymentBody, "partial_update": DeploymentChange}
+    bodies = {"create": DeploymentBody, "partial_update": DeploymentChange, "owners": OwnersBody}
+    set_owners = services.set_deployment_owners
 
     @extend_schema(
         summary="Make a deployment",

@@ -30,16 +30,15 @@ from rest_framework.response import Response
 from controlplane.api.change_shapes import ChangeShape
 from controlplane.api.drains import DRAIN, DrainBody, DrainPreviewShape, agreed_version
 from controlplane.api.filters import Filters, YesNo
+from controlplane.api.node_bodies import LabelsBody, PlanBody, SplitBody
+from controlplane.api.owners import OwnersBody, WithOwners
 from controlplane.api.resource import DRY_RUN, REASON, Resource
 from controlplane.api.shapes import Facts, GpuShape, NodeShape, PartitionShape
-from controlplane.api.strict import Body, Id, Reason
+from controlplane.api.strict import Reason
 from controlplane.audit import roles
-from controlplane.domain.plans import PLANS
 from controlplane.fleet import selectors, services
 from controlplane.fleet.models import Gpu, Node, Partition
 from controlplane.planning import load
-
-LABEL_KEY = r"^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$"
 
 
 class NodeDetail(NodeShape):
@@ -49,41 +48,6 @@ class NodeDetail(NodeShape):
 
     class Meta(NodeShape.Meta):
         fields = [*NodeShape.Meta.fields, "gpus", "partitions", "spec"]
-
-
-class LabelsBody(Body):
-    labels = serializers.DictField(
-        child=serializers.CharField(max_length=120, allow_blank=True), help_text="Replaces all labels of the node."
-    )
-
-    def validate_labels(self, labels: dict[str, str]) -> dict[str, str]:
-        """The keys are callers' words; the rule is the one of the filter `?label=`."""
-        if len(labels) > 50:
-            raise serializers.ValidationError("A node has 50 labels at most.")
-        for key in labels:
-            serializers.RegexField(LABEL_KEY).run_validation(key)
-        return labels
-
-
-class SplitBody(Body):
-    """A preset or groups, never both."""
-
-    preset = serializers.CharField(required=False, max_length=40, help_text="Such as 8x1: eight partitions of one GPU.")
-    groups = serializers.ListField(
-        child=serializers.ListField(
-            child=serializers.IntegerField(min_value=0, max_value=10_000), min_length=1, max_length=1024
-        ),
-        required=False,
-        min_length=1,
-        max_length=1024,
-        help_text="GPU indices, one list a partition.",
-    )
-
-
-class PlanBody(Reason):
-    plan = serializers.ChoiceField(list(PLANS))
-    deployment = Id(help_text="What all its partitions run.")
-    force = serializers.BooleanField(required=False, default=False, help_text="Override problems that are `forceable`.")
 
 
 class NodeFilters(Filters):
@@ -139,6 +103,13 @@ class NodeFilters(Filters):
         "serve again; those that have ended start. Nothing happens where it does not drain.",
         request=Reason,
     ),
+    owners=extend_schema(
+        summary="Keep a node to its owners",
+        description="From now on they and admins alone may cordon, drain and split it, and assign its partitions.",
+        request=OwnersBody,
+        responses=NodeShape,
+        examples=[OpenApiExample("nobody but admins", value={"owners": []}, request_only=True)],
+    ),
     revoke=extend_schema(
         summary="Revoke a node",
         description="Its credentials open nothing more; its agent ends its engines and itself. Not to be undone: "
@@ -146,7 +117,7 @@ class NodeFilters(Filters):
         request=Reason,
     ),
 )
-class Nodes(ListModelMixin, Resource):
+class Nodes(WithOwners, ListModelMixin, Resource):
     """A host with one agent."""
 
     noun = "node"
@@ -158,11 +129,12 @@ class Nodes(ListModelMixin, Resource):
         "drain": "node.cordon",
         "cancel_drain": "node.cordon",
         "revoke": "node.revoke",
+        "owners": "owners.change",
         "split": "partition.change",
         "plan": "partition.assign",
     }
     queryset = Node.objects.defer("spec").prefetch_related(
-        Prefetch("partitions", Partition.objects.select_related("deployment"))
+        Prefetch("partitions", Partition.objects.select_related("deployment")), "owners"
     )
     serializer_class = NodeShape
     filterset_class = NodeFilters
@@ -177,9 +149,11 @@ class Nodes(ListModelMixin, Resource):
         "drain": DrainBody,
         "cancel_drain": Reason,
         "revoke": Reason,
+        "owners": OwnersBody,
         "split": SplitBody,
         "plan": PlanBody,
     }
+    set_owners = services.set_node_owners
 
     @extend_schema(
         summary="One node",
@@ -236,7 +210,9 @@ class Nodes(ListModelMixin, Resource):
         body = self.body()
         deadline_s = body.get("deadline_s")
         if self.flag("dry_run"):
-            seen = services.preview_drain(self.id, move=body["move"], deadline_s=deadline_s, live=load.live())
+            seen = services.preview_drain(
+                self.id, actor=self.actor, move=body["move"], deadline_s=deadline_s, live=load.live()
+            )
             return Response(DrainPreviewShape(seen).data)
         if not body["move"]:
             services.drain(self.id, actor=self.actor, reason=body["reason"], deadline_s=deadline_s)

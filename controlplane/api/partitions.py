@@ -135,7 +135,7 @@ class Partitions(ListModelMixin, RetrieveModelMixin, Resource):
         body = self.body()
         deployment_id = body.pop("deployment")
         if self.flag("dry_run"):
-            preview = services.preview_assign(self.id, deployment_id=deployment_id, role=body["role"])
+            preview = services.preview_assign(self.id, deployment_id=deployment_id, role=body["role"], actor=self.actor)
             return Response(AssignPreview(preview).data)
         services.assign(self.id, deployment_id=deployment_id, **body, actor=self.actor)
         return self.shown()

@@ -10,6 +10,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from controlplane.api.owners import OwnersField
 from controlplane.audit import roles
 from controlplane.domain import health
 from controlplane.domain.types import NodeStatus, PartitionStatus
@@ -134,13 +135,14 @@ class NodeShape(serializers.ModelSerializer):
     status = serializers.SerializerMethodField()
     drain = serializers.SerializerMethodField(help_text="null: it does not drain.")
     labels = serializers.DictField(child=serializers.CharField())
+    owners = OwnersField()
 
     class Meta:
         model = Node
         fields = [
             "id", "name", "address", "labels", "status", "schedulable", "draining", "drain", "revoked",
             "created_at", "last_seen", "clock_skew_s", "period_s", "generation", "observed_generation", "agent_version",
-            "engine_version", "driver", "simulated", "memory_bytes", "cpu_count",
+            "engine_version", "driver", "simulated", "memory_bytes", "cpu_count", "owners",
         ]  # fmt: skip
         extra_kwargs = {"clock_skew_s": {"help_text": "The agent's clock minus the server's."}}
 

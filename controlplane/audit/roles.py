@@ -37,10 +37,15 @@ ACTIONS = {
     "node.join": Level.ADMIN,
     "node.revoke": Level.ADMIN,
     "node.remove": Level.ADMIN,
+    "owners.change": Level.ADMIN,
     "key.manage": Level.ADMIN,
     "user.manage": Level.ADMIN,
     "spec.secrets": Level.ADMIN,
 }
+# of these the owners of what is touched are left, where an admin gave it owners: see fleet.owners
+OWNED = {
+    "deployment.change", "deployment.delete", "partition.change", "partition.assign", "node.cordon", "node.change",
+}  # fmt: skip
 
 
 def level_of(user: AbstractBaseUser | AnonymousUser) -> Level:

@@ -63,3 +63,30 @@ class NewService(forms.Form):
     name = forms.CharField(max_length=150, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}))
     role = forms.ChoiceField(choices=[(name, name) for name in ROLES])
     description = forms.CharField(required=False, max_length=200, help_text="What the program does, and whose it is.")
+
+
+class Owners(forms.Form):
+    """`lawful`: the names to choose from."""
+
+    restricted = forms.TypedChoiceField(
+        label="May be changed by",
+        choices=[("", "every operator"), ("1", "its owners and admins only")],
+        coerce=bool,
+        empty_value=False,
+        required=False,
+        widget=forms.RadioSelect,
+    )
+    owners = forms.MultipleChoiceField(
+        required=False, widget=forms.CheckboxSelectMultiple, help_text="Of operators. None chosen: admins alone."
+    )
+    reason = forms.CharField(required=False, max_length=500, help_text="Kept in the activity trail.")
+
+    def __init__(self, *args: Any, lawful: list[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["owners"].choices = [(name, name) for name in lawful]
+        self.initial["restricted"] = "1" if self.initial.get("restricted") else ""
+
+    @property
+    def names(self) -> list[str] | None:
+        """What the service takes."""
+        return self.cleaned_data["owners"] if self.cleaned_data["restricted"] else None

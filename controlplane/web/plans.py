@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from django.http import HttpRequest
 from django.urls import reverse
 
+from controlplane.audit.requests import actor_of
 from controlplane.domain.problems import Problem
 from controlplane.fleet import services
 from controlplane.planning import load
@@ -19,6 +21,7 @@ _DESTRUCTIVE = {"last-replica", "would-stop-serving"}
 
 
 def panel(
+    request: HttpRequest,
     draft: Draft,
     *,
     form: ApplyChange | None = None,
@@ -27,7 +30,7 @@ def panel(
     apply_url: str = "",
 ) -> dict[str, Any]:
     """The context of board/_plan.html. A draft that cannot be previewed says why in `problems`."""
-    plan, refusals = preview(draft)
+    plan, refusals = preview(request, draft)
     return {
         "draft": draft,
         "plan": plan,
@@ -43,12 +46,12 @@ def panel(
     }
 
 
-def preview(draft: Draft) -> tuple[dict[str, Any] | None, tuple[Problem, ...]]:
+def preview(request: HttpRequest, draft: Draft) -> tuple[dict[str, Any] | None, tuple[Problem, ...]]:
     """The preview, or why there is none."""
     if not draft:
         return None, ()
     try:
-        return services.preview_change(draft.moves, live=load.live()), ()
+        return services.preview_change(draft.moves, actor=actor_of(request, "web"), live=load.live()), ()
     except REFUSALS as error:
         return None, problems_of(error)
 

@@ -9,6 +9,7 @@ from controlplane.fleet.services.choosing import Shift, choose_moves
 from controlplane.fleet.services.deployments import create_deployment, delete_deployment, update_deployment
 from controlplane.fleet.services.drains import drain_with_moves, preview_drain
 from controlplane.fleet.services.joining import cancel_join_token, issue_join_token, join, join_command
+from controlplane.fleet.services.keeping import set_deployment_owners, set_node_owners, who_can_own
 from controlplane.fleet.services.models import check_fit, delete_model, preview_register, read_facts, register_model
 from controlplane.fleet.services.nodes import (
     MAX_DEADLINE_S,
@@ -67,7 +68,10 @@ __all__ = [
     "revoke_node",
     "roll_back_change",
     "rotate_node_token",
+    "set_deployment_owners",
+    "set_node_owners",
     "split_node",
     "uncordon",
     "update_deployment",
+    "who_can_own",
 ]

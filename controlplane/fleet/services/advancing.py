@@ -212,7 +212,7 @@ def _deadline_s(row: Partition, deployment: Deployment | None) -> float:
 def _finish(change: Change, now: datetime) -> None:
     actor = actor_of(change)
     if change.node_id is not None and not change.backwards:
-        nodes.drain(change.node_id, actor=actor, reason=change.reason, deadline_s=change.node_drain_s)
+        nodes.begin_drain(change.node_id, actor=actor, reason=change.reason, deadline_s=change.node_drain_s)
     before = {"state": change.state}
     change.state = Change.State.ROLLED_BACK if change.backwards else Change.State.DONE
     change.finished_at, change.message, change.held_since = now, "", None

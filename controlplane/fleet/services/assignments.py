@@ -11,6 +11,7 @@ from controlplane.audit.services import Actor
 from controlplane.domain import placement
 from controlplane.domain.impact import DECODE_SETTLE_S, RELABEL_S, Action
 from controlplane.domain.types import Problem
+from controlplane.fleet import owners
 from controlplane.fleet.errors import Conflict, Invalid, Refused
 from controlplane.fleet.facts import deployment_view, partition_view
 from controlplane.fleet.models import Deployment, Partition
@@ -34,6 +35,7 @@ def assign(
     wanted = _role(role)
     deployment = rows.lock_deployment(deployment_id)
     partition = rows.lock_partition(partition_id)
+    owners.require_partition(actor, "partition.assign", partition, deployment)
     _require_generation(partition, expected_generation)
     exclusive.require_free([partition.pk])
     if (partition.deployment_id, partition.role) == (deployment.pk, wanted.value):
@@ -50,6 +52,7 @@ def assign(
 def release(partition_id: int, *, actor: Actor, reason: str = "", expected_generation: int | None = None) -> Partition:
     """The partition shall run nothing: its engine drains and ends."""
     partition = rows.lock_partition(partition_id)
+    owners.require_partition(actor, "partition.assign", partition)
     _require_generation(partition, expected_generation)
     exclusive.require_free([partition.pk])
     if partition.deployment_id is None:
@@ -58,14 +61,15 @@ def release(partition_id: int, *, actor: Actor, reason: str = "", expected_gener
     return partition
 
 
-def preview_assign(partition_id: int, *, deployment_id: int, role: str) -> dict[str, Any]:
-    """What `assign` would do, changing nothing: problems, warnings, memory, whether the process stays, and how long it
-    is expected to take (None: not known)."""
+def preview_assign(partition_id: int, *, deployment_id: int, role: str, actor: Actor | None = None) -> dict[str, Any]:
+    """What `assign` by this actor would do, changing nothing: problems, warnings, memory, whether the process stays,
+    and how long it is expected to take (None: not known)."""
     wanted = _role(role)
     partition = rows.get(Partition, partition_id, "node", "deployment__model")
     deployment = rows.get(Deployment, deployment_id, "model")
     same = (partition.deployment_id, partition.role) == (deployment.pk, wanted.value)
-    problems = [] if same else _problems(partition, deployment, wanted)
+    kept = owners.problems(actor, "partition.assign", [partition.node, partition.deployment, deployment])
+    problems = [] if same else [*kept, *_problems(partition, deployment, wanted)]
     action = checks.action(partition, deployment, wanted.value)
     fit = placement.memory_fit(partition_view(partition), deployment_view(deployment), wanted)
     return {

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings
 
+from controlplane.audit.services import Actor
 from controlplane.domain import impact, placement, recycling, rollout
 from controlplane.domain.impact import Action, Live, Load, Served
 from controlplane.domain.rollout import Cost, Move, Step
 from controlplane.domain.types import Problem, Role
-from controlplane.fleet import versions
+from controlplane.fleet import owners, versions
 from controlplane.fleet.facts import deployment_view, partition_view
 from controlplane.fleet.models import Deployment, Partition
 from controlplane.fleet.services import checks, scenes
@@ -45,10 +46,20 @@ class Outlook:
         return str(self.partition)
 
 
-def preview_change(moves: Sequence[Move], *, live: Live | None = None) -> dict[str, Any]:
-    """See docs/architecture.md for its parts. Raises FleetError where the moves make no sense at all."""
+def preview_change(moves: Sequence[Move], *, actor: Actor | None = None, live: Live | None = None) -> dict[str, Any]:
+    """What it would do if `actor` applied it; see docs/architecture.md for its parts. Raises FleetError where the moves
+    make no sense at all."""
     version = versions.current()  # before the rows: then it is never newer than they are
-    return look(scenes.read(moves), moves, version=version, live=live or Live())
+    plan = look(scenes.read(moves), moves, version=version, live=live or Live())
+    return refused_to(actor, plan, owners.of_moves(moves))
+
+
+def refused_to(actor: Actor | None, plan: dict[str, Any], kept: Iterable[owners.Kept]) -> dict[str, Any]:
+    """The preview with what stands against it because of who asks; that nothing overrides."""
+    found = owners.problems(actor, "partition.assign", kept)
+    if not found:
+        return plan
+    return {**plan, "problems": [*(problem.to_dict() for problem in found), *plan["problems"]], "forceable": False}
 
 
 def look(

@@ -13,7 +13,7 @@ from controlplane.domain import placement
 from controlplane.domain.impact import Live
 from controlplane.domain.rollout import Move
 from controlplane.domain.types import Problem
-from controlplane.fleet import versions
+from controlplane.fleet import owners, versions
 from controlplane.fleet.errors import Conflict, Invalid, NotFound, Refused
 from controlplane.fleet.models import Change, Partition
 from controlplane.fleet.services import advancing, change_steps, exclusive, nodes, scenes
@@ -57,6 +57,7 @@ def apply_change(
     moves one of the partitions; Refused where a problem stands against it that `force` does not override.
     `then_drain`: a node to drain once all moves are made."""
     scene = scenes.lock(moves, leaving=then_drain)
+    owners.require(actor, "partition.assign", *owners.of_moves(moves, leaving=then_drain))
     _require_fresh(scene, version, then_drain)
     exclusive.require_free([move.partition for move in moves])
     plan = look(scene, moves, version=version, live=live or Live(), leaving=then_drain)
@@ -82,6 +83,7 @@ def apply_change(
 def resume_change(change_id: int, *, actor: Actor, reason: str = "") -> Change:
     """Go on with a stopped change, in the direction that it had."""
     change = _lock_stopped(change_id)
+    _require_owner(change, actor)
     change_steps.again(change)
     _go_on(change, "resume", actor, reason)
     return change
@@ -95,6 +97,7 @@ def roll_back_change(change_id: int, *, actor: Actor, reason: str = "") -> Chang
         what = "is being rolled back" if change.is_open else f"is {change.get_state_display().lower()}"
         fix = "" if change.is_open else "Undo it instead: that is a change of its own."
         raise Refused([Problem("not-open", f"Change {change.pk} {what} already.", fix)])
+    _require_owner(change, actor)
     change.backwards = True
     change_steps.turn_back(change)
     _go_on(change, "roll-back", actor, reason)
@@ -129,6 +132,14 @@ def _require_as_left(change: Change) -> None:
             who = f" {last.actor_name} changed it last ({last.verb}, {last.at:%Y-%m-%d %H:%M:%S} UTC)." if last else ""
             message = f"{move['partition']['name']} is no longer as change {change.pk} left it.{who}"
             raise Conflict(message, "Plan a change of your own.")
+
+
+def _require_owner(change: Change, actor: Actor) -> None:
+    """Of both what it leads to and what it came from: to go on and to turn back change the same."""
+    ways = [
+        advancing.move_to(move["partition"]["id"], move[way]) for move in change.moves for way in ("before", "after")
+    ]
+    owners.require(actor, "partition.assign", *owners.of_moves(ways, leaving=change.node_id))
 
 
 def _require_fresh(scene: Scene, version: int, node: int | None) -> None:

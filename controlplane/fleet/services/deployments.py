@@ -11,7 +11,7 @@ from django.db import transaction
 from controlplane.audit.services import Actor
 from controlplane.domain import engine_args as rules
 from controlplane.domain.types import Problem
-from controlplane.fleet import versions
+from controlplane.fleet import owners, versions
 from controlplane.fleet.errors import Invalid, Refused
 from controlplane.fleet.models import Deployment, Node, RegisteredModel
 from controlplane.fleet.publish import publish
@@ -84,6 +84,7 @@ def update_deployment(deployment_id: int, *, actor: Actor, force: bool = False, 
     if unknown := sorted(set(changes) - {*COLUMNS, "model_id"}):
         raise TypeError(f"update_deployment has no {', '.join(unknown)}")
     deployment = rows.lock_deployment(deployment_id)
+    owners.require(actor, "deployment.change", deployment)
     nodes = _lock_nodes_of(deployment_id)
     before = _facts(deployment)
     _write(deployment, {column: value for column, value in changes.items() if column != "model_id"})
@@ -106,6 +107,7 @@ def update_deployment(deployment_id: int, *, actor: Actor, force: bool = False, 
 def delete_deployment(deployment_id: int, *, actor: Actor) -> None:
     """Refused while a partition is assigned to it."""
     deployment = rows.lock_deployment(deployment_id)
+    owners.require(actor, "deployment.delete", deployment)
     if assigned := [str(partition) for partition in deployment.partitions.select_related("node")]:
         message = f"{deployment.name} is assigned to {', '.join(assigned)}."
         raise Refused([Problem("deployment-in-use", message, "Release those partitions first.")])

@@ -16,12 +16,12 @@ from controlplane.domain.evacuation import Evacuation, Leaving
 from controlplane.domain.impact import Live, Load
 from controlplane.domain.rollout import Move
 from controlplane.domain.types import PartitionView, Problem, Role
-from controlplane.fleet import brake, versions
+from controlplane.fleet import brake, owners, versions
 from controlplane.fleet.errors import Refused
 from controlplane.fleet.facts import deployment_view, node_view, partition_view
 from controlplane.fleet.models import Change, Node, Partition
 from controlplane.fleet.services import exclusive, nodes, rows, scenes
-from controlplane.fleet.services.change_preview import look
+from controlplane.fleet.services.change_preview import look, refused_to
 from controlplane.fleet.services.changes import apply_change
 
 
@@ -44,7 +44,12 @@ class _Drain:
 
 
 def preview_drain(
-    node_id: int, *, move: bool = False, deadline_s: float | None = None, live: Live | None = None
+    node_id: int,
+    *,
+    actor: Actor | None = None,
+    move: bool = False,
+    deadline_s: float | None = None,
+    live: Live | None = None,
 ) -> dict[str, Any]:
     """What draining the node would do, changing nothing: the preview of a change, with `leaving`, its engines one by
     one. With `move` each gets another place first, where there is room; the change is those moves, and the drain is its
@@ -56,7 +61,7 @@ def preview_drain(
     if not move:
         plan["warnings"] = [*problems, *plan["warnings"]]
         problems = []
-    return {
+    shown = {
         **plan,
         "node": {"id": drain.node.pk, "name": drain.node.name},
         "deadline_s": deadline_s,
@@ -64,6 +69,7 @@ def preview_drain(
         "problems": problems,
         "forceable": bool(problems) and all(problem["forceable"] for problem in problems),
     }
+    return refused_to(actor, shown, owners.of_moves(drain.moves, leaving=node_id))
 
 
 @transaction.atomic
@@ -83,6 +89,7 @@ def drain_with_moves(
     nodes.require_deadline(deadline_s)
     version = versions.current() if version is None else version
     drain = _look(rows.get(Node, node_id), True)
+    owners.require(actor, "node.cordon", *owners.of_moves(drain.moves, leaving=node_id))
     exclusive.require_free([row.pk for row in drain.leaving])
     if placement.blocking(drain.problems, force=force):
         raise Refused(drain.problems)

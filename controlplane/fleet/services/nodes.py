@@ -13,7 +13,7 @@ from django.utils import timezone
 from controlplane.audit.services import Actor, record
 from controlplane.domain.health import is_silent
 from controlplane.domain.types import Problem
-from controlplane.fleet import broker, versions
+from controlplane.fleet import broker, owners, versions
 from controlplane.fleet.credentials import digest, new_node_token
 from controlplane.fleet.errors import Invalid, NotFound, Refused
 from controlplane.fleet.facts import has_process
@@ -41,6 +41,13 @@ def drain(node_id: int, *, actor: Actor, reason: str = "", deadline_s: float | N
     it after the drain_s of each engine's deployment. Assignments are kept for uncordon and cancel. Of a node that
     drains already only the deadline changes, where one is given."""
     require_deadline(deadline_s)
+    owners.require(actor, "node.cordon", *owners.of_moves([], leaving=node_id))
+    return begin_drain(node_id, actor=actor, reason=reason, deadline_s=deadline_s)
+
+
+@transaction.atomic
+def begin_drain(node_id: int, *, actor: Actor, reason: str, deadline_s: float | None) -> Node:
+    """The last act of a change, which was allowed as a whole when it was applied."""
     node, now = rows.lock_node(node_id), timezone.now()
     deadline_at = now + timedelta(seconds=deadline_s) if deadline_s is not None else None
     if node.draining:
@@ -61,6 +68,7 @@ def cancel_drain(node_id: int, *, actor: Actor, reason: str = "") -> Node:
     """The node is as it was before its drain, schedulable or cordoned: engines that still drain serve again, those
     that have ended start. Nothing where it does not drain."""
     node = rows.lock_node(node_id)
+    owners.require(actor, "node.cordon", node)
     if not node.draining:
         return node
     return _change(node, "cancel-drain", actor, reason, schedulable=not node.cordoned_before, **_NO_DRAIN)
@@ -78,6 +86,7 @@ def require_deadline(deadline_s: float | None) -> None:
 def label(node_id: int, *, labels: dict[str, str], actor: Actor) -> Node:
     """Replace the node's labels."""
     node = rows.lock_node(node_id)
+    owners.require(actor, "node.change", node)
     before, node.labels = node.labels, labels
     if before != labels:
         node.save(update_fields=["labels"])
@@ -121,7 +130,7 @@ def forget_gpu(gpu_id: int, *, actor: Actor) -> None:
     gpu = Gpu.objects.select_related("node").filter(pk=gpu_id).first()
     if gpu is None:
         raise NotFound("GPU", gpu_id)
-    rows.lock_node(gpu.node_id)
+    owners.require(actor, "node.change", rows.lock_node(gpu.node_id))
     gpu.refresh_from_db()
     if gpu.present:
         message = f"{gpu} is still in the node's reports."
@@ -146,7 +155,9 @@ def rotate_node_token(node_id: int, *, actor: Actor, reason: str = "") -> str:
 
 @transaction.atomic
 def _intend(node_id: int, verb: str, actor: Actor, reason: str, **intent: Any) -> Node:
-    return _change(rows.lock_node(node_id), verb, actor, reason, **intent)
+    node = rows.lock_node(node_id)
+    owners.require(actor, "node.cordon", node)
+    return _change(node, verb, actor, reason, **intent)
 
 
 def _change(node: Node, verb: str, actor: Actor, reason: str, **intent: Any) -> Node:

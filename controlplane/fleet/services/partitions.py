@@ -10,7 +10,7 @@ from django.db import transaction
 from controlplane.audit.services import Actor
 from controlplane.domain import partitions as rules
 from controlplane.domain.types import DomainError, Problem
-from controlplane.fleet import versions
+from controlplane.fleet import owners, versions
 from controlplane.fleet.errors import Invalid, Refused
 from controlplane.fleet.facts import device_view, has_process
 from controlplane.fleet.models import Gpu, Node, Partition
@@ -26,6 +26,7 @@ def split_node(
     """Divide the whole node anew, as a preset says or by groups of GPU indices: partitions p0, p1, ... in that order.
     Partitions that were there go; refused while one of them is assigned or has a process."""
     node = rows.lock_node(node_id)
+    owners.require(actor, "partition.change", node)
     gpus = {gpu.index: gpu for gpu in node.gpus.filter(present=True)}
     wanted = _groups(gpus, preset, groups)
     _require_lawful(gpus, wanted)
@@ -43,6 +44,7 @@ def split_node(
 def create_partition(node_id: int, *, name: str, gpu_indices: Sequence[int], actor: Actor) -> Partition:
     """One more partition, of GPUs that lie in none."""
     node = rows.lock_node(node_id)
+    owners.require(actor, "partition.change", node)
     _require_name(node, name)
     gpus = {gpu.index: gpu for gpu in node.gpus.filter(present=True).select_related("partition")}
     _require_lawful(gpus, [list(gpu_indices)])
@@ -59,6 +61,7 @@ def create_partition(node_id: int, *, name: str, gpu_indices: Sequence[int], act
 def delete_partition(partition_id: int, *, actor: Actor) -> None:
     """Its GPUs lie in no partition afterwards. Refused while it is assigned or has a process."""
     partition = rows.lock_partition(partition_id)
+    owners.require_partition(actor, "partition.change", partition)
     _require_unused([partition])
     indices = sorted(partition.gpus.values_list("index", flat=True))
     versions.record(actor, "delete", partition, before={"gpus": indices})

@@ -10,6 +10,7 @@ from django.db import transaction
 from controlplane.audit.services import Actor
 from controlplane.domain import placement, plans
 from controlplane.domain.types import DomainError
+from controlplane.fleet import owners
 from controlplane.fleet.errors import Invalid, Refused
 from controlplane.fleet.facts import deployment_view, node_view
 from controlplane.fleet.models import Partition
@@ -26,6 +27,7 @@ def apply_plan(
     found = _plan(plan)
     deployment = rows.lock_deployment(deployment_id)
     node = rows.lock_node(node_id)
+    owners.require(actor, "partition.assign", node, deployment)
     gpus = list(node.gpus.filter(present=True).order_by("index"))
     problems = plans.plan_problems(
         found,

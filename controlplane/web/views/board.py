@@ -37,7 +37,7 @@ def board(request: HttpRequest) -> HttpResponse:
         "changes": newest_changes(),
         "here": reverse("web:board"),
     }
-    return render(request, "board/board.html", context | panel(draft))
+    return render(request, "board/board.html", context | panel(request, draft))
 
 
 @require_GET
@@ -45,7 +45,7 @@ def board(request: HttpRequest) -> HttpResponse:
 def board_preview(request: HttpRequest) -> HttpResponse:
     """The panel of the draft as it is now; what was typed into it comes along."""
     typed = ApplyChange(initial=request.GET.dict())
-    return render(request, "board/_plan.html", panel(drafts.read(request.GET), form=typed))
+    return render(request, "board/_plan.html", panel(request, drafts.read(request.GET), form=typed))
 
 
 @require_http_methods(["GET", "POST"])
@@ -53,12 +53,12 @@ def board_preview(request: HttpRequest) -> HttpResponse:
 def plan(request: HttpRequest) -> HttpResponse:
     """The draft as a form: the same as the board, without a script. A POST adds moves and shows the draft."""
     if request.method == "GET":
-        return _plan_page(request, panel(drafts.read(request.GET)))
+        return _plan_page(request, panel(request, drafts.read(request.GET)))
     draft, form = drafts.read(request.POST), AddMoves(request.POST)
     if not form.is_valid():
         words = " ".join(str(error) for errors in form.errors.values() for error in errors)
         picked = {int(pk) for pk in request.POST.getlist("partition") if pk.isdecimal()}
-        return _plan_page(request, panel(draft) | {"form_problems": words, "picked": picked}, status=422)
+        return _plan_page(request, panel(request, draft) | {"form_problems": words, "picked": picked}, status=422)
     return redirect(f"{reverse('web:plan')}?{draft.plus(form.moves()).query}")
 
 
@@ -72,7 +72,7 @@ def apply_draft(
     request: HttpRequest, draft: Draft, data: Mapping[str, Any], *, undoes: int | None = None
 ) -> HttpResponse:
     """Apply and show the change; or the same plan with what is missing in `data` or in the way of it."""
-    expected = confirm_word(preview(draft)[0])
+    expected = confirm_word(preview(request, draft)[0])
     form = ApplyChange(data, expected=expected)
     if not draft or not form.is_valid():
         return _again(request, draft, form, undoes)
@@ -110,7 +110,7 @@ def _again(
         return _conflict(request, draft, error, undoes)
     status = 422 if error is None else error.status if isinstance(error, FleetError) else 409
     context = panel(
-        draft, form=form, problems=problems_of(error) if error else (), undoes=undoes, apply_url=request.path
+        request, draft, form=form, problems=problems_of(error) if error else (), undoes=undoes, apply_url=request.path
     )
     if getattr(request, "htmx", False):
         return render(request, "board/_plan.html", context, status=status)
@@ -121,11 +121,13 @@ def _conflict(request: HttpRequest, draft: Draft, error: Refusal, undoes: int | 
     """Who changed what and when; nothing of the draft is lost."""
     told = {"message": problems_of(error)[0].message, "events": getattr(error, "events", ())}
     if getattr(request, "htmx", False):
-        context = {"conflict": told} | panel(draft, undoes=undoes)
+        context = {"conflict": told} | panel(request, draft, undoes=undoes)
         answer = render(request, "board/_conflict.html", context, status=409)
         answer["X-Conflict"] = STALE
         return answer
-    return _plan_page(request, {"conflict": told} | panel(draft, undoes=undoes, apply_url=request.path), status=409)
+    return _plan_page(
+        request, {"conflict": told} | panel(request, draft, undoes=undoes, apply_url=request.path), status=409
+    )
 
 
 def _is_stale(error: Refusal) -> bool:

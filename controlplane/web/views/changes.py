@@ -89,16 +89,16 @@ def undo(request: HttpRequest, pk: int) -> HttpResponse:
     except REFUSALS as error:
         return refused(request, error, to)
     if request.method == "GET":
-        return render(request, "board/plan.html", panel(draft, undoes=pk, apply_url=request.path))
+        return render(request, "board/plan.html", panel(request, draft, undoes=pk, apply_url=request.path))
     if request.POST.get("quick"):
         return _at_once(request, pk, draft)
     return apply_draft(request, draft, request.POST, undoes=pk)
 
 
 def _at_once(request: HttpRequest, pk: int, draft: Draft) -> HttpResponse:
-    plan, _ = preview(draft)
+    plan, _ = preview(request, draft)
     if plan is None or confirm_word(plan) or plan["problems"] or not is_quick(plan):
-        return render(request, "board/plan.html", panel(draft, undoes=pk, apply_url=request.path), status=409)
+        return render(request, "board/plan.html", panel(request, draft, undoes=pk, apply_url=request.path), status=409)
     return apply_draft(request, draft, {"version": plan["version"], "reason": f"undo of change {pk}"}, undoes=pk)
 
 

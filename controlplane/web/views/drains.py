@@ -27,13 +27,13 @@ LOSSES = {"would-stop-serving", "last-replica"}
 def drain(request: HttpRequest, pk: int) -> HttpResponse:
     node = find(Node.objects, pk, "node")
     form = forms.Drain(sent(request), initial={"move": not node.draining})
-    context = {"node": node, "form": form, **_plan(pk, form)}
+    context = {"node": node, "form": form, **_plan(request, pk, form)}
     if request.method == "GET" or not form.is_valid() or not _agrees(form, context):
         return show(request, "nodes/drain.html", context, invalid=form.is_bound)
     try:
         return _apply(request, node, form.cleaned_data)
     except REFUSALS as error:
-        return show(request, "nodes/drain.html", {**context, **_plan(pk, form)}, error)
+        return show(request, "nodes/drain.html", {**context, **_plan(request, pk, form)}, error)
 
 
 @require_GET
@@ -41,7 +41,7 @@ def drain(request: HttpRequest, pk: int) -> HttpResponse:
 def plan(request: HttpRequest, pk: int) -> HttpResponse:
     """What the form would do, as it stands now."""
     node, form = find(Node.objects, pk, "node"), forms.Drain(request.GET)
-    return show(request, "nodes/_drain_plan.html", {"node": node, "form": form, **_plan(pk, form)})
+    return show(request, "nodes/_drain_plan.html", {"node": node, "form": form, **_plan(request, pk, form)})
 
 
 @require_GET
@@ -88,12 +88,12 @@ def _moving(node: Node) -> Change | None:
     return next((change for change in change_facts.open_changes() if change.node_id == node.pk), None)
 
 
-def _plan(pk: int, form: forms.Drain) -> dict[str, Any]:
+def _plan(request: HttpRequest, pk: int, form: forms.Drain) -> dict[str, Any]:
     """For the preview; with what of it can't be taken back lightly."""
     values = form.cleaned_data if form.is_bound and form.is_valid() else {"move": form["move"].value() is True}
     asked = {"move": bool(values.get("move")), "deadline_s": values.get("deadline_s")}
     try:
-        seen = services.preview_drain(pk, **asked, live=load.live())
+        seen = services.preview_drain(pk, **asked, actor=actor_of(request, "web"), live=load.live())
     except REFUSALS:
         return {"plan": None, "loses": False}
     told = {problem["code"] for problem in [*seen["problems"], *seen["warnings"]]}

@@ -36,12 +36,12 @@ def assign(request: HttpRequest, pk: int) -> HttpResponse:
         "deployments": Deployment.objects.select_related("model"),
     }
     if request.method == "GET" or not form.is_valid():
-        return show(request, "partitions/assign.html", {**context, **_plan(pk, form)}, invalid=form.is_bound)
+        return show(request, "partitions/assign.html", {**context, **_plan(request, pk, form)}, invalid=form.is_bound)
     values = dict(form.cleaned_data)
     try:
         changed = services.assign(pk, deployment_id=values.pop("deployment"), **values, actor=actor_of(request, "web"))
     except REFUSALS as error:
-        return show(request, "partitions/assign.html", {**context, **_plan(pk, form)}, error)
+        return show(request, "partitions/assign.html", {**context, **_plan(request, pk, form)}, error)
     _offer_undo(request, row, changed)
     to = back(request, reverse("web:node", args=[row.node_id]))
     return done(request, f"{row} shall be {changed.role} of {changed.deployment}.", to)
@@ -53,7 +53,9 @@ def preview(request: HttpRequest, pk: int) -> HttpResponse:
     """What the form would do, as it stands now."""
     row = find(rows.PARTITIONS, pk, "partition")
     form = forms.Assign(request.GET)
-    return show(request, "partitions/_plan.html", {"row": rows.partitions([row])[0], "form": form, **_plan(pk, form)})
+    return show(
+        request, "partitions/_plan.html", {"row": rows.partitions([row])[0], "form": form, **_plan(request, pk, form)}
+    )
 
 
 @require_http_methods(["GET", "POST"])
@@ -104,7 +106,7 @@ def _other(role: str) -> str:
     return {Role.PREFILL: Role.DECODE, Role.DECODE: Role.PREFILL}.get(role, role or Role.PREFILL)
 
 
-def _plan(pk: int, form: forms.Assign) -> dict[str, Any]:
+def _plan(request: HttpRequest, pk: int, form: forms.Assign) -> dict[str, Any]:
     """Empty while no deployment is chosen; the page then says so."""
     deployment, role = form["deployment"].value(), form["role"].value()
     if not deployment and form.fields["deployment"].choices:
@@ -112,7 +114,11 @@ def _plan(pk: int, form: forms.Assign) -> dict[str, Any]:
     if not str(deployment or "").isdecimal() or role not in Role.values:
         return {"plan": None}
     try:
-        return {"plan": services.preview_assign(pk, deployment_id=int(deployment), role=role)}
+        return {
+            "plan": services.preview_assign(
+                pk, deployment_id=int(deployment), role=role, actor=actor_of(request, "web")
+            )
+        }
     except REFUSALS:
         return {"plan": None}
 

@@ -42,7 +42,7 @@ def shift(request: HttpRequest) -> HttpResponse:
         return render(request, "board/shift.html", {"ways": offered, "live": live, "gone": bool(request.GET)})
     possible = shifts.counts(way.source.sizes)
     count = asked.cleaned_data["gpus"] or possible[0]
-    context = {"way": way, "gpus": count, **_beside(possible, count), **_plan(way, count)}
+    context = {"way": way, "gpus": count, **_beside(possible, count), **_plan(request, way, count)}
     return render(request, "board/shift.html", context)
 
 
@@ -57,7 +57,7 @@ def _beside(possible: list[int], count: int) -> dict[str, int | None]:
     return {"fewer": fewer[-1] if fewer else None, "more": more[0] if more else None}
 
 
-def _plan(way: shifts.Way, count: int) -> dict[str, Any]:
+def _plan(request: HttpRequest, way: shifts.Way, count: int) -> dict[str, Any]:
     wanted = services.Shift(
         deployment=way.deployment.pk, from_role=way.source.role, to_role=way.target.role, gpus=count
     )
@@ -66,4 +66,4 @@ def _plan(way: shifts.Way, count: int) -> dict[str, Any]:
         moves = services.choose_moves([wanted], live=load.live())
     except REFUSALS as error:
         return {"refused": problems_of(error)}
-    return panel(Draft(tuple(moves)), form=form) | {"fixed": True}
+    return panel(request, Draft(tuple(moves)), form=form) | {"fixed": True}

@@ -1,0 +1,23 @@
+"""Desired and observed state of the fleet. Each column has one writer, named beside it.
+
+desired: fleet.services    published: fleet.publish    observed: fleet.reports    verified: fleet.verified
+"""
+
+from controlplane.fleet.models.changes import BrakeRow, Change, FleetVersion, Revision
+from controlplane.fleet.models.nodes import JoinToken, Node
+from controlplane.fleet.models.serving import Deployment, GatewayBeat, Gpu, Partition, RegisteredModel, Role
+
+__all__ = [
+    "BrakeRow",
+    "Change",
+    "Deployment",
+    "FleetVersion",
+    "GatewayBeat",
+    "Gpu",
+    "JoinToken",
+    "Node",
+    "Partition",
+    "RegisteredModel",
+    "Revision",
+    "Role",
+]
