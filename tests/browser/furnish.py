@@ -11,6 +11,7 @@ import django
 
 django.setup()
 
+from controlplane.audit import people
 from controlplane.audit.services import Actor  # noqa: E402
 from controlplane.domain.rollout import Move  # noqa: E402
 from controlplane.fleet import services, versions  # noqa: E402
@@ -95,6 +96,9 @@ def assign(nodes: list[FeignedNode]) -> dict[str, int]:
                 services.assign(
                     partition.pk, deployment_id=deployment.pk, role=wanted, actor=ACTOR, reason="first layout"
                 )
+    for name in ("ana", "ben"):
+        people.create_user(username=name, role="operator", actor=ACTOR)
+    services.set_node_owners(nodes[0].id, names=["ana"], actor=ACTOR, reason="production")
     services.cordon(nodes[5].id, actor=ACTOR, reason="firmware update at 14:00")
     on = lambda n, name: Partition.objects.get(node_id=nodes[n].id, name=name).pk  # noqa: E731
     return {
@@ -171,6 +175,7 @@ def scenes(ids: dict[str, int]) -> list[tuple[str, str, Any]]:
         ("assign-refused", f"/partitions/{ids['cordoned']}/assign", None),
         ("release", f"/partitions/{ids['draining']}/release", None),
         ("drain", f"/nodes/{ids['node']}/drain", None),
+        ("owners", f"/nodes/{ids['node']}/owners", None),
         ("revoke", f"/nodes/{ids['node']}/revoke", None),
         ("activity", "/activity/", None),
         ("settings", "/settings/", None),

@@ -103,7 +103,10 @@ def label(request: HttpRequest, pk: int) -> HttpResponse:
     form = forms.Labels(request.POST)
     if not form.is_valid():
         return show(request, "nodes/labels.html", {"form": form, "node": row}, invalid=True)
-    services.label(pk, labels=form.cleaned_data["labels"], actor=actor_of(request, "web"))
+    try:
+        services.label(pk, labels=form.cleaned_data["labels"], actor=actor_of(request, "web"))
+    except REFUSALS as error:
+        return show(request, "nodes/labels.html", {"form": form, "node": row}, error)
     return done(request, f"Changed the labels of {row.name}.", "web:node", pk)
 
 
