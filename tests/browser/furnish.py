@@ -11,7 +11,7 @@ import django
 
 django.setup()
 
-from controlplane.audit import people
+from controlplane.audit import people  # noqa: E402
 from controlplane.audit.services import Actor  # noqa: E402
 from controlplane.domain.rollout import Move  # noqa: E402
 from controlplane.fleet import services, versions  # noqa: E402
