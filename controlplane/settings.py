@@ -3,98 +3,19 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import structlog
 
-from controlplane.domain import sign_on
+from controlplane.environment import database, flag, oidc, secret_key, words
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VERSION = "0.1.0"
 
-
-def _flag(name: str, default: bool) -> bool:
-    return os.environ.get(name, "1" if default else "0").lower() in {"1", "true", "yes", "on"}
-
-
-def _list(name: str, default: str) -> list[str]:
-    return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
-
-
-def _secret_key(home: Path) -> str:
-    """FOREBAY_SECRET_KEY, else a key made once and kept in the home folder, readable by its owner only."""
-    if key := os.environ.get("FOREBAY_SECRET_KEY"):
-        return key
-    path = home / "secret_key"
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text().strip()
-    with os.fdopen(fd, "w") as file:
-        file.write(key := secrets.token_urlsafe(48))
-    return key
-
-
-def _database(url: str) -> dict[str, object]:
-    """sqlite:///path or postgresql://user:password@host:port/name as Django's DATABASES entry. As in libpq, a socket's
-    folder goes by the query: postgresql:///name?host=/run/postgresql"""
-    parts = urlsplit(url)
-    if parts.scheme == "sqlite":
-        return {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": parts.path or ":memory:",
-            "OPTIONS": {
-                "transaction_mode": "IMMEDIATE",
-                "timeout": 20,
-                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-            },
-        }
-    if parts.scheme in {"postgres", "postgresql"}:
-        return {
-            "ENGINE": "django.db.backends.postgresql",
-            "NAME": parts.path.lstrip("/"),
-            "USER": unquote(parts.username or ""),
-            "PASSWORD": unquote(parts.password or ""),
-            "HOST": parts.hostname or dict(parse_qsl(parts.query)).get("host", ""),
-            "PORT": str(parts.port or ""),
-            "CONN_MAX_AGE": 0,  # kept connections pile up under ASGI, one set a thread; the uplink keeps its own
-        }
-    raise ValueError(f"FOREBAY_DATABASE_URL: unknown scheme {parts.scheme!r}; use sqlite:/// or postgresql://")
-
-
-def _oidc() -> dict[str, object] | None:
-    """Single sign-on by OpenID Connect; None where no issuer is named."""
-    issuer = os.environ.get("FOREBAY_OIDC_ISSUER", "").rstrip("/")
-    if not issuer:
-        return None
-    if urlsplit(issuer).scheme != "https" and urlsplit(issuer).hostname not in {"localhost", "127.0.0.1", "::1"}:
-        raise ValueError("FOREBAY_OIDC_ISSUER: use https://, or its answers could be forged on the way")
-    if not os.environ.get("FOREBAY_OIDC_CLIENT_ID"):
-        raise ValueError("FOREBAY_OIDC_ISSUER is set, so FOREBAY_OIDC_CLIENT_ID is needed")
-    if (default := os.environ.get("FOREBAY_OIDC_DEFAULT_ROLE", "")) not in {"", "viewer"}:
-        raise ValueError("FOREBAY_OIDC_DEFAULT_ROLE: viewer, or leave it out to refuse who is in no named group")
-    try:
-        roles = sign_on.mapping(os.environ.get("FOREBAY_OIDC_ROLES", ""))
-    except ValueError as error:
-        raise ValueError(f"FOREBAY_OIDC_ROLES: {error}") from error
-    return {
-        "issuer": issuer,
-        "client_id": os.environ["FOREBAY_OIDC_CLIENT_ID"],
-        "client_secret": os.environ.get("FOREBAY_OIDC_CLIENT_SECRET", ""),
-        "name": os.environ.get("FOREBAY_OIDC_NAME", "single sign-on"),
-        "scopes": _list("FOREBAY_OIDC_SCOPES", "openid,profile,email"),
-        "groups_claim": os.environ.get("FOREBAY_OIDC_GROUPS_CLAIM", "groups"),
-        "roles": roles,
-        "default_role": default,
-    }
-
-
 # --- where things are ------------------------------------------------------------------------------------
 HOME = Path(os.environ.get("FOREBAY_HOME", BASE_DIR / ".forebay")).resolve()
 HOME.mkdir(parents=True, exist_ok=True, mode=0o700)
-DATABASES = {"default": _database(os.environ.get("FOREBAY_DATABASE_URL", f"sqlite:///{HOME / 'db.sqlite3'}"))}
+DATABASES = {"default": database(os.environ.get("FOREBAY_DATABASE_URL", f"sqlite:///{HOME / 'db.sqlite3'}"))}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Valkey or Redis for the nudges, the live samples and the websocket groups. Everything but speed survives its loss.
@@ -102,16 +23,16 @@ REDIS_URL = os.environ.get("FOREBAY_REDIS_URL", "redis://127.0.0.1:8002/0")
 # What nodes are told to connect to; "" offers no broker to nodes, reports alone then carry the specs.
 NODE_BROKER_URL = os.environ.get("FOREBAY_NODE_BROKER_URL", REDIS_URL)
 # Give each node an ACL user limited to its own queue. Off: nodes get FOREBAY_NODE_BROKER_URL as it is.
-BROKER_ACL = _flag("FOREBAY_BROKER_ACL", True)
+BROKER_ACL = flag("FOREBAY_BROKER_ACL", True)
 # Where people and nodes reach the web process, and clients the gateway.
 PUBLIC_URL = os.environ.get("FOREBAY_PUBLIC_URL", "http://127.0.0.1:8000")
 GATEWAY_URL = os.environ.get("FOREBAY_GATEWAY_URL", "http://127.0.0.1:8001")
 
 # --- Django ----------------------------------------------------------------------------------------------
-SECRET_KEY = _secret_key(HOME)
-DEBUG = _flag("FOREBAY_DEBUG", False)
-ALLOWED_HOSTS = _list("FOREBAY_HOSTS", "localhost,127.0.0.1,[::1]")
-CSRF_TRUSTED_ORIGINS = _list("FOREBAY_ORIGINS", "")
+SECRET_KEY = secret_key(HOME)
+DEBUG = flag("FOREBAY_DEBUG", False)
+ALLOWED_HOSTS = words("FOREBAY_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = words("FOREBAY_ORIGINS", "")
 ROOT_URLCONF = "controlplane.urls"
 ASGI_APPLICATION = "controlplane.asgi.application"
 USE_TZ = True
@@ -201,7 +122,7 @@ ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_ADAPTER = "controlplane.audit.accounts.ClosedSignup"
 ACCOUNT_LOGOUT_ON_GET = False
-OIDC = _oidc()
+OIDC = oidc()
 SOCIALACCOUNT_ADAPTER = "controlplane.audit.sign_on.SignOn"
 SOCIALACCOUNT_LOGIN_ON_GET = True  # a form's redirect to another host would need that host in form-action below
 SOCIALACCOUNT_REQUESTS_TIMEOUT = 10
@@ -225,7 +146,7 @@ AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_TEMPLATE = "account/lockout.html"
 AXES_VERBOSE = False
 
-SECURE_COOKIES = _flag("FOREBAY_HTTPS", PUBLIC_URL.startswith("https://"))
+SECURE_COOKIES = flag("FOREBAY_HTTPS", PUBLIC_URL.startswith("https://"))
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_COOKIES
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_AGE = 12 * 3600
@@ -334,7 +255,7 @@ _LOG_STAMP = [
 ]
 _LOG_RENDERER = (
     structlog.processors.JSONRenderer()
-    if _flag("FOREBAY_LOG_JSON", False)
+    if flag("FOREBAY_LOG_JSON", False)
     else structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0)
 )
 LOGGING = {

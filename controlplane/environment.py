@@ -1,0 +1,86 @@
+"""How the settings read environment variables."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from controlplane.domain import sign_on
+
+
+def flag(name: str, default: bool) -> bool:
+    return os.environ.get(name, "1" if default else "0").lower() in {"1", "true", "yes", "on"}
+
+
+def words(name: str, default: str) -> list[str]:
+    return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
+
+
+def secret_key(home: Path) -> str:
+    """FOREBAY_SECRET_KEY, else a key made once and kept in the home folder, readable by its owner only."""
+    if key := os.environ.get("FOREBAY_SECRET_KEY"):
+        return key
+    path = home / "secret_key"
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    with os.fdopen(fd, "w") as file:
+        file.write(key := secrets.token_urlsafe(48))
+    return key
+
+
+def database(url: str) -> dict[str, object]:
+    """sqlite:///path or postgresql://user:password@host:port/name as Django's DATABASES entry. As in libpq, a socket's
+    folder goes by the query: postgresql:///name?host=/run/postgresql"""
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": parts.path or ":memory:",
+            "OPTIONS": {
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 20,
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+            },
+        }
+    if parts.scheme in {"postgres", "postgresql"}:
+        return {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": parts.path.lstrip("/"),
+            "USER": unquote(parts.username or ""),
+            "PASSWORD": unquote(parts.password or ""),
+            "HOST": parts.hostname or dict(parse_qsl(parts.query)).get("host", ""),
+            "PORT": str(parts.port or ""),
+            "CONN_MAX_AGE": 0,  # kept connections pile up under ASGI, one set a thread; the uplink keeps its own
+        }
+    raise ValueError(f"FOREBAY_DATABASE_URL: unknown scheme {parts.scheme!r}; use sqlite:/// or postgresql://")
+
+
+def oidc() -> dict[str, object] | None:
+    """Single sign-on by OpenID Connect; None where no issuer is named."""
+    issuer = os.environ.get("FOREBAY_OIDC_ISSUER", "").rstrip("/")
+    if not issuer:
+        return None
+    if urlsplit(issuer).scheme != "https" and urlsplit(issuer).hostname not in {"localhost", "127.0.0.1", "::1"}:
+        raise ValueError("FOREBAY_OIDC_ISSUER: use https://, or its answers could be forged on the way")
+    if not os.environ.get("FOREBAY_OIDC_CLIENT_ID"):
+        raise ValueError("FOREBAY_OIDC_ISSUER is set, so FOREBAY_OIDC_CLIENT_ID is needed")
+    if (default := os.environ.get("FOREBAY_OIDC_DEFAULT_ROLE", "")) not in {"", "viewer"}:
+        raise ValueError("FOREBAY_OIDC_DEFAULT_ROLE: viewer, or leave it out to refuse who is in no named group")
+    try:
+        roles = sign_on.mapping(os.environ.get("FOREBAY_OIDC_ROLES", ""))
+    except ValueError as error:
+        raise ValueError(f"FOREBAY_OIDC_ROLES: {error}") from error
+    return {
+        "issuer": issuer,
+        "client_id": os.environ["FOREBAY_OIDC_CLIENT_ID"],
+        "client_secret": os.environ.get("FOREBAY_OIDC_CLIENT_SECRET", ""),
+        "name": os.environ.get("FOREBAY_OIDC_NAME", "single sign-on"),
+        "scopes": words("FOREBAY_OIDC_SCOPES", "openid,profile,email"),
+        "groups_claim": os.environ.get("FOREBAY_OIDC_GROUPS_CLAIM", "groups"),
+        "roles": roles,
+        "default_role": default,
+    }
