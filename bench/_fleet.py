@@ -1,19 +1,21 @@
-"""A whole Forebay with real engines of the tiny model on CPU slots, on two nodes of this host, for benches."""
+"""A whole Forebay on CPU slots, on one or two nodes of this host, for benches: real engines or stand-ins."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
+from bench import _standins
 from tests.e2e.stack import ROOT, Stack, eventually, free_ports
+from tests.standin_vllm import VERSION
 
 MODEL, SECOND = "tiny", "node-b"
 Row = dict[str, Any]
@@ -22,8 +24,12 @@ Row = dict[str, Any]
 class Fleet:
     """Node A is the one of `manage.py up`; node B, if wanted, is a second agent that joins it."""
 
-    def __init__(self, home: Path, *, slots: int, second: int = 0) -> None:
-        self.stack = Stack(home / "home", demo="tiny", slots=slots)
+    def __init__(self, home: Path, *, slots: int, second: int = 0, standins: bool = False) -> None:
+        self.stack = Stack(home / "home", demo=MODEL, slots=slots)
+        if standins:
+            print(f"  {_standins.TOLD}", flush=True)
+            _standins.settle(self.stack, MODEL, home)
+        self._standins = standins
         self._second_home, self._second_slots = home / "second", second
         self._agent: subprocess.Popen[bytes] | None = None
 
@@ -33,11 +39,10 @@ class Fleet:
             self._join_second()
 
     def down(self) -> None:
-        if self._agent is not None:
-            self._agent.terminate()
-            self._agent.wait(30)
-            self._stop_second()
-        self.stack.clean_up()
+        with ThreadPoolExecutor() as pool:
+            second = pool.submit(self._stop_second)
+            self.stack.clean_up()
+        second.result()
 
     def lay(self, node: int, roles: list[str | None]) -> None:
         """One partition a slot, with these roles (None: idle); those that `up` made keep theirs."""
@@ -57,6 +62,11 @@ class Fleet:
                 return False
 
         eventually(all_confirmed, within_s=within_s, what="all partitions confirmed")
+
+    def engines(self) -> str:
+        """What the engines are, by what the agents found."""
+        versions = sorted({row["engine_version"] for row in self.nodes()} - {""})
+        return VERSION if self._standins else f"vllm {', '.join(versions)}".strip()
 
     def nodes(self) -> list[Row]:
         return self.stack.rest("GET", "/nodes")["results"]
@@ -108,7 +118,7 @@ class Fleet:
             "FOREBAY_ENGINE_PORTS": f"{ports[0]}-{ports[each - 1]}",
             "FOREBAY_SIDE_PORTS": f"{ports[each]}-{ports[2 * each - 1]}",
             "FOREBAY_DEVICES": "cpu",
-            "FOREBAY_VLLM": os.environ.get("FOREBAY_VLLM", str(ROOT / ".venv-engine" / "bin" / "vllm")),
+            "FOREBAY_VLLM": self.stack.environ.get("FOREBAY_VLLM", str(ROOT / ".venv-engine" / "bin" / "vllm")),
             "FOREBAY_JOIN_TOKEN": self.stack.rest("POST", "/join-tokens", json={})["token"],
         }
         command = [sys.executable, "-m", "workers", "join", self.stack.web, "--name", SECOND]
@@ -121,5 +131,9 @@ class Fleet:
         eventually(lambda: self.stack.rest("GET", devices)["results"], within_s=60, what="its devices")
 
     def _stop_second(self) -> None:
+        if self._agent is None:
+            return
+        self._agent.terminate()
+        self._agent.wait(30)
         command = [sys.executable, "-m", "workers", "stop", "--home", str(self._second_home)]
         subprocess.run(command, cwd=ROOT, env=self.stack.environ, check=False, timeout=120, capture_output=True)

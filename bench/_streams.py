@@ -1,4 +1,4 @@
-"""Clients that stream completions all the time and compare each text with what an undisturbed engine says."""
+"""Clients that stream completions all the time and compare each text with what an undisturbed engine would say."""
 
 from __future__ import annotations
 
@@ -75,6 +75,10 @@ class Streams:
                     f"an undisturbed engine says two things of {prompt[:40]!r}: no reference to compare with"
                 )
             self._texts[prompt] = one
+
+    def know(self, text: Callable[[str, int], str]) -> None:
+        """The reference texts of engines whose `text` of a prompt and a number of tokens is known beforehand."""
+        self._texts = {prompt: text(prompt, self._tokens) for prompt in self._prompts}
 
     def start(self, session: aiohttp.ClientSession) -> None:
         self._tasks = [asyncio.create_task(self._run(session, place)) for place in range(self._clients)]

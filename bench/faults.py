@@ -2,9 +2,11 @@
 
 usage: python -m bench.faults [--quick] [--seconds 20]
 
-2 prefill and 2 decode engines of the tiny model on CPU slots; eight clients stream completions all the time, each text
-is compared with what undisturbed engines say. --quick: one decode engine and the agent only, in under 50 s on an idle
-machine.
+2 prefill and 2 decode engines on CPU slots, real ones of the tiny model; eight clients stream completions all the time,
+each text is compared with what undisturbed engines say.
+
+--quick: the same Forebay around *stand-in* engines, in under 50 s on an idle machine. It shows what faults do to
+requests, not how long a real engine takes to come back.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from pathlib import Path
 
 import aiohttp
 
-from bench._fleet import Fleet
+from bench import _standins
+from bench._fleet import MODEL, Fleet
 from bench._streams import Streams
 
 PARTS = {"agent": "workers run", "broker": "valkey-server", "celery worker": "celery", "web": "uvicorn"}
@@ -40,27 +43,25 @@ def kill_part(fleet: Fleet, words: str) -> str:
     return f"pid {process.pid}"
 
 
-def faults(*, quick: bool) -> dict[str, Callable[[Fleet], str]]:
-    found: dict[str, Callable[[Fleet], str]] = {"decode engine": lambda fleet: kill_engine(fleet, "decode")}
-    if not quick:
-        found["prefill engine"] = lambda fleet: kill_engine(fleet, "prefill")
-    for name, words in PARTS.items():
-        if not quick or name == "agent":
-            found[name] = lambda fleet, words=words: kill_part(fleet, words)
-    return found
+def faults() -> dict[str, Callable[[Fleet], str]]:
+    engines = {f"{role} engine": lambda fleet, role=role: kill_engine(fleet, role) for role in ("decode", "prefill")}
+    return engines | {name: lambda fleet, words=words: kill_part(fleet, words) for name, words in PARTS.items()}
 
 
 async def measure(fleet: Fleet, *, quick: bool, seconds: float) -> dict[str, dict[str, int]]:
     table: dict[str, dict[str, int]] = {}
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
-        count = 10 if quick else 40  # long answers: some must be under way whenever an engine is killed
-        streams = Streams(fleet.stack.gateway, fleet.stack.key, "tiny", count=count, tokens=256, pause_s=0.5)
-        await streams.learn(session)
+        # Long answers: some must be under way whenever an engine is killed.
+        streams = Streams(fleet.stack.gateway, fleet.stack.key, MODEL, tokens=128 if quick else 256, pause_s=0.5)
+        if quick:
+            streams.know(_standins.text)
+        else:
+            await streams.learn(session)
         streams.start(session)
         print(f"  {'killed':<16} {'requests':>8} {'failed':>7} {'wrong':>6} {'continued':>10}  back after")
         try:
             await asyncio.sleep(2)
-            for name, kill in faults(quick=quick).items():
+            for name, kill in faults().items():
                 before = streams.tally.copy()
                 said = await asyncio.to_thread(kill, fleet)
                 began = time.monotonic()
@@ -87,16 +88,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="how long to look after each fault, at least")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="forebay-bench-") as folder:
-        fleet = Fleet(Path(folder), slots=4)
+        fleet = Fleet(Path(folder), slots=4, standins=options.quick)
         try:
             fleet.up()
             fleet.lay(fleet.node(), ["prefill", "decode", "prefill", "decode"])
             fleet.wait_confirmed()
             table = asyncio.run(measure(fleet, quick=options.quick, seconds=options.seconds))
+            engines = fleet.engines()
         finally:
             fleet.down()
     total = {key: sum(row[key] for row in table.values()) for key in ("requests", "failed", "wrong", "continued")}
-    print(f"RESULT {json.dumps({**total, 'faults': table})}")
+    print(f"RESULT {json.dumps({'engines': engines, **total, 'faults': table})}")
 
 
 if __name__ == "__main__":

@@ -119,9 +119,9 @@ class Standin:
     server: asyncio.Server | None = None
     open: set[Connection] = field(default_factory=set)
 
-    async def start(self, port: int = 0) -> Standin:
+    async def start(self, port: int = 0, host: str = "127.0.0.1") -> Standin:
         loop = asyncio.get_running_loop()
-        self.server = await loop.create_server(lambda: Connection(self), "127.0.0.1", port)
+        self.server = await loop.create_server(lambda: Connection(self), host, port)
         return self
 
     @property
@@ -209,6 +209,8 @@ class Connection(asyncio.Protocol):
             await asyncio.sleep(3600)
         elif self.path == "/health":
             self.send(200, {})
+        elif self.path == "/metrics":
+            self.send_bytes(200, _metrics(engine.running - 1))  # this one is not for the model
         elif engine.key and self.headers.get("authorization") != f"Bearer {engine.key}":
             self.send(401, _error("Unauthorized", 401))
         elif act.hang:
@@ -379,6 +381,11 @@ def _digest(prompt: str) -> str:
 def _usage(prompt: str, tokens: int) -> dict[str, int]:
     count = len(tokens_of(json.loads(prompt)))
     return {"prompt_tokens": count, "completion_tokens": tokens, "total_tokens": count + tokens}
+
+
+def _metrics(running: int) -> bytes:
+    """What a drain waits for. The rest is missing, and so unknown."""
+    return f"vllm:num_requests_running {running}\nvllm:num_requests_waiting 0\n".encode()
 
 
 def _error(message: str, status: int) -> dict[str, Any]:
