@@ -58,9 +58,8 @@ class Relay:
 
     def go(self, outlet: Outlet) -> None:
         """From now on write to the client as pieces come. The outlet must be open."""
-        events, chunked = self.events, outlet.chunked
-        put, unsent, is_plain = outlet.transport.write, outlet.transport.get_write_buffer_size, events.is_plain
-        noted = events.noted if isinstance(events, Events) and events.transcript is not None else None
+        put, unsent = outlet.transport.write, outlet.transport.get_write_buffer_size
+        plain, chunked = self.events.plain, outlet.chunked
 
         def write(piece: bytes) -> None:
             put(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
@@ -68,12 +67,11 @@ class Relay:
                 self._hold(outlet)
 
         def sink(piece: bytes) -> None:  # runs once a token: as flat as can be
-            if not is_plain(piece):
+            said = plain(piece)
+            if said is None:
                 self(piece)
                 return
-            if noted is not None:
-                piece = noted(piece)
-            put(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            put(b"%x\r\n%b\r\n" % (len(said), said) if chunked else said)
             if unsent() > HIGH_WATER:
                 self._hold(outlet)
 

@@ -48,8 +48,8 @@ class Splice:
         self._before = 0 if anew else transcript.count
         self._rest = b""
 
-    def is_plain(self, piece: bytes) -> bool:
-        return False
+    def plain(self, piece: bytes) -> bytes | None:
+        return None
 
     def feed(self, piece: bytes) -> bytes:
         whole, mark, self._rest = (self._rest + piece).rpartition(b"\n\n")

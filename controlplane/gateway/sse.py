@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from controlplane.gateway.frame import Frame
 from controlplane.gateway.openai import Usage, error_body
 from controlplane.gateway.transcript import Transcript, without_ids
 
@@ -37,7 +38,7 @@ class Events:
     """Feed it pieces as they come; it gives back what to pass on: whole events only. With a `transcript`, what tells
     that the engine failed is not passed on, for the stream may go on elsewhere."""
 
-    __slots__ = ("_rest", "_show_ids", "_strip_usage", "count", "done", "error", "transcript", "usage")
+    __slots__ = ("_frame", "_rest", "_show_ids", "_strip_usage", "count", "done", "error", "transcript", "usage")
 
     def __init__(self, *, strip_usage: bool, transcript: Transcript | None = None, show_ids: bool = False) -> None:
         self.count = 0  # events that carry choices
@@ -47,6 +48,7 @@ class Events:
         self.transcript = transcript
         self._strip_usage, self._show_ids = strip_usage, show_ids
         self._rest = b""
+        self._frame: Frame | None = None  # of the plain events, once there was one
 
     @property
     def begun(self) -> bool:
@@ -65,15 +67,21 @@ class Events:
             return True
         return False
 
-    def noted(self, piece: bytes) -> bytes:
-        """A plain piece with its tokens put down, and as the client is to have it. Runs once a token."""
-        if self.transcript is None:
-            return piece
-        self.transcript.keep(piece)
-        if self._show_ids:
-            return piece
-        head, mark, tail = piece.rpartition(b'"token_ids":[')
-        return b'%b"token_ids":null%b' % (head, tail[tail.find(b"]") + 1 :]) if mark else piece
+    def plain(self, piece: bytes) -> bytes | None:
+        """What to pass on of a plain piece, which is counted and noted; None for any other. Runs once a token."""
+        transcript = self.transcript
+        if transcript is None:
+            return piece if self.is_plain(piece) else None
+        said = None if self._frame is None or self._rest else self._frame.without_ids(piece)
+        if said is not None:
+            self.count += 1
+        elif self.is_plain(piece):
+            self._frame = Frame.of(piece)
+            said = without_ids(piece)
+        else:
+            return None
+        transcript.keep(piece)
+        return piece if self._show_ids else said
 
     def feed(self, piece: bytes) -> bytes:
         whole, mark, self._rest = (self._rest + piece).rpartition(b"\n\n")

@@ -1,0 +1,88 @@
+"""What tells a plain event by its two ends: it must say just what a search through all of the event says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.gateway.frame import Frame
+from controlplane.gateway.sse import Events
+from controlplane.gateway.transcript import Transcript, without_ids
+
+TEXTS = st.text(max_size=8) | st.sampled_from(
+    ["", '"', "\\", '\\"', "[", "]", '"token_ids":[1]', '","finish_reason":null', "\n\n", "data: x", '"usage"']
+)
+IDS = st.lists(st.integers(0, 200_000), min_size=1, max_size=4)
+
+
+def event(text: str, ids: list[int] | None, *, chat: bool = False, finish: str | None = None, **more: Any) -> bytes:
+    said = {"delta": {"content": text}} if chat else {"text": text}
+    choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish, "stop_reason": None, "token_ids": ids}
+    body = {"id": "cmpl-1", "object": "x", "created": 1, "model": "tiny", "choices": [choice], **more}
+    return b"data: " + json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
+
+
+def frame(*, chat: bool = False) -> Frame:
+    found = Frame.of(event(" a", [1], chat=chat))
+    assert found is not None
+    return found
+
+
+@given(first=TEXTS, text=TEXTS, ids=IDS, chat=st.booleans())
+def test_a_plain_event_loses_its_tokens_and_nothing_else(first: str, text: str, ids: list[int], chat: bool) -> None:
+    found = Frame.of(event(first, [7], chat=chat))
+    assert found is not None, "whatever its text"
+    piece = event(text, ids, chat=chat)
+    assert found.without_ids(piece) == event(text, None, chat=chat)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        event("a", None),
+        event("a", [1], finish="stop"),
+        event("a", [1], usage={"prompt_tokens": 1}),
+        event("a", [1], model="other"),
+        event("a", [1], chat=True),
+        event("a", [1]) + event("b", [2]),
+        event("a", [1], finish="stop") + event("b", [2]),
+        event("a", [1])[:-1],
+        event("a", [1])[1:],
+        b"data: [DONE]\n\n",
+        b'data: {"error":{}}\n\n',
+        b"",
+    ],
+)
+def test_any_other_piece_is_looked_through(piece: bytes) -> None:
+    assert frame().without_ids(piece) is None
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        event("a", None),
+        event("a", [1], finish="stop"),
+        event("a", [1], usage={"prompt_tokens": 1}),
+        event("a", [1]) + event("b", [2]),
+        b"data: [DONE]\n\n",
+    ],
+)
+def test_no_frame_is_made_of_what_is_not_plain(piece: bytes) -> None:
+    assert Frame.of(piece) is None
+
+
+@given(texts=st.lists(st.tuples(TEXTS, IDS, st.sampled_from([True, False, None])), min_size=1, max_size=8))
+def test_what_passes_is_the_same_with_a_frame_and_without(texts: list[tuple[str, list[int], bool | None]]) -> None:
+    """`None`: an event that is not plain in between."""
+    pieces = [event(t, ids, chat=bool(chat), finish="stop" if chat is None else None) for t, ids, chat in texts]
+    events = Events(strip_usage=True, transcript=Transcript())
+    passed = []
+    for piece in pieces:
+        said = events.plain(piece)
+        passed.append(events.feed(piece) if said is None else said)
+    assert passed == [without_ids(piece[:-2]) + b"\n\n" for piece in pieces]
+    assert events.count == len(pieces)
