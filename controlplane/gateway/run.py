@@ -11,6 +11,7 @@ import sys
 
 import structlog
 from aiohttp import web
+from django.db import connections
 
 from controlplane.gateway.limits import Limits
 from controlplane.gateway.metrics import Metrics
@@ -24,6 +25,7 @@ from controlplane.gateway.warming import Warming
 
 log = structlog.get_logger(__name__)
 SWEEP_S = 1.0
+CONNECTION_S = 60  # that a thread keeps its connection to the database
 
 
 async def serve(
@@ -107,9 +109,16 @@ async def end(gateway: Gateway, listener: asyncio.Server, protocol: web.Server, 
     gateway.engines.close()
 
 
+def keep_connections() -> None:
+    """The threads ask for little and often: a connection for each time would cost more than what it is asked."""
+    for alias in connections:
+        connections.settings[alias] |= {"CONN_MAX_AGE": CONNECTION_S, "CONN_HEALTH_CHECKS": True}
+
+
 def run(host: str, port: int) -> None:
     import uvloop
 
+    keep_connections()
     # The record thread must not hold the interpreter from the event loop for the default 5 ms.
     sys.setswitchinterval(0.0005)
     uvloop.run(serve(host, port))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -27,6 +27,10 @@ from controlplane.gateway.models import ApiKey
 from controlplane.gateway.reporting import Reporting
 
 log = structlog.get_logger(__name__)
+OPEN_KEYS = (
+    "SELECT key_hash, id, deployments, requests_per_minute, expires_at FROM gateway_apikey "
+    "WHERE revoked_at IS NULL ORDER BY id"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +109,10 @@ class Table:
 def read(now: datetime | None = None, reporting: Reporting | None = None) -> Table:
     """Read the whole table from the database. `reporting`: what is known of the nodes' reports, if not read anew."""
     now = now or datetime.now(UTC)
-    reference = (reporting or _reporting(Reporting())).reference
+    reporting = reporting or _reporting(Reporting())
     by_deployment: dict[str, dict[str, list[int]]] = {}
     engines: dict[int, Engine] = {}
-    for row in selectors.routing_rows(min(now, reference or now)):
+    for row in selectors.routing_rows(_judged_at(now, reporting)):
         engine = Engine.at(
             row.partition, row.name, row.endpoint, row.engine_key, generation=row.generation, since=row.phase_since
         )
@@ -126,6 +130,17 @@ def read(now: datetime | None = None, reporting: Reporting | None = None) -> Tab
             served.setdefault(alias, one)
         served[row.deployment] = one
     return Table(_keys(now), served, engines, time.monotonic())
+
+
+def _state(now: datetime, reporting: Reporting) -> tuple[object, ...]:
+    """The same as long as `read` gives the same table, but for keys that expire: whoever shows one is asked anyway."""
+    with connection.cursor() as cursor:
+        cursor.execute(OPEN_KEYS)
+        return selectors.routing_state(_judged_at(now, reporting)), cursor.fetchall()
+
+
+def _judged_at(now: datetime, reporting: Reporting) -> datetime:
+    return min(now, reporting.reference or now)
 
 
 def _most(row: ServedRow) -> Most | None:
@@ -172,6 +187,7 @@ class Watch(threading.Thread):
         self._reader, self._glance = reader or self._read, glance or selectors.routing_mark
         self._mark: object = None
         self._reporting = Reporting()
+        self._state: tuple[object, ...] | None = None  # of the database, that `table` was made of
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
@@ -221,5 +237,12 @@ class Watch(threading.Thread):
             return self._mark  # a look will tell
 
     def _read(self) -> Table:
+        """The table anew if anything in it changed, else the one before."""
+        now = datetime.now(UTC)
         self._reporting = _reporting(self._reporting)
-        return read(reporting=self._reporting)
+        state = _state(now, self._reporting)  # before the table: what changes in between differs the next time
+        if state == self._state:
+            return replace(self.table, read_at=time.monotonic())
+        table = read(now, self._reporting)
+        self._state = state
+        return table

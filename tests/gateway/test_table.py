@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, close_old_connections, connection, connections
+from django.db.models import Model
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from controlplane.audit.services import Actor
 from controlplane.domain.routing import Most, Ready
 from controlplane.fleet import selectors
-from controlplane.fleet.models import Node, Partition
+from controlplane.fleet.models import Deployment, Node, Partition
 from controlplane.gateway import services, table
 from controlplane.gateway.keys import hash_of
+from controlplane.gateway.models import ApiKey
+from controlplane.gateway.run import keep_connections
 from controlplane.gateway.table import Engine, Table, Watch
 from tests.factories import make_deployment, make_node, make_partition, make_ready
 
@@ -283,3 +288,87 @@ def test_an_engine_is_told_from_the_one_before_by_when_it_became_ready() -> None
     assert (relabelled.generation, relabelled.process) == (4, before.process)
     Partition.objects.update(phase_since=timezone.now() + timedelta(seconds=5))
     assert table.read().engines[partition.pk].process != before.process
+
+
+def looked(watch: Watch) -> Table:
+    watch.look()
+    assert not watch.failing
+    return watch.table
+
+
+def test_a_look_makes_the_table_anew_only_if_something_changed(
+    django_assert_num_queries: DjangoAssertNumQueries,
+) -> None:
+    make_ready(make_partition(role="decode"))
+    watch = Watch()
+    before = looked(watch)
+    with django_assert_num_queries(4):
+        after = looked(watch)
+    assert after.engines is before.engines
+    assert after.read_at > before.read_at
+
+
+@pytest.mark.parametrize(
+    ("model", "columns"),
+    [
+        (Partition, {"role": "prefill", "observed_role": "prefill"}),
+        (Partition, {"generation": 9}),
+        (Partition, {"phase": "draining"}),
+        (Partition, {"phase_since": timezone.now() + timedelta(seconds=9)}),
+        (Partition, {"endpoint": "http://10.0.0.9:80"}),
+        (Partition, {"engine_key": "another"}),
+        (Partition, {"name": "another"}),
+        (Partition, {"deployment": None, "role": ""}),
+        (Node, {"name": "another"}),
+        (Node, {"revoked": True}),
+        (Deployment, {"name": "another"}),
+        (Deployment, {"aliases": ["another"]}),
+        (Deployment, {"min_transfer_tokens": 9}),
+        (Deployment, {"decode_max_requests": 9}),
+        (Deployment, {"prefill_args": ["--max-num-seqs=4"]}),
+        (ApiKey, {"revoked_at": timezone.now()}),
+        (ApiKey, {"deployments": ["another"]}),
+        (ApiKey, {"requests_per_minute": 9}),
+        (ApiKey, {"expires_at": timezone.now() + timedelta(days=9)}),
+    ],
+)
+def test_whatever_the_table_is_made_of_is_new_at_the_next_look(
+    actor: Actor, model: type[Model], columns: dict[str, object]
+) -> None:
+    make_ready(make_partition(role="decode"))
+    services.create_key(name="k", actor=actor)
+    watch = Watch()
+    before = looked(watch)
+    model._default_manager.update(**columns)
+    after = looked(watch)
+    assert replace(after, read_at=0.0) != replace(before, read_at=0.0)
+    assert replace(after, read_at=0.0) == replace(table.read(), read_at=0.0)
+
+
+def test_a_node_that_falls_silent_is_out_at_the_next_look() -> None:
+    silent, heard = make_node("n1"), make_node("n2")
+    partition = make_ready(make_partition(silent, role="decode"))
+    watch = Watch()
+    assert list(looked(watch).engines) == [partition.pk]
+    Node.objects.filter(pk=heard.pk).update(last_seen=timezone.now())
+    Node.objects.filter(pk=silent.pk).update(last_seen=timezone.now() - timedelta(minutes=5))
+    assert not looked(watch).engines
+
+
+def test_a_thread_of_the_gateway_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CONN_MAX_AGE", "CONN_HEALTH_CHECKS"):  # put back afterwards
+        monkeypatch.setitem(connections.settings["default"], name, connections.settings["default"][name])
+    kept: list[bool] = []
+
+    def work() -> None:
+        connection.ensure_connection()
+        first = connection.connection
+        close_old_connections()
+        kept.append(connection.connection is first)
+        connection.close()
+
+    keep_connections()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(10)
+    assert kept == [True]
