@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from celery import Celery
+from celery.signals import beat_embedded_init
+
+from controlplane import tether
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 
@@ -30,4 +34,12 @@ app.conf.update(
         "gateway.prune": {"task": "gateway.prune", "schedule": 3600.0, "options": {"expires": 3000}},
     },
 )
+
+
+@beat_embedded_init.connect
+def _end_with_the_worker(**_: Any) -> None:
+    """A worker that is killed outright leaves its beat behind, and the next one would start a second."""
+    tether.tie(os.getppid())
+
+
 app.autodiscover_tasks(["controlplane.fleet", "controlplane.telemetry", "controlplane.gateway", "controlplane.api"])

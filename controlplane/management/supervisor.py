@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from controlplane.management import tether
+from controlplane import tether
 from controlplane.management.steps import Step, StepFailed, tail
 
 LOOK_EVERY_S = 0.2

@@ -15,12 +15,17 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def main(parent: int, command: list[str]) -> None:
+def tie(parent: int) -> None:
+    """From now on SIGTERM comes when the thread of `parent` that started this process is gone; if it is, end now."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         sys.exit("the parent is gone")
+
+
+def main(parent: int, command: list[str]) -> None:
+    tie(parent)
     os.execvp(command[0], command)
 
 
