@@ -209,9 +209,8 @@ def main() -> None:
             began = time.monotonic()
             fleet.up()
             node_a = fleet.node()
-            if (
-                options.quick
-            ):  # whatever ever was prefill waits for the lease of its blocks before it goes: no such drain
+            if options.quick:
+                # What ever was prefill waits for the lease of its blocks before it goes: no such engine is drained.
                 fleet.lay(node_a, ["prefill", "decode", "decode", None])
                 fleet.lay(fleet.node(SECOND), ["decode"])
             else:
