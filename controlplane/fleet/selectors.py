@@ -12,6 +12,7 @@ from django.db.models import Count, F, Prefetch, Q, QuerySet
 
 from controlplane.domain import health
 from controlplane.domain.engine_args import int_value
+from controlplane.domain.memory import CPU_BLOCK_TOKENS
 from controlplane.fleet import broker, verified
 from controlplane.fleet.facts import drain_facts, node_view, partition_view
 from controlplane.fleet.models import Deployment, Gpu, Node, Partition
@@ -27,7 +28,6 @@ ROUTING_PARTITIONS = (
     "p.phase_since, p.endpoint, p.engine_key, n.id, n.name, n.revoked, n.last_seen >= %s "
     "FROM fleet_partition p JOIN fleet_node n ON n.id = p.node_id ORDER BY p.id"
 )
-DEFAULT_BLOCK_TOKENS = 128  # vLLM's for CPUs; 16 for GPUs
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class ServedRow:
     prefill_max_requests: int | None  # in flight at one engine
     decode_max_requests: int | None
     roles_alike: bool  # prefill and decode engines are started alike
-    block_tokens: int  # of a KV block; where it is not set, the largest that engines choose
+    block_tokens: int  # of a KV block; where it is not set, the larger one of CPU slots
     kv_connector: str
     mode: str
     created_at: float
@@ -160,7 +160,7 @@ def _heard_since(now: datetime) -> datetime:
 
 def _block_tokens(deployment: Deployment) -> int:
     asked = int_value([*deployment.engine_args, *deployment.prefill_args], "--block-size")
-    return asked if asked and asked > 0 else DEFAULT_BLOCK_TOKENS
+    return asked if asked and asked > 0 else CPU_BLOCK_TOKENS
 
 
 def deployment_replicas() -> dict[int, dict[str, dict[str, int]]]:

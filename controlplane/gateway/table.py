@@ -80,7 +80,7 @@ class Served:
     name: str
     created: int
     min_transfer_tokens: int = 0
-    block_tokens: int = 128  # of a KV block, or more
+    block_tokens: int = 32  # of a KV block, or more
     ready: Ready = field(default_factory=Ready)
     most: Most | None = None  # requests at one engine
 

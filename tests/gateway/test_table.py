@@ -271,12 +271,12 @@ def test_a_glance_costs_one_row(django_assert_num_queries: DjangoAssertNumQuerie
         assert len(selectors.routing_mark()) == 4
 
 
-def test_the_size_of_a_block_is_of_the_arguments_or_what_no_engine_exceeds() -> None:
-    make_deployment("a", engine_args=["--block-size", "32"])
+def test_the_size_of_a_block_is_of_the_arguments_or_what_the_agent_and_gpus_do_not_exceed() -> None:
+    make_deployment("a", engine_args=["--block-size", "64"])
     make_deployment("b", engine_args=["--block-size", "nonsense"])
     make_deployment("c")
     served = table.read().served
-    assert [served[name].block_tokens for name in "abc"] == [32, 128, 128]
+    assert [served[name].block_tokens for name in "abc"] == [64, 32, 32]
 
 
 def test_an_engine_is_told_from_the_one_before_by_when_it_became_ready() -> None:
