@@ -12,6 +12,7 @@ from aiohttp import web
 
 from controlplane.domain.routing import Path, Route
 from controlplane.gateway.engines import Engines
+from controlplane.gateway.exchange import Exchange, UpstreamError
 from controlplane.gateway.failures import EngineFailed, StreamBroke, raise_for
 from controlplane.gateway.limits import Limits
 from controlplane.gateway.openai import Ask, Kind, Usage
@@ -21,7 +22,6 @@ from controlplane.gateway.splice import Splice
 from controlplane.gateway.sse import Events, error_status
 from controlplane.gateway.table import Engine, Table
 from controlplane.gateway.trip import Outcome, Trip
-from controlplane.gateway.upstream import Exchange, UpstreamError
 
 log = structlog.get_logger(__name__)
 

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 
 from controlplane.domain.routing import Route, pick, pick_decode
+from controlplane.gateway.exchange import UpstreamError
 from controlplane.gateway.lines import Lines
 from controlplane.gateway.table import Engine, Served, Table
-from controlplane.gateway.upstream import Bounds, Pool, UpstreamError
+from controlplane.gateway.upstream import Bounds, Pool
 
 SUSPECT_S = 5.0
 

@@ -12,6 +12,9 @@ _EVENT = re.compile(
     rb'(?P<middle>"[^\n]*)"token_ids":\[[\d,]+(?P<tail>\][^\[\n]*\n\n)'  # it ends here; the tokens
 )
 
+LONG = 4096  # chunks of fewer bytes are framed without counting anew
+_SIZES = tuple(b"%x\r\n" % size for size in range(LONG))
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -20,6 +23,10 @@ class Frame:
     seam_length: int
     tail: bytes  # from the end of the tokens
     untold: bytes  # from the end of the text, had nobody asked for tokens
+    wire_tail: bytes  # from the end of the tokens to that of the chunk
+    wire_untold: bytes
+    bare_length: int  # without the text, had nobody asked for tokens
+    openings: dict[int, bytes]  # by a chunk's size on the wire: what it begins with, up to the text
 
     @classmethod
     def of(cls, event: bytes) -> Frame | None:
@@ -31,7 +38,10 @@ class Frame:
         if b'"finish_reason":null' not in middle + tail or b'"usage"' in head + middle + tail:
             return None
         seam = middle + b'"token_ids":['
-        return cls(head, seam, len(seam), tail, middle + b'"token_ids":null' + tail[1:])
+        untold = middle + b'"token_ids":null' + tail[1:]
+        return cls(
+            head, seam, len(seam), tail, untold, tail + b"\r\n", untold + b"\r\n", len(head) + len(untold), {}
+        )  # fmt: skip
 
     def without_ids(self, piece: bytes) -> bytes | None:
         """`piece` as it would be had nobody asked for tokens; None when it is not one whole event of this frame. The
@@ -45,3 +55,29 @@ class Frame:
         ):
             return piece[: at - self.seam_length] + self.untold
         return None
+
+    def chunk_without_ids(self, data: bytes) -> bytes | None:
+        """As `without_ids`, of one whole chunk as it is on the wire, and as one. Runs once a token."""
+        size = len(data)
+        opening = self.openings.get(size) or self._opening(size)
+        at = data.rfind(b"[") + 1
+        end = at - self.seam_length
+        if (
+            data.startswith(opening)
+            and data[end:at] == self.seam
+            and data.endswith(self.wire_tail)
+            and data.find(b"\n", len(opening)) == size - 4
+        ):
+            text = data[len(opening) : end]
+            length = len(text) + self.bare_length
+            return (_SIZES[length] if length < LONG else b"%x\r\n" % length) + self.head + text + self.wire_untold
+        return None
+
+    def _opening(self, size: int) -> bytes:
+        """What a chunk begins with that takes so many bytes on the wire: the length of its body, and the head."""
+        lengths = (size - 4 - digits for digits in range(1, 9))
+        length = next((length for digits, length in enumerate(lengths, 1) if len(b"%x" % length) == digits), 0)
+        opening = b"%x\r\n" % length + self.head
+        if len(self.openings) < LONG:
+            self.openings[size] = opening
+        return opening

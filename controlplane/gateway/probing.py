@@ -12,10 +12,11 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from controlplane.gateway.exchange import Exchange, UpstreamError
 from controlplane.gateway.failures import CLIENTS_FAULT
 from controlplane.gateway.openai import PREFILL_PARAMS
 from controlplane.gateway.table import Engine
-from controlplane.gateway.upstream import Bounds, Exchange, Pool, UpstreamError
+from controlplane.gateway.upstream import Bounds, Pool
 
 T = TypeVar("T")
 ID = "warm-"  # what their x-request-id begins with

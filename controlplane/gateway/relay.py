@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from controlplane.gateway.exchange import Exchange
 from controlplane.gateway.outlet import Outlet
 from controlplane.gateway.splice import Splice
 from controlplane.gateway.sse import Events, StreamError
 from controlplane.gateway.trip import Trip
-from controlplane.gateway.upstream import Exchange
 
 HIGH_WATER = 65_536  # the transport's own mark, past which it asks its protocol to wait
 
@@ -59,7 +59,7 @@ class Relay:
     def go(self, outlet: Outlet) -> None:
         """From now on write to the client as pieces come. The outlet must be open."""
         put, unsent = outlet.transport.write, outlet.transport.get_write_buffer_size
-        plain, chunked = self.events.plain, outlet.chunked
+        plain, plain_chunk, chunked = self.events.plain, self.events.plain_chunk, outlet.chunked
 
         def write(piece: bytes) -> None:
             put(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
@@ -75,11 +75,20 @@ class Relay:
             if unsent() > HIGH_WATER:
                 self._hold(outlet)
 
+        def whole_chunks(data: bytes) -> bool:
+            said = plain_chunk(data)
+            if said is None:
+                return False
+            put(said)
+            if unsent() > HIGH_WATER:
+                self._hold(outlet)
+            return True
+
         self._write = write
         kept, self._kept = self._kept, []
         if kept:
             write(b"".join(kept))
-        self._exchange.attach(sink)
+        self._exchange.attach(sink, whole_chunks if chunked else None)
 
     async def drained(self) -> None:
         """Wait until the client has read up to the transport's mark."""

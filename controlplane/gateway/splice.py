@@ -51,6 +51,9 @@ class Splice:
     def plain(self, piece: bytes) -> bytes | None:
         return None
 
+    def plain_chunk(self, data: bytes) -> bytes | None:
+        return None
+
     def feed(self, piece: bytes) -> bytes:
         whole, mark, self._rest = (self._rest + piece).rpartition(b"\n\n")
         if len(self._rest) > LONGEST_EVENT:

@@ -83,6 +83,17 @@ class Events:
         transcript.keep(piece)
         return piece if self._show_ids else said
 
+    def plain_chunk(self, data: bytes) -> bytes | None:
+        """As `plain`, of one whole chunk as it is on the wire, and as one. Runs once a token."""
+        if self._frame is None or self._rest:
+            return None
+        said = self._frame.chunk_without_ids(data)
+        if said is not None:
+            self.count += 1
+            self.transcript.keep(data)  # type: ignore[union-attr]  # a frame comes of one
+            return data if self._show_ids else said
+        return None
+
     def feed(self, piece: bytes) -> bytes:
         whole, mark, self._rest = (self._rest + piece).rpartition(b"\n\n")
         if len(self._rest) > LONGEST_EVENT:

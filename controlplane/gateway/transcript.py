@@ -89,7 +89,7 @@ class Transcript:
         self._size = 0
 
     def keep(self, event: bytes) -> None:
-        """An event as the engine sent it. Runs once a token."""
+        """An event as the engine sent it, or the chunk that holds it. Runs once a token."""
         self._raw.append(event)
         self._size += len(event)
         if self._size > KEEP_BYTES:
@@ -102,8 +102,8 @@ class Transcript:
             if self.lost:
                 return
             try:
-                self._read(_event.decode(event.strip()[5:]))
-            except (msgspec.DecodeError, RecursionError, Differs):
+                self._read(_event.decode(event[event.index(b"data:") + 5 :].strip()))
+            except (ValueError, RecursionError, Differs):  # msgspec's are among them
                 self.lost = True
         self._fold()
 

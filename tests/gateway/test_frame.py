@@ -40,6 +40,45 @@ def test_a_plain_event_loses_its_tokens_and_nothing_else(first: str, text: str, 
     assert found.without_ids(piece) == event(text, None, chat=chat)
 
 
+def chunk(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
+@given(text=TEXTS | st.integers(0, 5000).map("x".__mul__), ids=IDS)
+def test_a_chunk_of_a_plain_event_becomes_one_without_its_tokens(text: str, ids: list[int]) -> None:
+    assert frame().chunk_without_ids(chunk(event(text, ids))) == chunk(event(text, None))
+
+
+@pytest.mark.parametrize("size", [*range(1, 300), *range(3900, 4120)])
+def test_a_chunk_of_any_length_is_framed_rightly(size: int) -> None:
+    assert frame().chunk_without_ids(chunk(event("x" * size, [1]))) == chunk(event("x" * size, None))
+
+
+PLAIN = chunk(event("a", [1]))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        chunk(event("a", [1], finish="stop")),
+        chunk(event("a", [1], model="other")),
+        chunk(event("a", [1]) + event("b", [2])),
+        PLAIN + chunk(event("b", [2])),
+        PLAIN + b"0\r\n\r\n",
+        PLAIN[:-1],
+        PLAIN[1:],
+        b"0" + PLAIN,
+        PLAIN.replace(b"\r\n", b";x=1\r\n", 1),
+        b"%x" % (len(event("a", [1])) + 1) + PLAIN[PLAIN.index(b"\r") :],
+        event("a", [1]),
+        b"0\r\n\r\n",
+        b"",
+    ],
+)
+def test_any_other_chunk_is_parsed(data: bytes) -> None:
+    assert frame().chunk_without_ids(data) is None
+
+
 @pytest.mark.parametrize(
     "piece",
     [

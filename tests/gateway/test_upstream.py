@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.gateway.upstream import Bounds, Connection, Pool, UpstreamError
+from controlplane.gateway.exchange import UpstreamError
+from controlplane.gateway.upstream import Bounds, Connection, Pool
 from tests.gateway.conftest import eventually
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -300,3 +301,40 @@ def test_however_an_answer_is_cut_it_is_the_same(chunks: list[bytes], chunked: b
             pool._idle.clear()
 
     asyncio.run(take())
+
+
+@given(
+    chunks=st.lists(st.binary(min_size=1, max_size=12) | st.sampled_from([b"\r\n", b"2\r\nab", b"\r\n0"]), max_size=8),
+    cuts=st.lists(st.integers(0, 200), max_size=10),
+    whole_ones=st.booleans(),
+)
+def test_what_is_taken_past_the_parser_are_whole_chunks_and_no_byte_is_lost(
+    chunks: list[bytes], cuts: list[int], whole_ones: bool
+) -> None:
+    framed = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in chunks]
+    answer = b"".join(framed) + b"0\r\n\r\n"
+    ends = set(itertools.accumulate(map(len, framed))) if whole_ones else set()
+    places = sorted({min(cut, len(answer)) for cut in cuts} | ends | {0, len(answer)})
+    said: list[bytes] = []
+
+    def take_whole(data: bytes) -> bool:
+        """As strict as a user of it has to be: exactly one chunk."""
+        size, mark, rest = data.partition(b"\r\n")
+        body = rest[:-2]
+        if not mark or not rest.endswith(b"\r\n") or not body or size != b"%x" % len(body):
+            return False
+        said.append(body)
+        return True
+
+    async def take() -> None:
+        connection = Connection(Pool("127.0.0.1", 1))
+        connection.connection_made(Wire())  # type: ignore[arg-type]
+        exchange = connection.send(GET)
+        connection.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        exchange.attach(said.append, take_whole)
+        for start, end in itertools.pairwise(places):
+            connection.data_received(answer[start:end])
+        assert exchange.done.done()
+
+    asyncio.run(take())
+    assert b"".join(said) == b"".join(chunks)
