@@ -16,11 +16,9 @@ import structlog
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import close_old_connections, connection
-from django.db.models import Max
 
 from controlplane.domain.routing import Most, Ready
 from controlplane.fleet import selectors
-from controlplane.fleet.models import Node
 from controlplane.fleet.selectors import ServedRow
 from controlplane.gateway import keys
 from controlplane.gateway.models import ApiKey
@@ -150,7 +148,7 @@ def _most(row: ServedRow) -> Most | None:
 
 
 def _reporting(before: Reporting) -> Reporting:
-    newest = Node.objects.aggregate(newest=Max("last_seen"))["newest"]
+    newest = selectors.last_heard()
     return before.heard(newest, timedelta(seconds=settings.SILENT_AFTER_S))
 
 
