@@ -2,7 +2,8 @@
 
 usage: python -m tests.suites [unit|postgres|browser|e2e ...]
 
-A kind whose program is missing is left out and said so; with CI set in the environment that is a failure.
+A kind whose program is missing is left out and said so; with CI set in the environment that is a failure. The first two
+run at the same time where there are two cores, for each keeps one busy; the second one's output follows the first's.
 Tests that failed get a second try, alone: many run real processes against the clock, and machines are noisy. One that
 passes only then is named at the end, to be looked at.
 """
@@ -14,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ DATABASE_TESTS = tuple(
     f"tests/{name}" for name in ("audit", "fleet", "telemetry", "gateway", "api", "web", "management")
 )
 FAILED, NO_TESTS = 1, 5  # pytest's exit codes
+AT_ONCE = ("unit", "postgres")
 MOST_RETRIED = 5  # more than these is no noise
 
 
@@ -80,40 +83,68 @@ SUITES = (
 
 def main(names: list[str]) -> int:
     chosen = [suite for suite in SUITES if not names or suite.name in names]
-    lines, failed = [], False
-    for suite in chosen:
-        if not suite.present():
-            lines.append(f"  left out  {suite.name:<9} {suite.told}; to have it: {suite.get}")
-            failed = failed or bool(os.environ.get("CI"))
-            continue
-        print(f"\n== {suite.name}: {suite.told}", flush=True)
-        began = time.monotonic()
-        code, noisy = run(suite)
-        word = "passed" if code == 0 else "no tests" if code == NO_TESTS else "FAILED"
-        failed = failed or code != 0
-        lines.append(f"  {word:<9} {suite.name:<9} {time.monotonic() - began:6.0f} s  {suite.told}")
-        lines += [f"            at the second try only: {name}" for name in noisy]
+    missing = [suite for suite in chosen if not suite.present()]
+    lines = [f"  left out  {suite.name:<9} {suite.told}; to have it: {suite.get}" for suite in missing]
+    failed = bool(missing and os.environ.get("CI"))
+    for together in grouped([suite for suite in chosen if suite not in missing]):
+        runs = [Run(suite, shown=suite is together[0]) for suite in together]
+        while not all([one.is_over() for one in runs]):
+            time.sleep(0.2)
+        for one in runs:
+            code = one.finish()
+            failed = failed or code != 0
+            word = "passed" if code == 0 else "no tests" if code == NO_TESTS else "FAILED"
+            lines.append(f"  {word:<9} {one.suite.name:<9} {one.seconds:6.0f} s  {one.suite.told}")
+            lines += [f"            at the second try only: {name}" for name in one.noisy]
     print("\n" + "\n".join(lines), flush=True)
     return int(failed)
 
 
-def run(suite: Suite) -> tuple[int, list[str]]:
-    """Its exit code, and the tests that passed at the second try only."""
-    cache = ROOT / "build" / "pytest" / suite.name
-    shutil.rmtree(cache, ignore_errors=True)
-    command = [sys.executable, "-m", "pytest", "-q", "-o", f"cache_dir={cache}", *suite.arguments]
-    code = subprocess.run(command, cwd=ROOT, check=False).returncode
-    if code != FAILED:
-        return code, []
-    noted = cache / "v" / "cache" / "lastfailed"
-    names = list(json.loads(noted.read_text())) if noted.exists() else []
-    if not 0 < len(names) <= MOST_RETRIED:
-        return code, []
-    print(f"\n== {suite.name}: a second try of {len(names)}", flush=True)
-    code = subprocess.run(
-        [*command, "--last-failed", "--last-failed-no-failures", "none"], cwd=ROOT, check=False
-    ).returncode
-    return code, names if code == 0 else []
+def grouped(suites: list[Suite]) -> list[list[Suite]]:
+    """Those that may run at the same time."""
+    pair = [suite for suite in suites if suite.name in AT_ONCE] if (os.cpu_count() or 1) > 1 else []
+    return [*([pair] if pair else []), *([suite] for suite in suites if suite not in pair)]
+
+
+class Run:
+    """One suite, begun at once; `finish` is called when it and all that ran beside it are over."""
+
+    def __init__(self, suite: Suite, *, shown: bool) -> None:
+        self.suite, self.noisy, self.seconds = suite, [], 0.0
+        self._cache = ROOT / "build" / "pytest" / suite.name
+        shutil.rmtree(self._cache, ignore_errors=True)
+        self._command = [sys.executable, "-m", "pytest", "-q", "-o", f"cache_dir={self._cache}", *suite.arguments]
+        self._output = None if shown else tempfile.TemporaryFile()  # noqa: SIM115 - closed by `finish`
+        self._began = time.monotonic()
+        print(f"\n== {suite.name}: {suite.told}{'' if shown else ' (its output follows)'}", flush=True)
+        self._process = subprocess.Popen(self._command, cwd=ROOT, stdout=self._output, stderr=subprocess.STDOUT)
+
+    def is_over(self) -> bool:
+        if self._process.poll() is None:
+            return False
+        self.seconds = self.seconds or time.monotonic() - self._began
+        return True
+
+    def finish(self) -> int:
+        """Show what it said, and give those that failed a second try; the exit code."""
+        code = self._process.returncode
+        if self._output is not None:
+            print(f"\n== {self.suite.name}", flush=True)
+            self._output.seek(0)
+            shutil.copyfileobj(self._output, sys.stdout.buffer)
+            self._output.close()
+        return self._again() if code == FAILED else code
+
+    def _again(self) -> int:
+        noted = self._cache / "v" / "cache" / "lastfailed"
+        names = list(json.loads(noted.read_text())) if noted.exists() else []
+        if not 0 < len(names) <= MOST_RETRIED:
+            return FAILED
+        print(f"\n== {self.suite.name}: a second try of {len(names)}", flush=True)
+        command = [*self._command, "--last-failed", "--last-failed-no-failures", "none"]
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        self.noisy = names if code == 0 else []
+        return code
 
 
 if __name__ == "__main__":
