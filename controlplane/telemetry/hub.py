@@ -1,16 +1,20 @@
 """The watching pages of this web process, and the frames they get. It works only while somebody watches.
 
-Of all web processes with watchers one leads: it makes a frame a second and sends it to the group; each process
-passes what it hears to its own watchers. When Valkey fails all are told to poll."""
+Of all web processes with watchers one leads: it makes a frame a second with what the watchers of all of them want, and
+sends it to the group; each process passes what it hears to its own watchers. When Valkey fails all are told to poll."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
+from operator import or_
 from typing import Any, Protocol
 
+import msgspec
 import structlog
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
@@ -18,7 +22,8 @@ from django.db import DatabaseError
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockError, RedisError
 
-from controlplane.telemetry import valkey
+from controlplane.telemetry import valkey, wants
+from controlplane.telemetry.frame import NOTHING, Frame, Wants
 from controlplane.telemetry.frames import Frames
 from controlplane.telemetry.live import RequestSummary
 
@@ -36,10 +41,15 @@ _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="telemetry-frames
 _TROUBLE = (RedisError, valkey.Unreachable, OSError)  # lost locks and timeouts are among them
 
 
-class Watcher(Protocol):
-    """A socket. Neither call may block or raise."""
+_decode = msgspec.msgpack.Decoder(Frame).decode
 
-    def give(self, text: str) -> None: ...
+
+class Watcher(Protocol):
+    """A socket. No call may block or raise."""
+
+    @property
+    def wants(self) -> Wants: ...
+    def give(self, frame: Frame) -> None: ...
     def drop(self, code: int) -> None: ...
 
 
@@ -51,6 +61,8 @@ class Hub:
         self._summary = summary
         self._watchers: set[Watcher] = set()
         self._nobody = asyncio.Event()
+        self._name = secrets.token_hex(8)
+        self.last: Frame | None = None  # for a watcher that shows something else now
         self._troubled = False
         self._work: asyncio.Task[None] | None = None
 
@@ -63,6 +75,7 @@ class Hub:
     def leave(self, watcher: Watcher) -> None:
         self._watchers.discard(watcher)
         if not self._watchers:
+            self.last = None
             self._nobody.set()
 
     async def stop(self) -> None:
@@ -109,8 +122,9 @@ class Hub:
     async def _pass_on(self, layer: Any, channel: str) -> None:
         while True:
             message = await layer.receive(channel)
+            self.last = _decode(message["frame"])
             for watcher in tuple(self._watchers):
-                watcher.give(message["text"])
+                watcher.give(self.last)
 
     async def _lead(self, layer: Any, lock: Lock, hearing: asyncio.Task[None]) -> None:
         """Tick on whole periods while somebody watches; frames are sent by whoever holds the lock."""
@@ -123,6 +137,8 @@ class Hub:
             frames = (frames or Frames(self._summary)) if await _holds(lock) else None
             if frames is not None:
                 await self._send(layer, frames)
+            else:
+                await _in_thread(wants.tell)(self._name, self._wants())
             due = max(due + FRAME_EVERY_S, loop.time())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(due):
@@ -130,19 +146,30 @@ class Hub:
 
     async def _send(self, layer: Any, frames: Frames) -> None:
         try:
-            text = await database_sync_to_async(frames.next, thread_sensitive=False, executor=_thread)()
+            frame = await _in_thread(self._make)(frames, self._wants())
         except DatabaseError:
             log.exception("no frame: the database failed")
             return
         async with asyncio.timeout(PATIENCE_S):
-            await layer.group_send(GROUP, {"type": "live.frame", "text": text})
+            await layer.group_send(GROUP, {"type": "live.frame", "frame": frame})
         self._troubled = False
+
+    def _make(self, frames: Frames, own: Wants) -> bytes:
+        return msgspec.msgpack.encode(frames.next(own | wants.of_others(self._name)))
+
+    def _wants(self) -> Wants:
+        return reduce(or_, (watcher.wants for watcher in self._watchers), NOTHING)
 
     def _drop_all(self) -> None:
         watchers, self._watchers = self._watchers, set()
+        self.last = None
         self._nobody.set()
         for watcher in watchers:
             watcher.drop(TRY_AGAIN_LATER)
+
+
+def _in_thread(call: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    return database_sync_to_async(call, thread_sensitive=False, executor=_thread)
 
 
 async def _holds(lock: Lock) -> bool:

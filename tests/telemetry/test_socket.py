@@ -26,7 +26,7 @@ from controlplane.telemetry.hub import Hub
 from controlplane.telemetry.sockets import BearerOrSession, routes
 from tests.factories import make_node, make_token, make_user
 from tests.telemetry.conftest import point_at
-from tests.telemetry.reports import report
+from tests.telemetry.reports import report, sample
 
 pytestmark = pytest.mark.django_db(transaction=True)
 in_thread = database_sync_to_async
@@ -56,12 +56,13 @@ class Page(ApplicationCommunicator):
         path: str = "/ws/live",
         *,
         token: str | None = None,
+        query: bytes = b"",
     ) -> None:
         app = BearerOrSession(URLRouter(routes(to)))
         headers = [(b"origin", origin.encode()), (b"cookie", cookie.encode())]
         if token is not None:
             headers = [(b"authorization", f"Token {token}".encode())]
-        super().__init__(app, {"type": "websocket", "path": path, "query_string": b"", "headers": headers})
+        super().__init__(app, {"type": "websocket", "path": path, "query_string": query, "headers": headers})
 
     async def connect(self) -> bool:
         await self.send_input({"type": "websocket.connect"})
@@ -242,10 +243,80 @@ async def test_losing_valkey_closes_the_sockets_and_its_return_serves_them(
         await pages.hub.stop()
 
 
-async def test_a_page_that_talks_is_closed(live_valkey: Any, pages: Any, viewer: User) -> None:
+@pytest.mark.parametrize(
+    ("text", "code", "reason"),
+    [
+        ("{}", 1008, "missing required field `type`"),
+        ("nonsense", 1008, "malformed"),
+        ('{"type": "view", "nodes": [1], "more": 1}', 1008, "unknown field `more`"),
+        ('{"type": "view", "fill": "colour"}', 1008, "colour"),
+        ('{"type": "view", "nodes": ["1"]}', 1008, "Expected `int`"),
+        ('{"type": "view", "detail": [-1]}', 1008, ">= 1"),
+        (json.dumps({"type": "view", "detail": list(range(1, 202))}), 1008, "length <= 200"),
+        (json.dumps({"type": "view", "nodes": list(range(1, 8001))}), 1009, "32768 bytes"),
+    ],
+)
+async def test_what_is_no_view_closes_the_socket_and_says_why(
+    text: str, code: int, reason: str, live_valkey: Any, pages: Any, viewer: User
+) -> None:
     page = await pages(viewer)
-    await page.send_input({"type": "websocket.receive", "text": "{}"})
+    await page.send_input({"type": "websocket.receive", "text": text})
+    while (message := await page.receive_output(timeout=20))["type"] != "websocket.close":
+        pass
+    assert message["code"] == code
+    assert reason in message["reason"]
+
+
+async def test_who_talks_too_much_is_closed(live_valkey: Any, pages: Any, viewer: User) -> None:
+    page = await pages(viewer)
+    for _ in range(consumers.MOST_MESSAGES + 1):
+        await page.send_input({"type": "websocket.receive", "text": '{"type": "view"}'})
     assert await page.closed() == 1008
+
+
+async def test_a_page_says_what_it_shows_and_gets_that(live_valkey: Any, pages: Any, viewer: User) -> None:
+    """One node in sight, one whole, and one of which it only needs to know that it is heard."""
+    nodes = [await in_thread(make_node)(gpus=2) for _ in range(3)]
+    shown, detail, rest = nodes
+    page = Page(pages.hub, await in_thread(cookie_of)(viewer), query=b"view")
+    assert await page.connect()
+    assert (await page.frame())["nodes"] == []
+    view = {"type": "view", "fill": "utilization", "nodes": [shown.pk], "detail": [detail.pk]}
+    await page.send_input({"type": "websocket.receive", "text": json.dumps(view)})
+    cells, whole, heard = {}, [], []
+    for seq in range(1, 40):
+        for node in nodes:
+            samples = (sample(f"GPU-{node.name}-1", 0.25),)
+            await sync_to_async(services.take)(node, report(node, seq, samples=samples), timezone.now())
+        frame = await page.frame()
+        cells |= frame.get("cells", {})
+        whole += [node["id"] for node in frame["nodes"] if node["gpus"][1]["utilization"] == 0.25]
+        heard += frame.get("heard", [])[::2]
+        if {shown.pk, detail.pk, rest.pk} <= set(heard) and whole and cells == {str(shown.pk): [None, 250]}:
+            break
+    assert cells == {str(shown.pk): [None, 250]}
+    assert set(whole) == {detail.pk}
+    assert rest.pk in heard
+    await page.disconnect()
+
+
+async def test_what_a_page_of_one_process_shows_is_made_by_another_that_leads(
+    live_valkey: Any, pages: Any, viewer: User
+) -> None:
+    node = await in_thread(make_node)(gpus=1)
+    await (await pages(viewer)).frame()  # that one's process leads
+    other = Hub()
+    page = Page(other, await in_thread(cookie_of)(viewer), query=b"view")
+    assert await page.connect()
+    view = {"type": "view", "fill": "power", "nodes": [node.pk]}
+    await page.send_input({"type": "websocket.receive", "text": json.dumps(view)})
+    for _ in range(30):
+        if (await page.frame()).get("cells"):
+            break
+    else:
+        raise AssertionError("the other process never made its figures")
+    await page.disconnect()
+    await other.stop()
 
 
 async def test_who_lost_the_role_is_dropped(
@@ -317,8 +388,9 @@ async def test_a_socket_that_does_not_drain_is_dropped_and_holds_few_frames(
     incoming.put_nowait({"type": "websocket.connect"})
     run = asyncio.create_task(consumer({"type": "websocket", "user": viewer}, incoming.get, send))
     await asyncio.wait_for(stuck.wait(), 5)
+    assert own.last is not None
     for _ in range(100):
-        consumer.give("frame")
+        consumer.give(own.last)
     assert consumer._queue.qsize() == consumers.QUEUE
     await asyncio.wait_for(run, 5)
     assert consumer not in own._watchers
