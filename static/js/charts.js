@@ -1,92 +1,134 @@
-// Plotly, loaded when first needed, in the page's colours. Every chart has a table twin and the events as marks.
-import { el } from "./dom.js";
-import { UNKNOWN, bytes, clock, number } from "./format.js";
+// The charts of a page or a part of it: one range, one cursor, one list of events; only what is seen is drawn anew.
+import { Chart } from "./chart.js";
+import { el, text } from "./dom.js";
+import { store, now, subscribe } from "./live.js";
+import { note } from "./tails.js";
+import { bar, bounds, isLive, onRange, zoom } from "./timerange.js";
 
-const HUES = ["#4fa8e0", "#e09a1a", "#1fa883", "#cc79a7", "#9a8cff", "#d8652a", "#7f8c99", "#b8a53a", "#5ec4c4", "#c05a6e", "#7fae4b", "#6c7fd8"];
-const MANY = HUES.length;
-let loading = null;
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const SLEPT_S = 60, MOST_WORDS = 3;
 
-function plotly() {
-  loading ??= new Promise((resolve, reject) => {
-    const script = el("script", { src: `${document.documentElement.dataset.static}vendor/plotly-basic.min.js` });
-    script.onload = () => resolve(window.Plotly);
-    script.onerror = () => { loading = null; reject(new Error("the chart library did not load")); };
-    document.head.append(script);
-  });
-  return loading;
+/** Brings the figures inside `root` to life. data-subject: whose samples; `watch`: which nodes' frames go on from them. */
+export function charts(root, { watch = () => true } = {}) {
+  const group = new Group(root);
+  subscribe(({ all, nodes }) => note((all ? [...store.nodes.values()] : nodes || []).filter(watch)));
+  return group;
 }
 
-export async function samples(query) {
-  const response = await fetch(`/api/v1/samples?${query}`, { headers: { Accept: "application/json" } });
-  const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(body.detail || `status ${response.status}`);
-  return body;
+class Group {
+  constructor(root) {
+    Object.assign(this, { root, subject: root.dataset.subject, name: root.dataset.name, zoom, at: null, wanted: null, tickedAt: now() });
+    this.events = root.querySelector(".marks");
+    this.said = root.querySelector("[data-read]");
+    const ranges = root.querySelector("[data-ranges]");
+    if (ranges) bar(ranges);
+    this.charts = [...root.querySelectorAll(".chart")].map((figure) => new Chart(figure, this));
+    const of = new Map(this.charts.map((chart) => [chart.figure, chart]));
+    const sight = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => this.seen(of.get(target), isIntersecting)), { rootMargin: "150px" });
+    const widths = new ResizeObserver((entries) => entries.forEach(({ target, contentRect }) => this.sized(of.get(target.parentElement), contentRect.width)));
+    this.charts.forEach((chart) => { sight.observe(chart.figure); widths.observe(chart.box); this.listen(chart); });
+    onRange(() => this.reload());
+    document.addEventListener("forebay:theme", () => this.redraw());
+    setInterval(() => this.tick(), 1000);
+    this.listenToEvents();
+  }
+
+  /** What of a series' ids belongs to a role, as the live view has it, else as the page was rendered. */
+  roleOf(role) {
+    if (!role) return () => true;
+    const roles = store.ready ? Object.fromEntries([...store.nodes.values()].flatMap((node) => node.partitions || []).map((part) => [part.id, part.role])) : JSON.parse(this.root.dataset.roles || "{}");
+    return (id) => id === null || id === undefined || roles[id] === role;
+  }
+
+  reload() { this.point(null); this.charts.forEach((chart) => { if (chart.visible) chart.load(); else chart.bodies = null; }); }
+
+  redraw() { this.charts.forEach((chart) => chart.draw()); }
+
+  seen(chart, visible) {
+    chart.visible = visible;
+    if (visible && !chart.bodies) chart.load(); else if (visible && !chart.drawnAt) chart.draw();
+  }
+
+  sized(chart, width) {
+    if (chart.width && chart.width !== width && chart.visible) chart.draw();
+    chart.width = width;
+  }
+
+  tick() {
+    const slept = now() - this.tickedAt > SLEPT_S;
+    if (document.hidden) return;
+    this.tickedAt = now();
+    if (slept && isLive()) { this.reload(); return; }
+    this.charts.forEach((chart) => { if (chart.visible && (isLive() || chart.failed) && !chart.busy) { chart.busy = true; chart.follow().finally(() => { chart.busy = false; }); } });
+  }
+
+  /** After a chart was drawn: the cursor again where it was, and the events below. */
+  drawn(chart) {
+    if (this.at !== null) chart.cross(this.at, this.wordsAt(this.at), chart === this.under ? this.row : null);
+    this.list();
+  }
+
+  get marks() { return this.charts.find((chart) => chart.picture)?.picture.marks || []; }
+
+  /** One cursor for all charts of the group; `chart` is the one under the pointer. */
+  point(at, chart = null, row = null) {
+    Object.assign(this, { at, under: chart, row });
+    const words = at === null ? "" : this.wordsAt(at);
+    this.charts.forEach((one) => { if (one.visible) one.cross(at, one === chart ? words : "", one === chart ? row : null); });
+  }
+
+  wordsAt(at) {
+    const [from, to] = bounds(), near = this.marks.filter((mark) => Math.abs(mark.at - at) <= (this.near ?? (to - from) / 90));
+    const told = near.slice(0, MOST_WORDS).map((mark) => mark.text);
+    if (near.length > MOST_WORDS) told.push(`and ${near.length - MOST_WORDS} more`);
+    return [moment(at, to - from), ...told].join("\n");
+  }
+
+  listen(chart) {
+    const { box } = chart;
+    box.addEventListener("pointermove", (event) => {
+      if (event.pointerType === "touch" && event.buttons === 0) return;
+      const place = chart.place(event);
+      this.near = place?.near;
+      if (this.wanted === null) requestAnimationFrame(() => { const next = this.wanted; this.wanted = null; this.point(next[0], chart, next[1]); });
+      this.wanted = [place?.at ?? null, place?.row ?? null];
+    });
+    box.addEventListener("pointerleave", () => this.point(null));
+    box.addEventListener("pointerdown", (event) => { if (event.pointerType === "touch") { const place = chart.place(event); if (place) this.point(place.at, chart, place.row); } });
+    box.addEventListener("keydown", (event) => this.key(event, chart));
+    box.addEventListener("blur", () => this.point(null));
+  }
+
+  /** Arrows walk through time (and down a heat map), Escape puts the cursor away; what is read is said. */
+  key(event, chart) {
+    if (event.ctrlKey || event.metaKey || event.altKey || !chart.picture) return;
+    const [from, to] = bounds(), step = Math.max(chart.picture.step, Math.round((to - from) / 60)), at = this.at ?? to;
+    const next = { ArrowLeft: at - step, ArrowRight: at + step, Home: from, End: to }[event.key], rows = chart.isHeat ? chart.picture.lines.length : 0;
+    const row = { ArrowUp: (this.row ?? rows) - 1, ArrowDown: (this.row ?? -1) + 1 }[event.key];
+    if (event.key === "Escape" && this.at !== null) { event.stopPropagation(); this.point(null); return; }
+    if (next === undefined && (row === undefined || !rows)) return;
+    event.preventDefault();
+    this.near = step / 2;
+    this.point(next === undefined ? at : Math.min(to, Math.max(from, next)), chart, row === undefined ? this.row : Math.min(rows - 1, Math.max(0, row)));
+    text(this.said, `${this.wordsAt(this.at)}. ${[...chart.figure.querySelectorAll(".legend li")].map((li) => li.textContent).join(", ")}`);
+  }
+
+  list() {
+    if (!this.events) return;
+    const { marks } = this, sign = JSON.stringify(marks);
+    if (this.events.dataset.sign === sign) return;
+    this.events.dataset.sign = sign;
+    this.events.hidden = !marks.length;
+    text(this.events.querySelector("summary"), `${marks.length} event${marks.length === 1 ? "" : "s"} in this range`);
+    const [from, to] = bounds();
+    this.events.querySelector("ol").replaceChildren(...[...marks].reverse().map((mark) => el("li", {}, el("button", { type: "button", "data-at": mark.at }, el("time", {}, moment(mark.at, to - from)), el("span", {}, mark.text)))));
+  }
+
+  /** An event that is pointed at, or has the focus, is shown in all charts. */
+  listenToEvents() {
+    const to = (event) => { const at = event.target.closest?.("[data-at]")?.dataset.at; this.near = 1; this.point(at ? Number(at) : null, this.charts.find((chart) => chart.visible)); };
+    for (const type of ["pointerover", "focusin"]) this.events?.addEventListener(type, to);
+    for (const type of ["pointerleave", "focusout"]) this.events?.addEventListener(type, () => this.point(null));
+  }
 }
 
-const when = (s) => new Date(s * 1000);
-const scaled = (body) => (v) => (v === null ? null : body.metric === "utilization" || body.metric === "kv_usage" ? v * 100 : body.metric === "memory" ? v / 2 ** 30 : v);
-const UNITS = { utilization: "%", kv_usage: "%", memory: "GiB", power: "W", temperature: "°C", generation_tps: "tok/s", prompt_tps: "tok/s", running: "requests", ttft_ms: "ms", itl_ms: "ms" };
-
-function traces(body) {
-  const to = scaled(body), unit = UNITS[body.metric] || "";
-  if (body.series.length > MANY) return band(body, to);
-  return body.series.map((s, i) => ({
-    type: "scatter", mode: "lines", name: s.label, x: s.points.map((p) => when(p[0])), y: s.points.map((p) => to(p[1])),
-    line: { color: HUES[i % MANY], width: 1.5 }, connectgaps: false, hovertemplate: `%{y:.1f} ${unit} ${s.label}<extra></extra>`,
-  }));
-}
-
-/** Over a dozen lines nobody reads: the least, the middle and the greatest instead. */
-function band(body, to) {
-  const at = new Map();
-  body.series.forEach((s) => s.points.forEach(([t, v]) => { if (v !== null) at.set(t, [...(at.get(t) || []), to(v)]); }));
-  const times = [...at.keys()].sort((a, b) => a - b), x = times.map(when);
-  const pick = (q) => times.map((t) => { const v = at.get(t).sort((a, b) => a - b); return v[Math.round(q * (v.length - 1))]; });
-  const line = (name, q, extra) => ({ type: "scatter", mode: "lines", name, x, y: pick(q), line: { color: HUES[0], width: q === 0.5 ? 1.5 : 0.5 }, ...extra });
-  return [line("least", 0, {}), line("greatest", 1, { fill: "tonexty", fillcolor: `${HUES[0]}30` }), line(`median of ${body.series.length}`, 0.5, {})];
-}
-
-function marks(body) {
-  const at = (body.marks || []).map((m) => when(m.at));
-  return {
-    shapes: at.map((x) => ({ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color: css("--accent"), width: 1, dash: "dot" } })),
-    trace: { type: "scatter", mode: "markers", name: "events", x: at, y: at.map(() => 1), yaxis: "y2", showlegend: false, marker: { symbol: "triangle-down", size: 8, color: css("--accent") }, hovertemplate: "%{text}<extra></extra>", text: (body.marks || []).map((m) => m.text.replace(/[<>&]/g, " ")) },
-  };
-}
-
-function layout(body, shapes, extra) {
-  const axis = { gridcolor: css("--line-soft"), zeroline: false, linecolor: css("--line"), tickfont: { size: 11, color: css("--muted") } };
-  const whole = ["%"].includes(UNITS[body.metric]);
-  return {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: css("--font"), size: 12, color: css("--muted") },
-    margin: { l: 46, r: 8, t: 8, b: 26 }, hovermode: "x unified", hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--line"), font: { color: css("--text"), size: 12 } },
-    legend: { orientation: "h", y: -0.16, x: 0, font: { size: 11 } }, shapes, dragmode: "zoom", uirevision: "keep",
-    xaxis: { ...axis, type: "date", tickformat: "%H:%M" }, yaxis: { ...axis, rangemode: "tozero", range: whole ? [0, 102] : undefined, title: { text: UNITS[body.metric] || "", font: { size: 11 }, standoff: 4 }, fixedrange: true },
-    yaxis2: { overlaying: "y", range: [0, 1.02], visible: false, fixedrange: true }, ...extra,
-  };
-}
-
-const CONFIG = { displayModeBar: false, responsive: true, doubleClick: "reset" };
-
-export async function small(box, body) {
-  const Plotly = await plotly(), { shapes, trace } = marks(body), base = layout(body, shapes, {});
-  await Plotly.react(box, [...traces(body), trace], { ...base, height: 96, showlegend: false, margin: { l: 30, r: 4, t: 4, b: 18 }, yaxis: { ...base.yaxis, title: { text: "" }, nticks: 3 }, xaxis: { ...base.xaxis, nticks: 4 } }, CONFIG);
-}
-
-export async function large(box, body, { from, to, onRange }) {
-  const Plotly = await plotly(), { shapes, trace } = marks(body), base = layout(body, shapes, {});
-  base.xaxis = { ...base.xaxis, range: [when(from), when(to)], tickformat: to - from > 86400 ? "%d %b %H:%M" : to - from < 600 ? "%H:%M:%S" : "%H:%M", uirevision: `${from}` };
-  await Plotly.react(box, [...traces(body), trace], { ...base, height: 230, showlegend: body.series.length > 1 }, CONFIG);
-  if (box.dataset.wired) return;
-  box.dataset.wired = "1";
-  box.on("plotly_relayout", (change) => { const a = change["xaxis.range[0]"], b = change["xaxis.range[1]"]; if (a && b) onRange(new Date(a).getTime() / 1000, new Date(b).getTime() / 1000); });
-}
-
-export function table(body, rows = 60) {
-  const times = [...new Set(body.series.flatMap((s) => s.points.map((p) => p[0])))].sort((a, b) => b - a).slice(0, rows);
-  const values = body.series.map((s) => new Map(s.points));
-  const show = (v) => (v === null || v === undefined ? UNKNOWN : body.metric === "memory" ? bytes(v) : `${number(scaled(body)(v), 1)} ${UNITS[body.metric] || ""}`);
-  return el("table", {}, el("thead", {}, el("tr", {}, el("th", {}, "Time"), body.series.map((s) => el("th", { class: "num" }, s.label)))),
-    el("tbody", {}, times.map((t) => el("tr", {}, el("td", {}, clock(t)), values.map((v) => el("td", { class: "num" }, show(v.get(t))))))));
-}
+const moment = (at, span) => new Date(at * 1000).toLocaleString("en-GB", { ...(span > 86400 ? { day: "numeric", month: "short" } : {}), hour: "2-digit", minute: "2-digit", ...(span <= 21600 ? { second: "2-digit" } : {}) });

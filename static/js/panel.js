@@ -106,7 +106,7 @@ function draw(found = find()) {
   box.querySelector("[data-message]").hidden = !message;
   text(box.querySelector("[data-message]"), message);
   put(box.querySelector("[data-actions]"), ...actions(found));
-  spark(box.querySelector("[data-spark]"), part ? `partition=${part.id}` : `gpu=${gpus[0].id}`);
+  spark(box.querySelector("[data-spark]"), part ? `partition=${part.id}` : `gpu=${gpus[0].id}`, "utilization", "Utilization");
   tick();
 }
 

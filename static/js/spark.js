@@ -1,24 +1,32 @@
-// A small utilization chart for the panel, drawn once a selection and every ten seconds after that.
-import { samples, small } from "./charts.js";
+// A small chart for the panel, drawn once a selection and every ten seconds after that.
+import { now } from "./live.js";
+import { plot } from "./plot.js";
+import { isKnown, picture, samples } from "./samples.js";
 
+const SPAN_S = 3600, EVERY_MS = 10000;
 let last = "", timer = null;
 
-export function spark(box, subject) {
-  if (subject === last) return;
-  last = subject;
+/** `subject` and `metric` as the samples are asked for; `words` say what it is. */
+export function spark(box, subject, metric, words) {
+  const query = `${subject}&metric=${metric}`;
+  if (query === last) return;
+  last = query;
   clearInterval(timer);
+  box.hidden = false;
+  const caption = box.querySelector("figcaption");
+  caption.textContent = `${words}, last hour: loading`;
   const draw = async () => {
-    const to = Math.floor(Date.now() / 1000);
+    const to = Math.floor(now());
     try {
-      const body = await samples(`${subject}&metric=utilization&from=${to - 900}&to=${to}`);
-      if (subject !== last) return;
-      box.hidden = false;
-      await small(box.querySelector("[data-plot]"), body);
-      box.querySelector("figcaption").textContent = body.series.some((s) => s.points.some(([, value]) => value !== null)) ? "utilization, last 15 min" : "no samples in the last 15 min";
+      const seen = picture([await samples(`${query}&from=${to - SPAN_S}&to=${to}&step=20`)]);
+      if (query !== last) return;
+      const place = box.querySelector("[data-plot]");
+      await plot(place, seen, { from: to - SPAN_S, to, height: 104, width: place.clientWidth, bare: true });
+      caption.textContent = isKnown(seen) ? `${words}, last hour` : `${words}: no samples in the last hour`;
     } catch (error) {
-      box.querySelector("figcaption").textContent = `chart not available: ${error.message}`;
+      if (query === last) caption.textContent = `${words}: not available, ${error.message}`;
     }
   };
   draw();
-  timer = setInterval(draw, 10000);
+  timer = setInterval(() => { if (!document.hidden) draw(); }, EVERY_MS);
 }

@@ -185,17 +185,6 @@ def test_the_theme_is_a_choice_that_lasts(page: Page, fleet: Fleet, password: st
     expect(page.locator("html")).to_have_attribute("data-theme", "light")
 
 
-def test_a_node_page_has_charts_with_table_twins_and_a_shared_range(page: Page, fleet: Fleet, password: str) -> None:
-    sign_in(page, password)
-    page.goto("/nodes/")
-    page.get_by_role("link", name="sim-a").click()
-    expect(page.locator(".chart .main-svg").first).to_be_visible()
-    page.get_by_role("button", name="15 min").click()
-    expect(page).to_have_url(re.compile("range=15m"))
-    page.locator(".chart[data-metric=memory] summary").click()
-    expect(page.locator(".chart[data-metric=memory] td").nth(1)).to_contain_text("GiB", timeout=40_000)
-
-
 def test_changes_elsewhere_appear_without_a_reload(page: Page, fleet: Fleet, password: str, site: Running) -> None:
     sign_in(page, password)
     page.goto("/nodes/")

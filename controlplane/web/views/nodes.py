@@ -16,16 +16,11 @@ from controlplane.domain.partitions import presets_for
 from controlplane.domain.plans import PLANS
 from controlplane.fleet import services
 from controlplane.fleet.models import Deployment, JoinToken, Node
-from controlplane.web import forms, rows, undo
+from controlplane.web import charts, forms, rows, undo
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, back, done, find, refused, sent, show
 from controlplane.web.views.drains import progress_of
 
-CHARTS = (
-    ("utilization", "Utilization per GPU"),
-    ("memory", "Memory per GPU"),
-    ("generation_tps", "Tokens out per engine"),
-)
 _INTENTS = {
     "cordon": ("Cordoned {}: nothing new is placed there.", "uncordon"),
     "uncordon": ("Uncordoned {}.", "cordon"),
@@ -71,7 +66,7 @@ def cancel_token(request: HttpRequest, pk: int) -> HttpResponse:
 def node(request: HttpRequest, pk: int) -> HttpResponse:
     row = _row(pk)
     events = AuditEvent.objects.filter(_about(row.node))[:8]
-    context = {"row": row, "events": events, "log": _log(request, row), "charts": CHARTS, **progress_of(row.node)}
+    context = {"row": row, "events": events, "log": _log(request, row), "charts": charts.NODE, **progress_of(row.node)}
     return show(request, "nodes/detail.html", context)
 
 

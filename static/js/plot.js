@@ -1,0 +1,105 @@
+// Plotly, loaded when first needed, in the page's colours: lines, a band, or a heat map, with events as marks.
+import { el } from "./dom.js";
+import { at as ramp } from "./ramp.js";
+
+// Six hues that colour-blind eyes tell apart, at least 3:1 on the panel; the second six are dashed.
+const HUES = { dark: ["#4fa8e0", "#e6a532", "#27b58c", "#d489b3", "#a99cff", "#e0724a"], light: ["#0a6fb5", "#9a6100", "#0b7d5c", "#a8447f", "#6b4fd0", "#b5431a"] };
+const DASHES = ["solid", "4px,3px"];
+export const theme = () => (document.documentElement.dataset.theme === "light" ? "light" : "dark");
+export const hue = (i) => HUES[theme()][i % 6];
+export const dash = (i) => DASHES[Math.floor(i / 6) % 2];
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false };
+const MARGIN = { l: 44, r: 10, t: 10, b: 22 };
+const coarse = matchMedia("(pointer: coarse)"); // a finger scrolls the page; it does not draw a range
+let loading = null;
+
+export function plotly() {
+  loading ??= new Promise((resolve, reject) => {
+    const script = el("script", { src: `${document.documentElement.dataset.static}vendor/plotly-cartesian.min.js` });
+    script.onload = () => resolve(window.Plotly);
+    script.onerror = () => { loading = null; script.remove(); reject(new Error("the chart library did not load")); };
+    document.head.append(script);
+  });
+  return loading;
+}
+
+const when = (seconds) => new Date(seconds * 1000);
+
+/** Draws `picture` into `box`; {heat, only, slo, from, to, height, bare}: `only` is one line's place, `bare` a thumbnail. */
+export async function plot(box, picture, how) {
+  const Plotly = await plotly();
+  const data = how.heat ? [heat(picture)] : [...picture.bands.flatMap(band), ...picture.lines.map((l, i) => line(l, i, how.only))];
+  if (!how.bare) data.push(ticks(picture.marks));
+  await Plotly.react(box, data, layout(picture, how), CONFIG);
+  return Plotly;
+}
+
+function line({ points }, i, only) {
+  const alone = points.map(([, v], n) => (v !== null && (points[n - 1]?.[1] ?? null) === null && (points[n + 1]?.[1] ?? null) === null ? 4 : 0));
+  const lonely = alone.some(Boolean);
+  return {
+    type: "scatter", mode: lonely ? "lines+markers" : "lines", x: points.map(([at]) => when(at)), y: points.map(([, v]) => v), connectgaps: false, hoverinfo: "skip",
+    visible: only === undefined || only === null || only === i, line: { color: hue(i), width: 1.5, dash: dash(i) }, ...(lonely ? { marker: { size: alone, color: hue(i) } } : {}),
+  };
+}
+
+/** Eight of ten as a filled shape, one polygon a stretch without a gap; the middle as a line. */
+function band({ points }, i) {
+  const shape = { x: [], y: [] };
+  let run = [];
+  const close = () => {
+    if (run.length) { shape.x.push(...run.map(([at]) => when(at)), ...run.map(([at]) => when(at)).reverse(), null); shape.y.push(...run.map((p) => p[1]), ...run.map((p) => p[3]).reverse(), null); }
+    run = [];
+  };
+  points.forEach((point) => { if (point[2] === null) close(); else run.push(point); });
+  close();
+  return [
+    { type: "scatter", mode: "lines", ...shape, fill: "toself", fillcolor: `${hue(i)}3d`, line: { width: 0 }, hoverinfo: "skip" },
+    line({ points: points.map(([at, , middle]) => [at, middle]) }, i),
+  ];
+}
+
+function heat({ lines, unit }) {
+  const stops = Array.from({ length: 11 }, (_, n) => [n / 10, `rgb(${ramp(n / 10).join(",")})`]);
+  const known = lines.flatMap((l) => l.points.map((p) => p[1])).reduce((top, v) => (v > top ? v : top), 0);
+  return {
+    type: "heatmap", x: (lines[0]?.points || []).map(([at]) => when(at)), y: lines.map((_, n) => n), z: lines.map((l) => l.points.map((p) => p[1])),
+    zmin: 0, zmax: unit === "%" ? 100 : known || 1, colorscale: stops, showscale: false, hoverinfo: "skip", zsmooth: false, ygap: lines.length > 24 ? 0 : 1, xgap: 0,
+  };
+}
+
+const ticks = (marks) => ({ type: "scatter", mode: "markers", x: marks.map((m) => when(m.at)), y: marks.map(() => 1), yaxis: "y2", hoverinfo: "skip", cliponaxis: false, marker: { symbol: "triangle-down", size: 7, color: css("--accent") } });
+
+function layout(picture, how) {
+  const quiet = { size: 11, color: css("--muted") };
+  const axis = { gridcolor: css("--line-soft"), zeroline: false, linecolor: css("--line"), tickfont: quiet };
+  const shapes = how.bare ? [] : picture.marks.map((m) => ({ type: "line", x0: when(m.at), x1: when(m.at), yref: "paper", y0: 0, y1: 1, layer: "below", line: { color: css("--accent"), width: 1, dash: "1px,3px" } }));
+  if (how.slo) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: how.slo, y1: how.slo, line: { color: css("--bad"), width: 1.2, dash: "6px,4px" } });
+  return {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: how.heat ? css("--unknown") : "rgba(0,0,0,0)", font: { family: css("--font"), size: 11, color: css("--muted") }, showlegend: false,
+    margin: how.bare ? { l: 30, r: 4, t: 6, b: 18 } : MARGIN, height: how.height, width: how.width, hovermode: false, dragmode: coarse.matches || how.bare ? false : "zoom", shapes,
+    xaxis: { ...axis, type: "date", range: [when(how.from), when(how.to)], tickformat: timeFormat(how.to - how.from), nticks: Math.max(2, Math.floor((how.width || 600) / 84)), fixedrange: how.bare, showgrid: !how.heat },
+    yaxis: { ...axis, ...(how.heat ? rows(picture) : heights(picture, how)), fixedrange: true },
+    yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
+  };
+}
+
+function rows({ lines }) {
+  const every = Math.ceil(lines.length / 16);
+  const shown = lines.map((l, n) => [n, l.label.replace(/^\D+(?=\d)/, "")]).filter(([n]) => n % every === 0);
+  return { autorange: false, range: [lines.length - 0.5, -0.5], tickvals: shown.map(([n]) => n), ticktext: shown.map(([, label]) => label), showgrid: false };
+}
+
+/** From zero to what is known, or to the objective where that is near: a line at the very top is no chart. */
+function heights({ lines, bands, unit }, { slo, only, bare }) {
+  if (unit === "%") return { range: [0, 103], tickvals: bare ? [0, 100] : [0, 25, 50, 75, 100] };
+  const drawn = only === undefined || only === null ? lines : lines.filter((_, i) => i === only);
+  let top = 0;
+  drawn.forEach((l) => l.points.forEach(([, v]) => { if (v > top) top = v; }));
+  bands.forEach((b) => b.points.forEach((p) => { if (p[3] > top) top = p[3]; }));
+  if (slo && slo > top) top = slo;
+  return { range: [0, (top || 1) * 1.08], nticks: bare ? 3 : 5, separatethousands: true, exponentformat: "SI" };
+}
+
+const timeFormat = (span) => (span <= 600 ? "%H:%M:%S" : span <= 129600 ? "%H:%M" : span <= 864000 ? "%a %d %H:%M" : "%d %b");

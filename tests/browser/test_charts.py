@@ -1,0 +1,114 @@
+"""Charts: one range and one cursor for a page, both in its address; events with words; a table and a file beside each."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import picture, sign_in
+from tests.browser.feigned import FeignedNode, Fleet
+from tests.browser.running import Running
+from tests.browser.test_live import ISSUE
+
+FURNISH = """
+from tests.browser import furnish
+from controlplane.fleet import services
+from controlplane.fleet.models import Node
+furnish.remember(hours=0.9)
+services.label(Node.objects.get(name='sim-a').pk, labels={'rack': 'b'}, actor=furnish.ACTOR)
+"""
+
+
+@pytest.fixture(scope="module")
+def fleet(site: Running, password: str) -> Iterator[Fleet]:
+    """A node of four GPUs and one of sixteen, with an hour behind them."""
+    nodes = [FeignedNode(site.web, name, gpus=gpus) for name, gpus in (("sim-a", 4), ("sim-many", 16))]
+    tokens = site.manage("shell", "-v", "0", "-c", f"{ISSUE}; {ISSUE.split('; ')[-1]}").split()
+    for node, token in zip(nodes, tokens, strict=True):
+        node.join(token)
+    with Fleet(nodes) as running:
+        site.wait_for(f"{site.web}/static/css/charts.css")
+        site.manage("shell", "-v", "0", "-c", FURNISH)
+        yield running
+
+
+def chart(page: Page, title: str) -> object:
+    return page.locator(f'.chart[data-title="{title}"]')
+
+
+def test_the_charts_of_a_page_share_a_range_a_cursor_and_their_events(
+    page: Page, fleet: Fleet, password: str, tmp_path: Path
+) -> None:
+    sign_in(page, password)
+    page.goto(f"/nodes/{fleet.nodes[0].id}/")
+    lines, power = chart(page, "GPU utilization"), chart(page, "Power")
+    expect(lines).to_have_attribute("data-state", "good")
+    expect(lines.locator(".legend li")).to_have_text([re.compile(rf"GPU {n}\s*\d+%") for n in range(4)])
+
+    # The range is in the address, for all charts; Back takes it back.
+    page.get_by_role("button", name="15 min").click()
+    expect(page).to_have_url(re.compile(r"\?range=15m"))
+    plot = lines.locator(".plot")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    page.mouse.move(box["x"] + 90, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 200, box["y"] + 60, steps=4)
+    page.mouse.up()
+    expect(page).to_have_url(re.compile(r"\?from=\d+&to=\d+"))
+    link = page.url
+    page.go_back()
+    expect(page.get_by_role("button", name="15 min")).to_have_attribute("aria-pressed", "true")
+    page.goto(link)
+    expect(page.locator("[data-zoomed]")).to_be_visible()
+    page.locator("[data-zoomed]").click()
+    expect(page.get_by_role("button", name="1 h", exact=True)).to_have_attribute("aria-pressed", "true")
+
+    # The keyboard reads values; the other charts show the same moment.
+    expect(power).to_have_attribute("data-state", "good")
+    plot.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    expect(lines.locator(".cross")).to_be_visible()
+    expect(power.locator(".cross")).to_be_visible()
+    expect(page.locator("[data-read]")).to_contain_text("GPU 3")
+    page.keyboard.press("Escape")
+    expect(lines.locator(".cross")).to_be_hidden()
+
+    # What happened is listed in words, and shown where it happened.
+    page.locator(".marks summary").click()
+    event = page.locator(".marks li button", has_text="label")
+    event.focus()
+    expect(page.locator(".cross b", has_text="label").first).to_be_visible()
+    picture(page, "charts")
+
+    # Each chart has its figures as a table and as a file.
+    lines.locator(".twin summary").click()
+    expect(lines.locator(".twin tbody td").first).to_have_text(re.compile(r"^(\d+%|–)$"))  # noqa: RUF001
+    with page.expect_download() as saved:
+        lines.get_by_role("button", name="Download CSV").click()
+    saved.value.save_as(tmp_path / "saved.csv")
+    rows = list(csv.reader((tmp_path / "saved.csv").read_text().splitlines()))
+    assert rows[0] == ["time", *(f"GPU {n} (%)" for n in range(4))]
+    assert len(rows) > 300
+
+
+def test_over_a_dozen_lines_are_one_band_and_an_empty_chart_says_why(page: Page, fleet: Fleet, password: str) -> None:
+    sign_in(page, password)
+    page.goto(f"/nodes/{fleet.nodes[1].id}/")
+    expect(chart(page, "GPU utilization").locator(".legend")).to_contain_text("middle 80 % of 16 in all")
+    engine = chart(page, "KV cache in use")
+    engine.scroll_into_view_if_needed()
+    expect(engine).to_have_attribute("data-state", "empty")
+    expect(engine.locator(".none")).to_contain_text("No engine ran here")
+    page.route("**/api/v1/samples*", lambda route: route.fulfill(status=503, json={"detail": "The database is away."}))
+    page.get_by_role("button", name="6 h").click()
+    expect(engine.locator("[data-said]")).to_contain_text("The database is away. Try again")
+    page.unroute("**/api/v1/samples*")
+    engine.get_by_role("button", name="Try again").click()
+    expect(engine).to_have_attribute("data-state", "empty")
