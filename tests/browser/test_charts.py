@@ -1,4 +1,4 @@
-"""Charts: one range and one cursor for a page, both in its address; events with words; a table and a file beside each."""
+"""Charts: one range and one cursor for a page; events with words; a table and a file beside each chart."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ from controlplane.fleet.models import Node
 furnish.remember(hours=0.9)
 services.label(Node.objects.get(name='sim-a').pk, labels={'rack': 'b'}, actor=furnish.ACTOR)
 """
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Without a gateway: no chart here asks it."""
+    made = Running(tmp_path_factory.mktemp("forebay") / "home")
+    try:
+        made.start(gateway=False)
+        yield made
+    finally:
+        made.stop()
 
 
 @pytest.fixture(scope="module")
