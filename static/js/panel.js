@@ -1,10 +1,10 @@
-// The selected partition or GPU beside the map: facts with their age, a short chart, what can be done.
+// What is selected beside the map, from the fleet to a node, a GPU and its engine, and the way between them.
 import { el, glyph, text } from "./dom.js";
 import { put, tabStop } from "./focus.js";
-import { UNKNOWN, age, bytes, number, percent, plural, span, unit } from "./format.js";
-import { ageOf, isStale, store } from "./live.js";
-import { words } from "./map.js";
-import { spark } from "./spark.js";
+import { UNKNOWN, age, percent } from "./format.js";
+import { ageOf, isStale } from "./live.js";
+import { actions, below, facts, find, hours, messages, roleOf, trail, what } from "./panel_facts.js";
+import { sparks } from "./spark.js";
 
 const box = document.getElementById("panel");
 const may = box.dataset.may.split(" ");
@@ -15,29 +15,71 @@ export function attach(element, { onSelect: callback, initial }) {
   map = element;
   onSelect = callback;
   chosen = initial;
-  map.addEventListener("click", (event) => { if (!event.target.closest("a")) pick(event.target.closest(".part")); });
+  map.addEventListener("click", clicked);
   map.addEventListener("keydown", keys);
   map.addEventListener("focusin", (event) => tabStop(map, event.target.closest(".part")));
   for (const type of ["pointerover", "focusin"]) map.addEventListener(type, (event) => peers(event.target.closest(".part")));
   for (const type of ["pointerleave", "focusout"]) map.addEventListener(type, () => peers(null));
-  box.addEventListener("click", (event) => { if (event.target.closest("[data-close]")) { chosen = null; draw(); onSelect(); tabStop(map)?.focus(); mark(); } });
+  box.addEventListener("click", (event) => { if (event.target.closest("[data-close]")) close(); else { const to = event.target.closest("[data-go]"); if (to) go(to.value); } });
+  box.addEventListener("keydown", walk);
 }
 
-function pick(frame) {
-  if (!frame || frame.classList.contains("other")) return;
-  chosen = frame.dataset.part ? `p${frame.dataset.part}` : `g${frame.dataset.gpu}`;
+/** To another thing; null puts the panel away. */
+export function select(key) {
+  chosen = key;
   mark(); draw(); onSelect();
+}
+
+function clicked(event) {
+  if (event.target.closest("a")) return;
+  const frame = event.target.closest(".part:not(.other)"), row = event.target.closest(".whose, .node > .age")?.closest(".node");
+  if (!frame && !row) return;
+  select(frame ? keyOf(frame) : `n${row.dataset.node}`);
   if (matchMedia("(max-width: 1100px)").matches) box.scrollIntoView({ block: "nearest" });
+}
+
+const keyOf = (frame) => (frame.dataset.part ? `p${frame.dataset.part}` : `g${frame.dataset.gpu}`);
+
+function close() {
+  select(null);
+  tabStop(map)?.focus();
+}
+
+/** Along the way; focus goes to where one came from, else to the first thing below. */
+function go(key) {
+  const from = chosen;
+  select(key);
+  (box.querySelector(`[data-below] [value="${CSS.escape(from || "")}"]`) || box.querySelector("[data-below] button") || box.querySelector("h2")).focus();
+}
+
+function up() {
+  const found = find(chosen), way = found ? trail(found) : [];
+  if (way.length < 2) close(); else go(way[way.length - 2][0]);
+}
+
+/** Escape and left go up, right and Enter down, up and down along what lies below. */
+function walk(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, [data-message]")) return;
+  const all = [...box.querySelectorAll("[data-below] button")], at = all.indexOf(document.activeElement);
+  const step = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: all.length - 1 }[event.key];
+  if (step !== undefined && all.length) all[Math.max(0, Math.min(all.length - 1, step))].focus();
+  else if (event.key === "ArrowRight" && all.length) go(all[Math.max(0, at)].value);
+  else if (event.key === "ArrowLeft" || event.key === "Escape") up();
+  else return;
+  event.preventDefault();
 }
 
 function keys(event) {
   const frame = event.target.closest(".part");
-  if (!frame || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "Escape" && chosen) { event.preventDefault(); close(); return; }
+  if (event.key === "n" && event.target.closest(".node")) { event.preventDefault(); go(`n${event.target.closest(".node").dataset.node}`); return; }
+  if (!frame) return;
   const all = [...map.querySelectorAll(".part:not(.other)")], at = all.indexOf(frame);
   const step = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: all.length - 1 }[event.key];
   if (step !== undefined) { event.preventDefault(); all[Math.min(all.length - 1, Math.max(0, step))].focus(); }
   if (event.key === "ArrowDown" || event.key === "ArrowUp") { event.preventDefault(); vertical(frame, event.key === "ArrowDown" ? 1 : -1); }
-  if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick(frame); }
+  if (event.key === "Enter" || event.key === " ") { event.preventDefault(); select(keyOf(frame)); }
   const role = { p: "prefill", d: "decode", a: "aggregated" }[event.key];
   if (!role || !frame.dataset.part || !may.includes("assign")) return;
   const { part, deployment } = frame.dataset;
@@ -58,96 +100,51 @@ function peers(frame) {
 }
 
 function mark() {
-  map.querySelectorAll(".part.sel").forEach((p) => p.classList.remove("sel"));
-  const [kind, id] = [chosen?.[0], chosen?.slice(1)];
-  const frames = chosen ? map.querySelectorAll(kind === "p" ? `.part[data-part="${CSS.escape(id)}"]` : `.part.free[data-gpu="${CSS.escape(id)}"]`) : [];
+  map.querySelectorAll(".part.sel, .node.sel").forEach((p) => p.classList.remove("sel"));
+  const [kind, id] = [chosen?.[0], CSS.escape(chosen?.slice(1) || "")];
+  const frames = map.querySelectorAll({ p: `.part[data-part="${id}"]`, g: `.part:has([data-gpu="${id}"])`, n: `.node[data-node="${id}"]` }[kind] || ".none-such");
   frames.forEach((p) => p.classList.add("sel"));
-  tabStop(map, frames[0] || map.querySelector(".part:not(.other)"));
+  tabStop(map, (kind !== "n" && frames[0]) || map.querySelector('.part[tabindex="0"]') || map.querySelector(".part:not(.other)"));
   peers(null);
 }
 
-/** After a frame: the whole panel only when its own node changed. */
+/** After a frame: the whole panel only when what it shows may have changed. */
 export function refresh(ids) {
   if (!ids) mark();
-  const found = find();
-  if (!ids || (found && ids.has(found.node.id))) draw(found);
+  const found = find(chosen);
+  if (!ids || !found || found.kind === "c" || ids.has(found.node.id)) draw(found);
 }
 
 export function tick() {
-  const found = find();
-  if (!found) return;
+  const found = find(chosen);
+  if (!found?.node) return;
   text(box.querySelector("[data-panel-age]"), found.node.seen === null ? UNKNOWN : `${age(ageOf(found.node))} old`);
   box.classList.toggle("stale", isStale(found.node));
 }
 
-function find() {
-  if (!chosen) return null;
-  const id = Number(chosen.slice(1));
-  for (const node of store.nodes.values()) {
-    const part = chosen[0] === "p" ? node.partitions.find((p) => p.id === id) : null;
-    const gpu = chosen[0] === "g" ? node.gpus.find((g) => g.id === id) : null;
-    if (part || gpu) return { node, part, gpu, gpus: part ? node.gpus.filter((g) => part.gpus.includes(g.id)) : [gpu] };
-  }
-  return null;
-}
-
-function draw(found = find()) {
+function draw(found = find(chosen)) {
   box.hidden = !found;
   box.parentElement.classList.toggle("with-panel", Boolean(found));
-  if (!found) return;
-  const { node, part, gpus } = found;
-  const title = part ? `${node.name} / ${part.name}` : `${node.name} / GPU ${gpus[0].index}`;
-  text(box.querySelector("h2"), title);
-  put(box.querySelector("[data-role]"), ...(part?.role ? [glyph(part.role), ` ${part.role}`] : []));
+  if (!found) { sparks(box.querySelector("[data-sparks]"), []); return; }
+  const way = trail(found), message = messages(found).join("\n"), [, name] = way[way.length - 1];
+  put(box.querySelector("[data-way]"), ...way.slice(0, -1).map(([key, label]) => el("li", {}, el("button", { class: "link", type: "button", "data-go": "", value: key }, label))), el("li", { "aria-current": "location" }, name));
+  text(box.querySelector("h2"), found.kind === "p" || found.kind === "g" ? `${found.node.name} / ${name}` : name);
+  put(box.querySelector("[data-role]"), ...roleOf(found));
   put(box.querySelector("[data-what]"), ...what(found));
-  box.querySelector("dl").replaceChildren(...facts(found).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
-  const trouble = gpus.filter((g) => g.health !== "ok" || g.foreign || !g.present).map((g) => `GPU ${g.index}: ${!g.present ? "not in the last report" : g.foreign ? "a process of somebody else runs on it" : `${g.health} ${g.health_detail}`}`);
-  const message = [part?.message, ...trouble].filter(Boolean).join("\n");
+  box.querySelector("dl").replaceChildren(...facts(found).flatMap(([label, value]) => [el("dt", {}, label), el("dd", {}, value)]));
   box.querySelector("[data-message]").hidden = !message;
   text(box.querySelector("[data-message]"), message);
-  put(box.querySelector("[data-actions]"), ...actions(found));
-  spark(box.querySelector("[data-spark]"), part ? `partition=${part.id}` : `gpu=${gpus[0].id}`, "utilization", "Utilization");
+  lower(found);
+  put(box.querySelector("[data-actions]"), ...actions(found, may));
+  sparks(box.querySelector("[data-sparks]"), hours(found));
   tick();
 }
 
-function what({ part, gpus }) {
-  const where = `${gpus[0].kind === "cpu" ? "CPU slot" : "GPU"} ${span(gpus.map((g) => g.index))}, ${gpus[0].name}`;
-  if (!part?.deployment) return [where];
-  return [el("a", { href: `/deployments/${part.deployment.id}/` }, part.deployment.name), ` on ${where}`, gpus.length > 1 ? `, TP ${gpus.length}` : ""];
-}
-
-function facts({ node, part, gpus }) {
-  const mean = (key) => { const v = gpus.map((g) => g[key]).filter((x) => x !== null && x !== undefined); return v.length ? v.reduce((a, b) => a + b) / v.length : null; };
-  const sum = (key) => { const v = gpus.map((g) => g[key]).filter((x) => x !== null && x !== undefined); return v.length ? v.reduce((a, b) => a + b) : null; };
-  const list = [["Utilization", percent(mean("utilization"))], ["Memory", `${bytes(sum("memory_used_bytes"))} of ${bytes(sum("memory_bytes"))}`]];
-  if (mean("temperature_c") !== null) list.push(["Temperature, power", `${unit(mean("temperature_c"), "°C")}, ${unit(sum("power_w"), "W")}`]);
-  if (part) list.unshift(["State", part.status === "ready" ? `ready, ${part.confirmed ? "confirmed" : "not confirmed"} at g ${part.observed_generation}` : words(part.status)]);
-  if (part?.deployment) list.push(...engineFacts(node, part));
-  list.push(["Data", el("span", { "data-panel-age": "" }, "")]);
-  return list;
-}
-
-function engineFacts(node, part) {
-  const e = part.engine || {};
-  const peers = [...store.nodes.values()].flatMap((n) => n.partitions).filter((p) => p.id !== part.id && p.deployment?.id === part.deployment.id);
-  const roles = ["prefill", "decode", "aggregated"].map((role) => [role, peers.filter((p) => p.role === role).length]).filter(([, n]) => n);
-  return [
-    ["KV cache", percent(e.kv_usage)], ["Running, waiting", `${number(e.running)}, ${number(e.waiting)}`],
-    ["Tokens in, out", `${number(e.prompt_tps)}, ${unit(e.generation_tps, "tok/s")}`], ["KV received", unit(e.kv_in_tps, "tok/s")],
-    ["TTFT, ITL", `${unit(e.ttft_ms, "ms")}, ${unit(e.itl_ms, "ms", 1)}`], ["Time to ready", part.ready_after_s == null ? UNKNOWN : `${number(part.ready_after_s, 1)} s`],
-    ["Failed starts in a row", number(part.restarts)], ["Peers", roles.map(([role, n]) => plural(n, role, role)).join(", ") || "none"],
-  ];
-}
-
-function actions({ node, part }) {
-  const link = (href, label, kind = "") => el("a", { class: `btn ${kind}`, href }, label);
-  const list = [];
-  const other = { prefill: "decode", decode: "prefill" }[part?.role];
-  if (other && may.includes("assign")) list.push(link(`/board/?move=${part.id}:${part.deployment.id}:${other}`, `Flip to ${other}`, "primary"));
-  if (part && may.includes("assign")) list.push(link(`/board/?pick=${part.id}`, "Move…", other ? "" : "primary"));
-  if (part?.deployment) list.push(link(`/deployments/${part.deployment.id}/?log=${part.id}#logs`, "Log"));
-  if (part?.deployment && may.includes("assign")) list.push(link(`/partitions/${part.id}/release`, "Release"));
-  if (!part && may.includes("assign")) list.push(link(`/nodes/${node.id}/#partitions`, "Make a partition", "primary"));
-  list.push(link(`/nodes/${node.id}/`, "Node"));
-  return list;
+function lower(found) {
+  const { title, rows, more } = below(found), list = box.querySelector("[data-below]");
+  list.hidden = !rows.length;
+  text(list.querySelector("h3"), title);
+  put(list.querySelector("ul"), ...rows.map((row) => el("li", {}, el("button", { type: "button", "data-go": "", value: row.key, class: row.bad ? "bad" : "" },
+    row.role ? glyph(row.role) : null, el("b", {}, row.name), el("span", { class: "note" }, row.note), el("span", { class: "bar", title: row.of || "utilization" }, el("i", { style: { width: `${Math.round((row.share ?? 0) * 100)}%` } })), el("span", { class: "v" }, percent(row.share))))),
+    ...(more ? [el("li", { class: "muted small" }, `and ${more} more: filter the map`)] : []));
 }

@@ -99,7 +99,7 @@ function heights({ lines, bands, unit }, { slo, only, bare }) {
   drawn.forEach((l) => l.points.forEach(([, v]) => { if (v > top) top = v; }));
   bands.forEach((b) => b.points.forEach((p) => { if (p[3] > top) top = p[3]; }));
   if (slo && slo > top) top = slo;
-  return { range: [0, (top || 1) * 1.08], nticks: bare ? 3 : 5, separatethousands: true, exponentformat: "SI" };
+  return { range: [0, (top || 1) * 1.08], nticks: bare ? 3 : 5, tickformat: top >= 10000 || (bare && top >= 1000) ? "~s" : "", separatethousands: true };
 }
 
 const timeFormat = (span) => (span <= 600 ? "%H:%M:%S" : span <= 129600 ? "%H:%M" : span <= 864000 ? "%a %d %H:%M" : "%d %b");

@@ -1,32 +1,43 @@
-// A small chart for the panel, drawn once a selection and every ten seconds after that.
+// Small charts for the panel: drawn once a selection, and every ten seconds after that.
+import { el, text } from "./dom.js";
 import { now } from "./live.js";
 import { plot } from "./plot.js";
-import { isKnown, picture, samples } from "./samples.js";
+import { isKnown, newest, picture, samples, show } from "./samples.js";
+import { valueAt } from "./legend.js";
 
 const SPAN_S = 3600, EVERY_MS = 10000;
 let last = "", timer = null;
 
-/** `subject` and `metric` as the samples are asked for; `words` say what it is. */
-export function spark(box, subject, metric, words) {
-  const query = `${subject}&metric=${metric}`;
-  if (query === last) return;
-  last = query;
+/** `wanted`: [subject, metric, words, shape] of each, as samples are asked for. */
+export function sparks(box, wanted) {
+  const sign = wanted.join("|");
+  if (sign === last) return;
+  last = sign;
   clearInterval(timer);
-  box.hidden = false;
-  const caption = box.querySelector("figcaption");
-  caption.textContent = `${words}, last hour: loading`;
-  const draw = async () => {
-    const to = Math.floor(now());
-    try {
-      const seen = picture([await samples(`${query}&from=${to - SPAN_S}&to=${to}&step=20`)]);
-      if (query !== last) return;
-      const place = box.querySelector("[data-plot]");
-      await plot(place, seen, { from: to - SPAN_S, to, height: 104, width: place.clientWidth, bare: true });
-      caption.textContent = isKnown(seen) ? `${words}, last hour` : `${words}: no samples in the last hour`;
-    } catch (error) {
-      if (query === last) caption.textContent = `${words}: not available, ${error.message}`;
-    }
-  };
+  const figures = wanted.map(() => el("figure", {}, el("figcaption"), el("div")));
+  box.replaceChildren(...figures);
+  const draw = () => wanted.forEach((one, i) => spark(figures[i], one, () => sign === last));
+  if (!wanted.length) return;
   draw();
   timer = setInterval(() => { if (!document.hidden) draw(); }, EVERY_MS);
+}
+
+async function spark(figure, [subject, metric, words, shape], isWanted) {
+  const [caption, place] = figure.children, to = Math.floor(now());
+  if (!caption.textContent) text(caption, `${words}, last hour: loading`);
+  try {
+    const seen = picture([await samples(`${subject}&metric=${metric}${shape ? `&shape=${shape}` : ""}&from=${to - SPAN_S}&to=${to}&step=20`)]);
+    if (!isWanted()) return;
+    if (!isKnown(seen)) { text(caption, `${words}: no samples in the last hour`); place.replaceChildren(); return; }
+    await plot(place, seen, { from: to - SPAN_S, to, height: 92, width: place.clientWidth, bare: true });
+    text(caption, `${words}, last hour${said(seen)}`);
+  } catch (error) {
+    if (isWanted()) text(caption, `${words}: not available, ${error.message}`);
+  }
+}
+
+/** The newest value of a single line; of several the chart alone speaks. */
+function said(seen) {
+  if (seen.lines.length !== 1 || seen.bands.length) return "";
+  return `: ${show(valueAt(seen.lines[0].points, newest(seen), seen.step, 1), seen.unit)}`;
 }

@@ -123,3 +123,27 @@ def test_over_a_dozen_lines_are_one_band_and_an_empty_chart_says_why(page: Page,
     page.unroute("**/api/v1/samples*")
     engine.get_by_role("button", name="Try again").click()
     expect(engine).to_have_attribute("data-state", "empty")
+
+
+def test_the_panel_leads_from_the_fleet_to_a_gpu_and_back_by_keys(page: Page, fleet: Fleet, password: str) -> None:
+    sign_in(page, password)
+    page.locator("#map .part").first.focus()
+    page.keyboard.press("n")
+    panel, place = page.locator("#panel"), page.locator("#panel [data-way]")
+    expect(panel.locator("h2")).to_have_text("sim-a")
+    expect(page).to_have_url(re.compile(r"sel=n\d+"))
+    expect(panel.locator("[data-below] li")).to_have_count(4)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    expect(panel.locator("h2")).to_have_text("sim-a / GPU 1")
+    expect(place).to_have_text(re.compile(r"Fleet\s*sim-a\s*GPU 1"))
+    expect(panel.locator("[data-sparks] figcaption").first).to_have_text(re.compile(r"Utilization, last hour: \d+%"))
+    page.keyboard.press("ArrowLeft")
+    expect(panel.locator("[data-below] button").nth(1)).to_be_focused()  # where one came from
+    page.keyboard.press("Escape")
+    expect(panel.locator("h2")).to_have_text("Fleet")
+    expect(panel.locator("[data-below] li").first).to_contain_text("sim-a")
+    page.reload()
+    expect(panel.locator("h2")).to_have_text("Fleet")
+    panel.get_by_role("button", name="Close").press("Escape")
+    expect(panel).to_be_hidden()
