@@ -10,6 +10,8 @@ const box = document.getElementById("panel");
 const may = box.dataset.may.split(" ");
 let chosen = null, map = null, onSelect = () => {};
 export const selected = () => chosen;
+/** The node that is looked at closely, or null. */
+export const nodeId = () => find(chosen)?.node?.id ?? null;
 
 export function attach(element, { onSelect: callback, initial }) {
   map = element;

@@ -10,7 +10,7 @@ const held = new Map(); // "metric:id" -> [[at, value], ...], one a frame that t
 /** Called with each frame, so that nothing between two drawings is lost. */
 export function note(nodes) {
   nodes.forEach((node) => {
-    if (node.seen === null || node.seen === undefined || isStale(node)) return;
+    if (node.seen === null || node.seen === undefined || isStale(node) || node.seen - (node.whole_at ?? node.seen) > 1) return;
     node.gpus?.forEach((gpu) => Object.entries(GPU).forEach(([metric, key]) => keep(metric, gpu.id, node.seen, gpu[key])));
     node.partitions?.forEach((part) => { if (part.engine) ENGINE.forEach((metric) => keep(metric, part.id, node.seen, part.engine[metric])); });
   });
