@@ -141,8 +141,19 @@ class DeviceSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
     foreign_pids: tuple[int, ...] = ()  # processes on it that are not this agent's
 
 
+class Histogram(Struct, frozen=True, array_like=True):
+    """A histogram as an engine counts it since its start. `les`: upper bounds in seconds, ascending; `counts`: how many
+    lie at or below each. A bound is left out where the counts just below and above it are its own; +Inf is `count`."""
+
+    les: Annotated[tuple[float, ...], Meta(max_length=128)]
+    counts: Annotated[tuple[float, ...], Meta(max_length=128)]
+    count: float
+    sum: float | None = None
+
+
 class EngineSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Figures scraped from one engine's /metrics. Counters are running totals of that process."""
+    """Figures scraped from one engine's /metrics. Counters are running totals of that process. None: the engine does
+    not tell, never zero. Histograms come with some reports only: None says nothing of them."""
 
     running: float | None = None
     waiting: float | None = None
@@ -161,6 +172,23 @@ class EngineSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
     nixl_bytes_total: float | None = None
     nixl_failures_total: float | None = None
     kv_expired_total: float | None = None
+    external_prefix_hits_total: float | None = None
+    external_prefix_queries_total: float | None = None
+    computed_tokens_total: float | None = None  # prompt tokens that this engine prefilled itself
+    cached_tokens_total: float | None = None  # prompt tokens whose KV lay in its own cache
+    nixl_transfer_s_total: float | None = None
+    nixl_transfers_total: float | None = None
+    nixl_failed_transfers_total: float | None = None
+    nixl_failed_notifications_total: float | None = None
+    kv_late_notifications_total: float | None = None  # of a pull that came after the KV had expired
+    asleep: bool | None = None
+    ttft: Histogram | None = None
+    itl: Histogram | None = None
+    tpot: Histogram | None = None  # a request's mean time per output token
+    e2e: Histogram | None = None
+    queue: Histogram | None = None
+    prefill: Histogram | None = None
+    decode: Histogram | None = None
 
 
 class Exit(Struct, frozen=True, kw_only=True):

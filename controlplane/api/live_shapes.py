@@ -183,11 +183,19 @@ class LiveShape(serializers.Serializer):
 
 
 class Series(serializers.Serializer):
-    id = serializers.IntegerField(help_text="Of the GPU, or of the partition.")
+    id = _whole("Of the GPU, or of the partition. null: of all together.")
     label = serializers.CharField()
     points = serializers.ListField(
         child=serializers.ListField(child=_figure(), min_length=2, max_length=2),
         help_text="[unix seconds at the step's start, mean or null where nothing is known].",
+    )
+
+
+class Band(serializers.Serializer):
+    label = serializers.CharField()
+    points = serializers.ListField(
+        child=serializers.ListField(child=_figure(), min_length=4, max_length=4),
+        help_text="[unix seconds at the step's start, p10, p50, p90], the three null where nothing is known.",
     )
 
 
@@ -201,7 +209,8 @@ class SamplesShape(serializers.Serializer):
     metric = serializers.CharField()
     unit = serializers.CharField()
     step = serializers.IntegerField(help_text="Seconds; may be more than asked for, to keep to 600 points.")
-    series = Series(many=True)
+    series = Series(many=True, help_text="Empty for a band.")
+    bands = Band(many=True, help_text="Empty but for shape=band.")
     marks = Mark(many=True)
 
     def get_fields(self) -> dict[str, serializers.Field]:

@@ -100,6 +100,13 @@ def test_samples_are_of_the_last_quarter_of_an_hour_unless_told(viewer: APIClien
         {"step": "1.5"},
         {"step": "99999999999"},
         {"metrics": "power"},
+        {"shape": "pie"},
+        {"fleet": "true"},  # beside gpu
+        {"quantile": "0.5"},  # of power
+        {"metric": "ttft_ms", "quantile": "0.5,2"},
+        {"metric": "ttft_ms", "quantile": "nan"},
+        {"metric": "ttft_ms", "quantile": "0,0.1,0.2,0.3,0.4,0.5"},
+        {"metric": "ttft_ms", "quantile": "0.5", "shape": "band"},
     ],
 )
 def test_bad_parameters_are_refused_as_problems(viewer: APIClient, wrong: dict[str, str]) -> None:
@@ -109,8 +116,33 @@ def test_bad_parameters_are_refused_as_problems(viewer: APIClient, wrong: dict[s
     assert found.json()["problems"]
 
 
+def test_samples_of_the_fleet_come_as_one_line_or_as_a_band(viewer: APIClient) -> None:
+    make_gpu()
+    whole = viewer.get("/api/v1/samples", {"fleet": "true", "metric": "utilization"}).json()
+    assert ([line["label"] for line in whole["series"]], whole["bands"]) == (["mean"], [])
+    band = viewer.get("/api/v1/samples", {"fleet": "true", "metric": "utilization", "shape": "band"}).json()
+    assert ([band["label"] for band in band["bands"]], band["series"]) == (["p10, p50, p90"], [])
+    latency = viewer.get("/api/v1/samples", {"fleet": "true", "metric": "ttft_ms", "quantile": "0.5,0.95"}).json()
+    assert [line["label"] for line in latency["series"]] == ["p50", "p95"]
+
+
+def test_a_label_is_a_name_and_a_value(viewer: APIClient) -> None:
+    make_node(gpus=1, labels={"rack": "a1"})
+    found = viewer.get("/api/v1/samples", {"label": "rack=a1", "metric": "power"}).json()
+    assert len(found["series"]) == 1
+    assert viewer.get("/api/v1/samples", {"label": "rack", "metric": "power"}).status_code == 400
+
+
+def test_a_month_is_lawful_to_ask_for(viewer: APIClient) -> None:
+    now = int(time.time())
+    query = {"gpu": make_gpu().pk, "metric": "power", "from": now - 30 * 86400, "to": now}
+    found = viewer.get("/api/v1/samples", query).json()
+    assert len(found["series"][0]["points"]) <= 601
+
+
 @pytest.mark.parametrize("address", ["samples?gpu=999&metric=power", "samples?node=999&metric=power",
-                                     "samples?partition=999&metric=power", "partitions/999/logs",
+                                     "samples?partition=999&metric=power", "samples?deployment=999&metric=running",
+                                     "samples?model=999&metric=running", "partitions/999/logs",
                                      "partitions/99999999999999999999/logs"])  # fmt: skip
 def test_what_is_not_there_is_not_found(live_valkey: Any, viewer: APIClient, address: str) -> None:
     assert viewer.get(f"/api/v1/{address}").status_code == 404

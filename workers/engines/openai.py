@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -78,7 +79,7 @@ def parse(text: str) -> EngineSample:
             by_source[source] = by_source.get(source, 0.0) + value
         else:
             found[name] = found.get(name, 0.0) + value
-    values = {field: _known(found.get(name)) for field, name in FIELDS.items()}
+    values: dict[str, Any] = {field: _known(found.get(name)) for field, name in FIELDS.items()}
     failures = [_known(found.get(name)) for name in NIXL_FAILURES]
     return EngineSample(
         **values,

@@ -1,0 +1,116 @@
+"""Samples out of the database: sums by owner and step that add up over rows of different widths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.models import Case, F, FloatField, Func, IntegerField, Q, QuerySet, Sum, When
+from django.db.models.functions import Cast
+
+from controlplane.domain.histograms import Counts
+from controlplane.telemetry import latencies
+from controlplane.telemetry.metrics import Metric
+from controlplane.telemetry.spans import Span, Stretch, moment, stretches
+from controlplane.telemetry.subjects import Subject
+
+Place = tuple[int, int]  # the owner, and the step's start
+
+
+class Epoch(Func):
+    """Whole unix seconds of a time column."""
+
+    output_field = IntegerField()
+
+    def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        # The percent sign is unquoted twice: by this template, and when the parameters are filled in.
+        template = "CAST(strftime('%%%%s', %(expressions)s) AS INTEGER)"
+        return self.as_sql(compiler, connection, template=template, **extra)
+
+    def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        return self.as_sql(
+            compiler, connection, template="CAST(EXTRACT(EPOCH FROM %(expressions)s) AS BIGINT)", **extra
+        )
+
+
+@dataclass(slots=True)
+class Latency:
+    """What ended at one owner within one step; `means` where rows hold no histogram, from agents that send none."""
+
+    counts: Counts = field(default_factory=Counts)
+    means: list[float] = field(default_factory=list)
+
+
+def means(subject: Subject, measured: Metric, over: Span) -> dict[Place, float]:
+    """By owner and step; what is not there is unknown."""
+    tops: dict[Place, float] = {}
+    bottoms: dict[Place, float] = {}
+    for stretch in stretches(over):
+        for owner, bucket, top, bottom in _sums(_rows(subject, measured, stretch), measured, over.step):
+            if top is not None and bottom:
+                place = owner, int(bucket) * over.step
+                tops[place] = tops.get(place, 0.0) + top
+                bottoms[place] = bottoms.get(place, 0.0) + bottom
+    return {place: measured.scale * top / bottoms[place] for place, top in tops.items()}
+
+
+def ended(subject: Subject, measured: Metric, over: Span) -> dict[Place, Latency]:
+    """What the engines counted of one latency, by engine and step."""
+    found: dict[Place, Latency] = {}
+    for stretch in stretches(over):
+        for owner, at, weight, text, mean in _latency_rows(subject, measured, stretch):
+            told = found.setdefault((owner, at // over.step * over.step), Latency())
+            counts = latencies.decode(text).get(measured.latency)
+            if counts is not None:
+                told.counts.add(counts, weight)
+            elif mean is not None:
+                told.means.append(mean)
+    return found
+
+
+def _rows(subject: Subject, measured: Metric, stretch: Stretch) -> QuerySet[Any]:
+    model = stretch.tier.gpus if measured.of_gpus else stretch.tier.engines
+    return model.objects.filter(
+        _whose(subject, measured), at__gte=moment(stretch.start), at__lt=moment(stretch.end)
+    ).order_by()
+
+
+def _whose(subject: Subject, measured: Metric) -> Q:
+    if subject.all_of_it:
+        return Q()
+    if measured.of_gpus:
+        return Q(gpu_id__in=[gpu.pk for gpu in subject.gpus])
+    if subject.deployments:
+        return Q(deployment_id__in=subject.deployments)
+    return Q(partition_id__in=[partition.pk for partition in subject.partitions])
+
+
+def _sums(rows: QuerySet[Any], measured: Metric, step: int) -> Iterable[tuple[int, int, float | None, float | None]]:
+    owner = "gpu_id" if measured.of_gpus else "partition_id"
+    weight = Cast(F(measured.weight), FloatField())
+    top = Sum(Cast(F(measured.field), FloatField()) * weight)
+    if measured.over:
+        bottom = Sum(Case(When(**{f"{measured.field}__isnull": False}, then=F(measured.over) * weight)))
+    else:
+        bottom = Sum(Case(When(**{f"{measured.field}__isnull": False}, then=weight)))
+    grouped = rows.annotate(bucket=Epoch("at") / step).values(owner, "bucket")
+    return grouped.annotate(top=top, bottom=bottom).values_list(owner, "bucket", "top", "bottom")
+
+
+def _latency_rows(
+    subject: Subject, measured: Metric, stretch: Stretch
+) -> Iterator[tuple[int, int, float, str | None, float | None]]:
+    """Each row with its weight: two web processes that share a window have each seen all of it."""
+    mean = measured.field or "ttft_ms"
+    rows = list(
+        _rows(subject, measured, stretch)
+        .annotate(epoch=Epoch("at"))
+        .values_list("partition_id", "epoch", "covered_s", "latencies", mean)
+    )
+    covered: dict[Place, float] = {}
+    for owner, at, covered_s, _, _ in rows:
+        covered[owner, at] = covered.get((owner, at), 0.0) + covered_s
+    for owner, at, _, text, value in rows:
+        weight = min(1.0, 1.1 * stretch.tier.every_s / max(covered[owner, at], 0.001))
+        yield owner, at, weight, text, value if measured.field else None
