@@ -29,6 +29,9 @@ app.conf.update(
         "fleet.sweep": {"task": "fleet.sweep", "schedule": 60.0, "options": {"expires": 50}},
         "fleet.advance": {"task": "fleet.advance", "schedule": 1.0, "options": {"expires": 3}},
         "fleet.watch": {"task": "fleet.watch", "schedule": 10.0, "options": {"expires": 8}},
+        "alerts.tick": {"task": "alerts.tick", "schedule": 10.0, "options": {"expires": 8}},
+        "alerts.deliver": {"task": "alerts.deliver", "schedule": 5.0, "options": {"expires": 4}},
+        "alerts.prune": {"task": "alerts.prune", "schedule": 3600.0, "options": {"expires": 3000}},
         "telemetry.prune": {"task": "telemetry.prune", "schedule": 600.0, "options": {"expires": 500}},
         "api.prune": {"task": "api.prune", "schedule": 600.0, "options": {"expires": 500}},
         "gateway.prune": {"task": "gateway.prune", "schedule": 3600.0, "options": {"expires": 3000}},
@@ -42,4 +45,6 @@ def _end_with_the_worker(**_: Any) -> None:
     tether.tie(os.getppid())
 
 
-app.autodiscover_tasks(["controlplane.fleet", "controlplane.telemetry", "controlplane.gateway", "controlplane.api"])
+app.autodiscover_tasks(
+    [f"controlplane.{name}" for name in ("fleet", "telemetry", "gateway", "alerts", "api")],
+)

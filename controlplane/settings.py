@@ -65,6 +65,7 @@ INSTALLED_APPS = [
     "controlplane.fleet",
     "controlplane.telemetry",
     "controlplane.gateway",
+    "controlplane.alerts",
     "controlplane.api",
     "controlplane.web",
 ]
@@ -248,6 +249,10 @@ SAMPLE_KEEP_H = int(os.environ.get("FOREBAY_SAMPLE_KEEP_H", "48"))
 SAMPLE_MINUTE_KEEP_DAYS = int(os.environ.get("FOREBAY_SAMPLE_MINUTE_KEEP_DAYS", "30"))
 SAMPLE_HOUR_KEEP_DAYS = int(os.environ.get("FOREBAY_SAMPLE_HOUR_KEEP_DAYS", "400"))
 RECORD_KEEP_DAYS = int(os.environ.get("FOREBAY_RECORD_KEEP_DAYS", "30"))
+ALERT_KEEP_DAYS = int(os.environ.get("FOREBAY_ALERT_KEEP_DAYS", "90"))
+# Where alerts by e-mail go out: smtp://user:password@host:587 (STARTTLS), smtps://host:465, or smtp+plain://host:25.
+SMTP_URL = os.environ.get("FOREBAY_SMTP_URL", "")
+SMTP_FROM = os.environ.get("FOREBAY_SMTP_FROM", "forebay@localhost")
 IDEMPOTENCY_KEEP_H = int(os.environ.get("FOREBAY_IDEMPOTENCY_KEEP_H", "24"))
 
 _LOG_STAMP = [
