@@ -1,4 +1,4 @@
-"""Carries the outbox to the targets: at least once, in order, many alerts in one go. The only writer of what came of it.
+"""Carries the outbox to the targets: at least once, in order, many alerts in one go. Only it writes what came of it.
 
 One notification of a target is under way at a time; those behind it wait, so an end never overtakes its beginning."""
 

@@ -90,9 +90,7 @@ def _kv_transfers(scene: Scene, watch: Watch) -> Iterator[Fact]:
     counts = dict(events.order_by().values_list("subject_id").annotate(count=Count("id")))
     for part in _partitions(scene, Q(pk__in=counts)):
         count = counts[part.subject.id]
-        yield Fact(
-            part.subject, float(count), f"{count} times in 5 minutes transfers of its KV cache failed or expired."
-        )
+        yield Fact(part.subject, float(count), f"{count} times in 5 minutes a KV transfer failed or expired.")
 
 
 def _disk(scene: Scene, watch: Watch) -> Iterator[Fact]:
@@ -122,11 +120,8 @@ def _gateway(scene: Scene, watch: Watch) -> Iterator[Fact]:
     for pk, name, seen_at in GatewayBeat.objects.values_list("pk", "name", "seen_at"):
         age = (scene.now - seen_at).total_seconds()
         if watch.limits.is_near(age):
-            yield Fact(
-                Subject("gatewaybeat", pk, name, None, {"gateway": name}),
-                age,
-                f"Not heard since {_clock(seen_at.timestamp())}.",
-            )
+            subject = Subject("gatewaybeat", pk, name, None, {"gateway": name})
+            yield Fact(subject, age, f"Not heard since {_clock(seen_at.timestamp())}.")
 
 
 def _brake(scene: Scene, watch: Watch) -> Iterator[Fact]:

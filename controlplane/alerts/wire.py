@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -39,10 +40,8 @@ class BadAddress(Exception):
 def check_url(url: str) -> None:
     """Whether it is an address to post to at all. Names are looked up when something is sent."""
     _host_of(url)
-    try:
+    with contextlib.suppress(ValueError):  # a name
         _refuse(ipaddress.ip_address(urlsplit(url).hostname or ""))
-    except ValueError:
-        pass  # a name
 
 
 def post(url: str, body: bytes, headers: dict[str, str]) -> Outcome:
