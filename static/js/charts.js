@@ -16,7 +16,7 @@ export function charts(root, { watch = () => true } = {}) {
 
 class Group {
   constructor(root) {
-    Object.assign(this, { root, subject: root.dataset.subject, name: root.dataset.name, zoom, at: null, wanted: null, tickedAt: now() });
+    Object.assign(this, { root, subject: root.dataset.subject, name: root.dataset.name, height: Number(root.dataset.height) || 180, zoom, at: null, wanted: null, tickedAt: now() });
     this.events = root.querySelector(".marks");
     this.said = root.querySelector("[data-read]");
     const ranges = root.querySelector("[data-ranges]");

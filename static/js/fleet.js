@@ -7,6 +7,8 @@ import { start, store, subscribe } from "./live.js";
 import { explain, repaint, row, shape } from "./map.js";
 import * as panel from "./panel.js";
 import { gradient } from "./ramp.js";
+import "./fleet_charts.js";
+import { kept } from "./timerange.js";
 import { drawGroups, groupKeys, matches } from "./groups.js";
 
 const DENSE_OVER = 50;
@@ -30,7 +32,7 @@ function paintRow(found, how = view) {
 }
 
 function remember() {
-  const query = new URLSearchParams();
+  const query = kept();
   if (view.fill !== "utilization") query.set("fill", view.fill);
   if (view.group !== "none") query.set("group", view.group);
   if (filter.value) query.set("filter", filter.value);

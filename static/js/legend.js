@@ -8,7 +8,7 @@ import { show } from "./samples.js";
 /** `only`: the one line that is drawn, or null; onPick(place) when a name is pressed. */
 export function lineLegend(box, { lines, bands, unit, step }, { at, only, slo, onPick }) {
   const read = (points, i) => show(valueAt(points, at, step, i), unit);
-  const rows = bands.flatMap((b) => [["median", read(b.points, 2), hue(0)], [`middle 80 % of ${b.label}`, range(b.points, at, step, unit), `${hue(0)}60`]]);
+  const rows = bands.flatMap((b) => [["median", read(b.points, 2), hue(0)], [`p10 to p90${b.count ? ` of ${b.count}` : ""}`, range(b.points, at, step, unit), `${hue(0)}60`]]);
   const names = [...rows.map(([label]) => label), ...lines.map((l) => l.label), slo ? "objective" : ""].join("\n");
   if (box.dataset.names !== `${names}\n${only}\n${hue(0)}`) {
     box.dataset.names = `${names}\n${only}\n${hue(0)}`;

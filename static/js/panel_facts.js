@@ -109,7 +109,7 @@ export const messages = ({ kind, part, gpus }) => (kind === "c" ? [] : [kind ===
 
 /** [subject, metric, words, shape] of its charts over the last hour. */
 export function hours({ kind, node, gpu, part }) {
-  if (kind === "c") return [];
+  if (kind === "c") return [["fleet=true", "utilization", "GPU utilization", "band"]];
   if (kind === "n") return [[`node=${node.id}`, "utilization", "GPU utilization"]];
   if (kind === "g") return [[`gpu=${gpu.id}`, "utilization", "Utilization"], [`gpu=${gpu.id}`, "power", "Power"]];
   const flow = part.role === "prefill" ? ["prompt_tps", "Tokens in"] : ["generation_tps", "Tokens out"];

@@ -58,7 +58,7 @@ export function spread(lines) {
     values.sort((a, b) => a - b);
     return [t, ...[0.1, 0.5, 0.9].map((q) => quantile(values, q))];
   });
-  return { label: `${lines.length} in all`, points };
+  return { label: "", count: lines.length, points };
 }
 
 function quantile(sorted, q) {

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_GET, require_POST
 from controlplane.fleet.facts import facts_of
 from controlplane.fleet.models import Deployment
 from controlplane.gateway import services as gateway
-from controlplane.web import rows
+from controlplane.web import charts, rows
 from controlplane.web.access import needs
 from controlplane.web.answers import find, show
 
@@ -31,7 +31,9 @@ def deployment(request: HttpRequest, pk: int) -> HttpResponse:
     replicas = _replicas(row)
     known = {str(replica.partition.pk): replica.partition.pk for replica in replicas}
     log = known.get(request.GET.get("log", ""), next(iter(known.values()), None))
+    roles = {replica.partition.pk: replica.partition.role for replica in replicas}
     context = {"deployment": row, "facts": facts_of(row.model), "replicas": replicas, "log": log}
+    context |= {"charts": charts.of_deployment(row, set(roles.values())), "roles": json.dumps(roles)}
     return show(request, "deployments/detail.html", {**context, "gateway_url": settings.GATEWAY_URL})
 
 

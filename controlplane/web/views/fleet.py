@@ -7,6 +7,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
 from controlplane.audit.models import AuditEvent
+from controlplane.web import charts
 from controlplane.web.access import needs
 
 SUMMARY = (
@@ -19,7 +20,8 @@ RECENT = 8
 @require_GET
 @needs("view")
 def home(request: HttpRequest) -> HttpResponse:
-    return render(request, "fleet/home.html", {"summary": SUMMARY, "events": AuditEvent.objects.all()[:RECENT]})
+    context = {"summary": SUMMARY, "events": AuditEvent.objects.all()[:RECENT], "charts": charts.of_fleet()}
+    return render(request, "fleet/home.html", context)
 
 
 @require_GET

@@ -14,7 +14,7 @@ from controlplane.domain.model_facts import ModelFacts
 from controlplane.fleet import services
 from controlplane.fleet.facts import facts_of
 from controlplane.fleet.models import Deployment, RegisteredModel, Role
-from controlplane.web import forms
+from controlplane.web import charts, forms
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, done, find, sent, show
 
@@ -66,7 +66,8 @@ def model(request: HttpRequest, pk: int) -> HttpResponse:
     context: dict[str, Any] = {"model": row, "facts": facts_of(row), "fit_form": assumed}
     if assumed.is_valid():
         context |= fits(facts_of(row), assumed)
-    return show(request, "models/detail.html", {**context, "asked": True, "deployments": row.deployments.all()})
+    context |= {"asked": True, "deployments": row.deployments.all(), "charts": charts.of_model()}
+    return show(request, "models/detail.html", context)
 
 
 @require_http_methods(["GET", "POST"])
