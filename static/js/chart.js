@@ -70,7 +70,7 @@ export class Chart {
     this.drawnAt = now();
     const [from, to] = bounds(), { lines } = this.picture, heat = this.isHeat;
     const height = heat ? Math.min(260, Math.max(110, 32 + 18 * lines.length)) : this.group.height;
-    try { this.wire(await plot(this.canvas, this.picture, { heat, from, to, height, width: this.box.clientWidth, only: this.only, slo: this.slo })); } catch (error) { this.failed = error.message; this.state(); return; }
+    try { this.wire(await plot(this.canvas, this.picture, { heat, from, to, height, width: this.box.clientWidth, only: this.only, slo: this.slo, known: isKnown(this.picture) })); } catch (error) { this.failed = error.message; this.state(); return; }
     this.legend();
     if (this.figure.querySelector("details").open) this.fillTable();
     this.group.drawn(this);

@@ -7,6 +7,7 @@ import math
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from workers.contract import (
     DeviceKind,
     DeviceSample,
     EngineSample,
+    Histogram,
     HostSample,
     LogChunk,
     NodeReport,
@@ -29,6 +31,8 @@ from workers.contract import (
 )
 
 GIB = 2**30
+TTFT_BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0)  # s
+ITL_BOUNDS = (0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.1)
 
 
 @dataclass
@@ -42,6 +46,15 @@ class FeignedNode:
     phases: dict[int, Phase] = field(default_factory=dict)  # partition -> a phase it stays in
     spec: NodeSpec | None = None
     seq: int = 0
+    clock: Callable[[], float] = time.time  # a past one for samples of the past
+
+    def __post_init__(self) -> None:
+        self.began: dict[tuple[int, str], float] = {}
+        self.totals: dict[int, float] = {}
+        self.counted: dict[tuple[int, str], list[float]] = {}
+        self.told_at: dict[int, float] = {}
+        self.noise = random.Random(self.name)
+        self.wanted: list[int] = []
 
     def join(self, token: str) -> None:
         body = {
@@ -55,15 +68,11 @@ class FeignedNode:
         reply = httpx.post(f"{self.web}/agent/v1/join", json=body, timeout=30)
         assert reply.status_code == 200, reply.text
         self.id, self.token = reply.json()["node"], reply.json()["node_token"]
-        self.began: dict[tuple[int, str], float] = {}
-        self.totals: dict[int, float] = {}
-        self.noise = random.Random(self.name)
-        self.wanted: list[int] = []
 
     def report(self, client: httpx.Client) -> None:
         self.seq += 1
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-        body = msgspec.json.encode(self._report())
+        body = msgspec.json.encode(self.told())
         reply = client.post(f"{self.web}/agent/v1/report", content=body, headers=headers, timeout=30)
         assert reply.status_code == 200, reply.text
         answer = msgspec.json.decode(reply.content, type=ReportReply)
@@ -71,7 +80,7 @@ class FeignedNode:
         if answer.spec is not None:
             self.spec = answer.spec
 
-    def _report(self) -> NodeReport:
+    def told(self) -> NodeReport:
         replicas = self.spec.replicas if self.spec else ()
         devices = tuple(
             Device(uuid=self._uuid(i), index=i, kind=DeviceKind.SIMULATED, name=self.kind, memory_bytes=80 * GIB)
@@ -83,7 +92,7 @@ class FeignedNode:
             instance=f"feigned-{self.name}",
             boot="b1",
             seq=self.seq,
-            at=time.time(),
+            at=self.clock(),
             generation=self.spec.generation if self.spec else 0,
             agent_version="feigned",
             engine_version="simulated",
@@ -107,8 +116,9 @@ class FeignedNode:
 
     def _load(self, key: str, base: float) -> float:
         phase = sum(map(ord, key)) % 60
-        wave = math.sin((time.time() + phase) / 17) * 0.12 + self.noise.uniform(-0.06, 0.06)
-        return min(0.99, max(0.02, base + wave + (phase - 30) / 150))
+        day = math.sin(self.clock() / 86400 * 2 * math.pi) * 0.18
+        wave = math.sin((self.clock() + phase) / 170) * 0.08 + self.noise.uniform(-0.04, 0.04)
+        return min(0.99, max(0.02, base + day + wave + (phase - 30) / 150))
 
     def _sample(self, device: Device, replica: ReplicaSpec | None) -> DeviceSample:
         if device.index in self.broken:
@@ -128,13 +138,15 @@ class FeignedNode:
     def _phase(self, replica: ReplicaSpec) -> Phase:
         if replica.partition in self.phases:
             return self.phases[replica.partition]
-        began = self.began.setdefault((replica.partition, replica.deployment), time.time())
-        return Phase.READY if time.time() - began > self.starts_s else Phase.STARTING
+        began = self.began.setdefault((replica.partition, replica.deployment), self.clock())
+        return Phase.READY if self.clock() - began > self.starts_s else Phase.STARTING
 
     def _replica(self, replica: ReplicaSpec) -> ReplicaStatus:
         phase = self._phase(replica)
         load = self._load(f"{self.name}{replica.partition}", 0.5)
-        total = self.totals[replica.partition] = self.totals.get(replica.partition, 0.0) + 900 * load
+        passed = self.clock() - self.told_at.get(replica.partition, self.clock() - 1)
+        self.told_at[replica.partition] = self.clock()
+        total = self.totals[replica.partition] = self.totals.get(replica.partition, 0.0) + 900 * load * passed
         sample = EngineSample(
             running=round(6 * load),
             waiting=round(2 * load),
@@ -147,6 +159,11 @@ class FeignedNode:
             ttft_count=total / 200,
             itl_sum_s=total * 0.021,
             itl_count=total,
+            ttft=self._histogram(replica.partition, "ttft", TTFT_BOUNDS, 0.12 + 0.4 * load**3, 4.5 * load * passed),
+            itl=self._histogram(replica.partition, "itl", ITL_BOUNDS, 0.014 + 0.014 * load, 900 * load * passed),
+            nixl_bytes_total=total * 5 * 131072 if replica.role == "decode" else None,
+            nixl_transfers_total=total / 200 if replica.role == "decode" else None,
+            nixl_transfer_s_total=total / 200 * (0.02 + 0.03 * load) if replica.role == "decode" else None,
         )
         more: dict[str, Any] = {"sample": sample, "ready_after_s": 21.4} if phase is Phase.READY else {}
         if phase is Phase.EXITED:
@@ -164,6 +181,15 @@ class FeignedNode:
             memory_bytes=70 * GIB,
             **more,
         )
+
+    def _histogram(self, partition: int, name: str, les: tuple[float, ...], median: float, more: float) -> Histogram:
+        """`more` values spread as such latencies are: log-normally around `median`."""
+        shares = [0.5 * (1 + math.erf(math.log(le / median) / 0.35 / math.sqrt(2))) for le in les]
+        counts = self.counted.setdefault((partition, name), [0.0] * (len(les) + 2))
+        for place, share in enumerate([*shares, 1.0]):
+            counts[place] += more * share
+        counts[-1] += more * median * 1.06
+        return Histogram(les=les, counts=tuple(counts[: len(les)]), count=counts[len(les)], sum=counts[-1])
 
     def _log(self, partition: int) -> str:
         lines = [f"INFO feigned engine of partition {partition}: step {n}, {3 + n % 5} running" for n in range(40)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import django
+import msgspec
+from django.conf import settings
 
 django.setup()
 
@@ -17,11 +18,11 @@ from controlplane.audit import people  # noqa: E402
 from controlplane.audit.services import Actor  # noqa: E402
 from controlplane.domain.rollout import Move  # noqa: E402
 from controlplane.fleet import services, versions  # noqa: E402
-from controlplane.fleet.models import Deployment, Gpu, Node, Partition, RegisteredModel  # noqa: E402
-from controlplane.telemetry import recorder  # noqa: E402
-from controlplane.telemetry.windows import Closed  # noqa: E402
+from controlplane.fleet.models import Deployment, Node, Partition, RegisteredModel  # noqa: E402
+from controlplane.telemetry.ingest import Ingest  # noqa: E402
+from controlplane.telemetry.recorder import Recorder  # noqa: E402
 from tests.browser.feigned import FeignedNode  # noqa: E402
-from workers.contract import Role  # noqa: E402
+from workers.contract import NodeSpec, Role  # noqa: E402
 
 ACTOR = Actor.system("pictures")
 LLAMA = {
@@ -225,47 +226,30 @@ def _other(partition: int) -> str:
 
 
 def remember(hours: float = 24.0, every_s: int = 60) -> int:
-    """Samples of the past, written as the recorder writes them; how many rows. Two stretches are missing, as after an
-    outage of one node and of the server."""
-    now, rows, waiting = int(time.time() // 60) * 60, 0, []
-    gpus = list(Gpu.objects.select_related("partition", "node").order_by("pk"))
-    parts = list(Partition.objects.exclude(deployment=None))
+    """Samples of the past, through the real windows and the real recorder; how many rows. A quarter of an hour of all
+    nodes is missing, and more of every third: gaps as after an outage."""
+    now, rows = int(time.time() // 60) * 60, 0
+    nodes = [_again(node) for node in Node.objects.all()]
+    ingest = Ingest(settings.SAMPLE_EVERY_S)
+    recorder = Recorder(ingest)
     recent = min(3600, int(hours * 3600))
-    for at in [*range(now - int(hours * 3600), now - recent, every_s), *range(now - recent, now, 10)]:
-        if now - 9000 < at < now - 8100:
-            continue
-        waiting += _windows(at, now, gpus, parts)
-        if len(waiting) > 4000:
-            rows += recorder._write(waiting)
-            waiting = []
-    return rows + recorder._write(waiting)
+    for number, at in enumerate(
+        [*range(now - int(hours * 3600), now - recent, every_s), *range(now - recent, now, 10)]
+    ):
+        for node in nodes:
+            if now - 9000 < at < now - 8100 or (node.id % 3 == 0 and now - 20000 < at < now - 15000):
+                continue
+            node.clock = lambda at=at: float(at)
+            node.seq += 1
+            ingest.accept(node.id, node.told(), float(at))
+        if number % 20 == 0:
+            rows += recorder.record(float(at))
+    return rows + recorder.record(float(now), all_of_them=True)
 
 
-def _windows(at: int, now: int, gpus: list[Gpu], parts: list[Partition]) -> list[Closed]:
-    day = 0.5 + 0.5 * math.sin(at / 86400 * 2 * math.pi)
-    found = []
-    for gpu in gpus:
-        if gpu.node_id % 3 == 0 and now - 20000 < at < now - 15000:
-            continue
-        busy = bool(gpu.partition and gpu.partition.deployment_id)
-        load = max(0.0, min(1.0, (0.35 + 0.5 * day + 0.1 * math.sin(at / 400 + gpu.pk)) if busy else 0.0))
-        values = {
-            "utilization": load,
-            "memory_used_bytes": 72 * 2**30 if busy else 2**30,
-            "power_w": 74 + 560 * load,
-            "temperature_c": 31 + 40 * load,
-        }
-        found.append(Closed(gpu.node_id, gpu.uuid, float(at), values))
-    for part in parts:
-        load = max(0.0, 0.3 + 0.6 * day + 0.1 * math.sin(at / 300 + part.pk))
-        engine = {
-            "running": 6 * load,
-            "waiting": max(0.0, 5 * load - 3),
-            "kv_usage": min(1.0, 0.8 * load),
-            "prompt_tps": 5400 * load,
-            "generation_tps": 900 * load,
-            "ttft_ms": 250 + 260 * load**3,
-            "itl_ms": 17 + 14 * load,
-        }
-        found.append(Closed(part.node_id, part.pk, float(at), engine))
-    return found
+def _again(row: Node) -> FeignedNode:
+    """The node as it reports, in a process that has not seen it join."""
+    made = FeignedNode("", row.name, gpus=row.gpus.count(), starts_s=-1.0)
+    made.id = row.pk
+    made.spec = msgspec.convert(row.spec, NodeSpec) if row.spec else None
+    return made
