@@ -2,10 +2,11 @@
 // What changes the shape of a page is not patched here: the page asks the server for that part again.
 import { el, text } from "./dom.js";
 import { UNKNOWN, age, bytes, number, percent, unit } from "./format.js";
-import { ageOf, isStale, now, start, store, subscribe } from "./live.js";
+import { ageOf, isStale, now, show, start, store, subscribe } from "./live.js";
 import { words } from "./map.js";
 
 const CHIPS = { ready: "ok", starting: "busy", pending: "busy", draining: "warn", stopping: "warn", cordoned: "warn", drained: "warn", silent: "warn", crash_looping: "bad", lost: "bad", revoked: "bad" };
+const MOST = 100, MARGIN = 600;
 const NODE = {
   age: (n) => age(ageOf(n)), cpu: (n) => percent(n.host?.cpu_utilization), disk: (n) => bytes(n.host?.disk_free_bytes),
   memory: (n) => (n.host ? `${bytes(n.host.memory_used_bytes)} of ${bytes(n.host.memory_bytes)}` : UNKNOWN),
@@ -29,7 +30,8 @@ export function since(part, node) {
   return `for ${age(seconds)}${usual}`;
 }
 
-export function bind({ shapeOf, onMove = () => {}, onChange = () => {} }) {
+/** `everything`: for a page that shows more live values than its data-live elements. */
+export function bind({ shapeOf, onMove = () => {}, onChange = () => {}, everything = false }) {
   let shape = null;
   const draw = () => {
     const parts = new Map(), gpus = new Map();
@@ -37,7 +39,9 @@ export function bind({ shapeOf, onMove = () => {}, onChange = () => {} }) {
       node.partitions.forEach((part) => parts.set(String(part.id), [part, node]));
       node.gpus.forEach((gpu) => gpus.set(String(gpu.id), [gpu, node]));
     });
-    document.querySelectorAll("[data-live]").forEach((box) => {
+    const boxes = [...document.querySelectorAll("[data-live]")];
+    if (!everything) show({ detail: shown(boxes, parts, gpus) });
+    boxes.forEach((box) => {
       const [kind, id, key] = box.dataset.live.split(":");
       if (kind === "node") return fillNode(box, store.nodes.get(Number(id)), key);
       const [thing, node] = (kind === "part" ? parts : gpus).get(id) || [];
@@ -56,7 +60,20 @@ export function bind({ shapeOf, onMove = () => {}, onChange = () => {} }) {
   });
   document.body.addEventListener("htmx:afterSwap", draw);
   setInterval(draw, 1000);
+  if (everything) show({ detail: "all" });
   start();
+}
+
+/** The nodes that live values are of; of a long list those near the window. */
+function shown(boxes, parts, gpus) {
+  const nodesOf = (list) => [...new Set(list.map((box) => {
+    const [kind, id] = box.dataset.live.split(":");
+    return kind === "node" ? Number(id) : (kind === "part" ? parts : gpus).get(id)?.[1].id;
+  }))].filter((id) => store.nodes.has(id));
+  const all = nodesOf(boxes);
+  if (all.length <= MOST) return all;
+  const near = ({ top, bottom }) => bottom > -MARGIN && top < innerHeight + MARGIN;
+  return nodesOf(boxes.filter((box) => near(box.getBoundingClientRect()))).slice(0, MOST);
 }
 
 function stamp(change) {

@@ -100,6 +100,7 @@ if (may) {
 }
 setInterval(lanes.repaint, 1000);
 bind({
+  everything: true,
   shapeOf: (nodes) => JSON.stringify(store.changes.map((change) => [change.id, change.state]).concat(nodes.map((node) => [node.id, node.name, node.schedulable, node.draining, node.partitions.map((part) => partShape(part, node))]))),
   onMove: redraw,
   onChange: (change) => { if (change.all) { redraw(); picked(); } else { lanes.read(); lanes.repaint(); } behind(store.version); },

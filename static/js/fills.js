@@ -1,6 +1,6 @@
 // What a cell of the fleet map can be filled by: value, place on the ramp, words. Unknown stays unknown.
-import { ageOf } from "./live.js";
-import { UNKNOWN, age, bytes } from "./format.js";
+import { ageOf, isBehind } from "./live.js";
+import { age, bytes } from "./format.js";
 
 const known = (value) => value !== null && value !== undefined;
 const share = (part, whole) => (known(part) && whole ? part / whole : null);
@@ -19,14 +19,19 @@ export function read(fill, gpu, part, node) {
   return known(value) ? value : null;
 }
 
+/** In words, as far as it is as new as the node's last report: of what the page does not show all is not sent. */
 export function describe(gpu, part, node) {
+  const told = (fill, value, words) => (known(value) && !isBehind(node, fill) ? [words(value)] : []);
   const lines = [`${node.name} GPU ${gpu.index}: ${gpu.name}`];
-  lines.push(`utilization ${known(gpu.utilization) ? `${Math.round(gpu.utilization * 100)}%` : UNKNOWN}`);
-  lines.push(`memory ${bytes(gpu.memory_used_bytes)} of ${bytes(gpu.memory_bytes)}`);
-  if (known(gpu.temperature_c)) lines.push(`${Math.round(gpu.temperature_c)} °C`);
-  if (known(gpu.power_w)) lines.push(`${Math.round(gpu.power_w)} W`);
+  if (part) lines.push(`${part.name}: ${part.deployment ? `${part.role} of ${part.deployment.name}` : "not assigned"}`);
+  lines.push(...told("utilization", gpu.utilization, (v) => `utilization ${Math.round(v * 100)}%`));
+  lines.push(...told("kv", part?.engine?.kv_usage, (v) => `KV cache ${Math.round(v * 100)}%`));
+  lines.push(...told("memory", gpu.memory_used_bytes, (v) => `memory ${bytes(v)} of ${bytes(gpu.memory_bytes)}`));
+  lines.push(...told("temperature", gpu.temperature_c, (v) => `${Math.round(v)} °C`));
+  lines.push(...told("power", gpu.power_w, (v) => `${Math.round(v)} W`));
   if (!gpu.present) lines.push("not in the last report");
   if (gpu.health !== "ok") lines.push(`health ${gpu.health}${gpu.health_detail ? `: ${gpu.health_detail}` : ""}`);
   if (gpu.foreign) lines.push("a process of somebody else runs on it");
+  lines.push(node.seen === null ? "never reported" : `reported ${age(ageOf(node))} ago`);
   return lines.join("\n");
 }

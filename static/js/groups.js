@@ -2,6 +2,7 @@
 import { el } from "./dom.js";
 import { words } from "./map.js";
 
+const NONE = "not assigned";
 const BASE = { none: "Nothing", model: "Model", role: "Role", kind: "GPU kind", status: "Node status" };
 
 /** Words must all match; `key:value` looks at one fact only. */
@@ -35,34 +36,31 @@ export function groupKeys(nodes, select, chosen) {
 }
 
 export function drawGroups(nodes, by, draw) {
-  if (by === "none") return nodes.map((node) => draw(node, () => true));
-  return sections(nodes, by).map(([name, members, keep]) => el("section", { class: "group" },
+  if (by === "none") return nodes.map((node) => draw(node));
+  return sections(nodes, by).map(([name, members]) => el("section", { class: "group" },
     el("h2", {}, name, el("span", { class: "small faint" }, ` ${members.length}`)),
-    el("div", { class: "members" }, members.map((node) => draw(node, keep)))));
+    el("div", { class: "members" }, members.map((node) => draw(node, name, keeps(by, name))))));
 }
+
+/** The groups that a node has a row in. */
+export function groupsOf(node, by) {
+  if (by === "none") return [undefined];
+  if (by === "model" || by === "role") {
+    const keys = new Set(node.partitions.map((part) => key(part, by)));
+    if (!node.gpus.length || node.gpus.some((gpu) => !gpu.partition)) keys.add(NONE);
+    return [...keys];
+  }
+  if (by === "status") return [words(node.status)];
+  if (by === "kind") return [[...new Set(node.gpus.map((gpu) => gpu.name))].join(", ") || "no GPU reported"];
+  return [String(node.labels?.[by.slice(6)] ?? `no ${by.slice(6)}`)];
+}
+
+/** Which partitions a node's row in a group shows. */
+export const keeps = (by, name) => (by === "model" || by === "role" ? (part) => key(part, by) === name : () => true);
+const key = (part, by) => (part?.deployment ? (by === "model" ? part.deployment.name : part.role) : NONE);
 
 function sections(nodes, by) {
-  if (by === "model" || by === "role") return byPartition(nodes, by);
-  const value = (node) => {
-    if (by === "status") return words(node.status);
-    if (by === "kind") return [...new Set(node.gpus.map((gpu) => gpu.name))].join(", ") || "no GPU reported";
-    return String(node.labels?.[by.slice(6)] ?? `no ${by.slice(6)}`);
-  };
-  return collect(nodes, (node) => [value(node)]).map(([name, members]) => [name, members, () => true]);
-}
-
-function byPartition(nodes, by) {
-  const key = (part) => (part?.deployment ? (by === "model" ? part.deployment.name : part.role) : "not assigned");
-  const all = (node) => {
-    const keys = new Set(node.partitions.map(key));
-    if (!node.gpus.length || node.gpus.some((gpu) => !gpu.partition)) keys.add("not assigned");
-    return [...keys];
-  };
-  return collect(nodes, all).map(([name, members]) => [name, members, (part) => key(part) === name]);
-}
-
-function collect(nodes, keysOf) {
   const groups = new Map();
-  nodes.forEach((node) => keysOf(node).forEach((key) => groups.set(key, [...(groups.get(key) || []), node])));
-  return [...groups].sort(([a], [b]) => (a === "not assigned") - (b === "not assigned") || a.localeCompare(b, "en", { numeric: true }));
+  nodes.forEach((node) => groupsOf(node, by).forEach((name) => { if (!groups.has(name)) groups.set(name, []); groups.get(name).push(node); }));
+  return [...groups].sort(([a], [b]) => (a === NONE) - (b === NONE) || a.localeCompare(b, "en", { numeric: true }));
 }

@@ -1,14 +1,22 @@
-// One picture of the fleet, kept fresh: REST snapshot first, then frames over the socket. A gap, a new epoch or a
-// tab that slept fetches the snapshot again; without a socket the page polls and says so.
-const POLL_MS = 5000, SLEPT_MS = 6000, RETRY_MS = [1000, 2000, 5000];
+// One picture of the fleet, kept fresh: REST snapshot first, then frames over the socket, with the figures of what the
+// page says it shows. A gap, a new epoch or a tab that slept fetches the snapshot again; without a socket the page polls
+// and says so.
+import { fill } from "./cells.js";
+
+const POLL_MS = 5000, SLEPT_MS = 6000, RETRY_MS = [1000, 2000, 5000], SAY_MS = 200, MOST_WAITING = 30;
+const BLANK = { type: "view", fill: null, nodes: [], detail: [] };
 let unreachable = "";
 export const store = { nodes: new Map(), summary: null, version: null, changes: [], epoch: null, seq: -1, offset: 0, ready: false, online: false, heard: 0 };
 const listeners = new Set();
+let view = BLANK, said = "", sayTimer = null;
 let socket = null, retries = 0, fetching = null, queue = [], lostAt = null, pollTimer = null, lastTick = Date.now(), againTimer = null;
 
 export const now = () => Date.now() / 1000 + store.offset;
 export const ageOf = (node) => (node.seen === null ? null : Math.max(0, now() - node.seen));
 export const isStale = (node) => node.status === "silent" || node.seen === null || ageOf(node) > 3 * (node.period_s || 1) + 1;
+/** Since when a figure is known: of a node in sight its fill, of one shown whole all of them. */
+export const knownSince = (node, fill) => Math.max(node.whole_at, node.filled?.[fill] ?? 0);
+export const isBehind = (node, fill) => node.seen !== null && node.seen - knownSince(node, fill) > 2 * (node.period_s || 1) + 1;
 export function subscribe(fn) { listeners.add(fn); return () => listeners.delete(fn); }
 const tell = (change) => listeners.forEach((fn) => fn(change));
 
@@ -16,10 +24,24 @@ export function start() {
   snapshot();
   open();
   setInterval(watchSleep, 1000);
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) watchSleep(); });
+  document.addEventListener("visibilitychange", () => { say(); if (!document.hidden) watchSleep(); });
+}
+
+/** What the page shows from now on: one figure of the GPUs of `nodes`, everything of those in `detail` ("all": of all). */
+export function show({ fill = null, nodes = [], detail = [] }) {
+  view = { type: "view", fill, nodes, detail };
+  sayTimer ??= setTimeout(() => { sayTimer = null; say(); }, said ? SAY_MS : 0);
+}
+
+function say() {
+  const message = JSON.stringify(document.hidden ? BLANK : view);
+  if (socket?.readyState !== WebSocket.OPEN || message === said) return;
+  said = message;
+  socket.send(message);
 }
 
 function keep(node, at) {
+  node.whole_at = at;
   node.seen = node.age_s === null || node.age_s === undefined ? null : at - node.age_s;
   store.nodes.set(node.id, node);
 }
@@ -42,7 +64,7 @@ async function load() {
     body.nodes.forEach((node) => keep(node, body.at));
     tell({ all: true });
     const waiting = queue; queue = [];
-    waiting.filter((frame) => frame.epoch === store.epoch).forEach(apply); // of another epoch: before a change of leader
+    waiting.filter((frame) => frame.epoch === store.epoch).forEach(take); // of another epoch: before a change of leader
     unreachable = "";
     light(store.online ? "live" : "lost");
   } catch {
@@ -54,7 +76,16 @@ async function load() {
 }
 
 function receive(frame) {
-  if (fetching) queue.push(frame); else apply(frame);
+  if (!fetching) take(frame);
+  else if (queue.push(frame) > MOST_WAITING) queue.shift(); // a gap, which is mended as any other
+}
+
+const take = (frame) => (frame.type === "late" ? fillIn(frame) : apply(frame));
+
+/** What came into sight between two frames. */
+function fillIn(frame) {
+  frame.nodes.forEach((node) => keep(node, frame.at));
+  tell({ all: false, nodes: frame.nodes, removed: [], filled: fill(store.nodes, frame) });
 }
 
 function apply(frame) {
@@ -64,9 +95,14 @@ function apply(frame) {
   store.heard = Date.now();
   store.offset = frame.at - Date.now() / 1000;
   Object.assign(store, { summary: frame.summary, version: frame.version ?? store.version, changes: frame.changes || store.changes });
+  for (let i = 0; i < frame.heard.length; i += 2) {
+    const node = store.nodes.get(frame.heard[i]);
+    if (node) node.seen = frame.at - frame.heard[i + 1] / 10;
+  }
   frame.nodes.forEach((node) => keep(node, frame.at));
+  const filled = fill(store.nodes, frame);
   frame.removed.forEach((id) => store.nodes.delete(id));
-  tell({ all: false, nodes: frame.nodes, removed: frame.removed });
+  tell({ all: false, nodes: frame.nodes, removed: frame.removed, filled });
 }
 
 function again() {
@@ -76,9 +112,14 @@ function again() {
 
 function open() {
   const scheme = location.protocol === "https:" ? "wss" : "ws";
-  socket = new WebSocket(`${scheme}://${location.host}/ws/live`);
-  socket.onopen = () => { store.online = true; retries = 0; lostAt = null; clearInterval(pollTimer); pollTimer = null; snapshot(); };
-  socket.onmessage = (event) => { const frame = JSON.parse(event.data); if (frame.type === "frame") receive(frame); };
+  socket = new WebSocket(`${scheme}://${location.host}/ws/live?view`);
+  socket.onopen = () => {
+    const wasLost = lostAt !== null;
+    Object.assign(store, { online: true }); said = ""; retries = 0; lostAt = null; clearInterval(pollTimer); pollTimer = null;
+    say();
+    if (wasLost || !store.ready) snapshot(); else light("live"); // where something was missed in between, the next frame's number tells
+  };
+  socket.onmessage = (event) => { const frame = JSON.parse(event.data); if (frame.type === "frame" || frame.type === "late") receive(frame); };
   socket.onclose = closed;
 }
 

@@ -2,9 +2,10 @@
 import { el, glyph, icon, text } from "./dom.js";
 import { FILLS, describe, read } from "./fills.js";
 import { UNKNOWN, age, plural } from "./format.js";
-import { ageOf, isStale } from "./live.js";
+import { ageOf, isBehind, isStale } from "./live.js";
 import { paint } from "./ramp.js";
 
+const own = new WeakMap(); // a row's element -> what is repainted in it
 const CALM = new Set(["ready", "unassigned"]);
 const SHORT = { crash_looping: "crashing" };
 const WORDS = { crash_looping: "crash-looping", never_seen: "never seen" };
@@ -26,6 +27,8 @@ export function row(node, view, keep = () => true) {
     el("div", { class: "whose" }, el("div", { class: "line" }, marks(node), name), el("div", { class: "meta" })),
     cells, el("div", { class: "age", "data-age": "" }));
   if (!node.gpus.length) cells.append(el("span", { class: "none" }, node.seen === null ? "has not reported yet" : "no GPU reported"));
+  const places = new Map(node.gpus.map((gpu, place) => [String(gpu.id), place]));
+  own.set(result, { age: result.lastChild, meta: result.querySelector(".meta"), cells: [...cells.querySelectorAll(".cell")].map((cell) => ({ cell, place: places.get(cell.dataset.gpu), is: null })) });
   repaint(result, node, view);
   return result;
 }
@@ -87,15 +90,16 @@ export function explain(cell, node) {
   if (gpu) cell.title = describe(gpu, partOf(node, gpu), node);
 }
 
-/** Values, ages and greying; called once a frame for changed nodes and once a second for all. */
+/** Values, ages and greying; called once a frame for nodes that were heard and once a second for all in sight. */
 export function repaint(element, node, view) {
-  const stale = isStale(node);
+  const stale = isStale(node), held = own.get(element);
   element.classList.toggle("silent", stale);
-  text(element.querySelector(".age"), node.seen === null ? UNKNOWN : age(ageOf(node)));
-  text(element.querySelector(".meta"), meta(node, stale));
-  if (view.agesOnly) return;
-  const gpus = new Map(node.gpus.map((gpu) => [String(gpu.id), gpu]));
-  element.querySelectorAll(".cell").forEach((cell) => fill(cell, gpus.get(cell.dataset.gpu), node, view));
+  if (!view.dense) {
+    text(held.age, node.seen === null ? UNKNOWN : age(ageOf(node)));
+    text(held.meta, meta(node, stale));
+  }
+  const behind = view.fill !== "age" && isBehind(node, view.fill);
+  held.cells.forEach((mine) => fill(mine, node.gpus[mine.place], node, view, behind));
 }
 
 function meta(node, stale) {
@@ -106,16 +110,21 @@ function meta(node, stale) {
   return `${plural(node.gpus.length, kinds.size === 1 && kinds.has("cpu") ? "CPU slot" : "GPU")} · ${words(node.status)}${extra}`;
 }
 
-function fill(cell, gpu, node, view) {
+/** A figure that came into sight and is not here yet is not known: what was known before is older than it looks. */
+function fill(mine, gpu, node, view, behind) {
   if (!gpu) return;
-  const value = read(view.fill, gpu, partOf(node, gpu), node);
-  cell.classList.toggle("unknown", value === null);
-  if (value === null) { cell.style.background = ""; cell.style.color = ""; text(cell, view.dense ? "" : UNKNOWN); return; }
-  const place = FILLS[view.fill].place(value);
-  const resting = !partOf(node, gpu)?.deployment && place < 0.05; // nothing runs there, as it should be
-  cell.classList.toggle("resting", resting);
-  const { fill: background, ink } = resting ? { fill: "", ink: "" } : paint(place);
-  cell.style.background = background;
-  cell.style.color = ink;
-  text(cell, view.dense ? "" : FILLS[view.fill].show(value) + (view.columns <= 8 && FILLS[view.fill].unit === "%" ? "%" : ""));
+  const value = behind ? null : read(view.fill, gpu, partOf(node, gpu), node);
+  const { place: placeOf, show, unit: mark } = FILLS[view.fill];
+  const place = value === null ? null : placeOf(value);
+  const resting = place !== null && !partOf(node, gpu)?.deployment && place < 0.05; // nothing runs there, as it should be
+  const said = view.dense ? "" : value === null ? UNKNOWN : show(value) + (view.columns <= 8 && mark === "%" ? "%" : "");
+  const colours = place === null || resting ? { fill: "", ink: "" } : paint(place);
+  const is = `${value === null}${resting}${colours.fill}${said}`;
+  if (is === mine.is) return;
+  mine.is = is;
+  mine.cell.classList.toggle("unknown", value === null);
+  mine.cell.classList.toggle("resting", resting);
+  mine.cell.style.background = colours.fill;
+  mine.cell.style.color = view.dense ? "" : colours.ink;
+  text(mine.cell, said);
 }

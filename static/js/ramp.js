@@ -15,9 +15,14 @@ export function at(t) {
   return STOPS[i].map((v, k) => { const c = v + (STOPS[i + 1][k] - v) * f; return Math.round(c + (255 - c) * pale); });
 }
 
+/** In a hundred steps, each worked out once. */
 export function paint(t) {
-  const colour = at(t);
-  return { fill: `rgb(${colour.join(" ")})`, ink: luminance(colour) > 0.179 ? "#000" : "#fff" };
+  const key = `${Math.round(Math.min(1, Math.max(0, t)) * 100)}${light() ? "l" : "d"}`;
+  if (!mixed.has(key)) mixed.set(key, mix(at(parseInt(key, 10) / 100)));
+  return mixed.get(key);
 }
+
+const mixed = new Map();
+const mix = (colour) => ({ fill: `rgb(${colour.join(" ")})`, ink: luminance(colour) > 0.179 ? "#000" : "#fff" });
 
 export const gradient = () => `linear-gradient(90deg, ${[0, 0.2, 0.4, 0.6, 0.8, 1].map((t) => paint(t).fill).join(", ")})`;

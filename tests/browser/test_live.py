@@ -220,7 +220,7 @@ def test_a_lost_server_is_told_and_found_again(page: Page, fleet: Fleet, passwor
 
 
 def test_without_the_socket_the_page_polls_and_says_so(page: Page, fleet: Fleet, password: str) -> None:
-    page.route_web_socket("**/ws/live", lambda socket: socket.close())
+    page.route_web_socket("**/ws/live*", lambda socket: socket.close())
     sign_in(page, password)
     expect(page.locator("#light")).to_contain_text("polling every 5 s")
     expect(row(page, "sim-a").locator(".cell")).to_have_count(4)
@@ -242,7 +242,7 @@ def test_a_gap_in_the_frames_fetches_a_fresh_picture(page: Page, fleet: Fleet, p
 
         server.on_message(pass_on)
 
-    page.route_web_socket("**/ws/live", through)
+    page.route_web_socket("**/ws/live*", through)
     fetched: list[str] = []
     page.on("request", lambda request: fetched.append(request.url) if request.url.endswith("/api/v1/live") else None)
     sign_in(page, password)
