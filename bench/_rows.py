@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import random
+import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from controlplane.audit.services import Actor
+from django.db import connection
+
 from controlplane.domain.model_facts import from_config
 from controlplane.fleet.models import Deployment, Gpu, Node, Partition, RegisteredModel
 from controlplane.telemetry import latest
 from controlplane.telemetry.latest import EngineFigures, Latest
 from workers.contract import DeviceSample, HostSample
 
-ACTOR = Actor.system("bench")
 GIB = 2**30
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -30,14 +31,16 @@ LLAMA = {
     "max_position_embeddings": 131072,
     "torch_dtype": "bfloat16",
 }
+SHARES = 10  # a second is divided into so many pieces
 ROLES = ("prefill", "decode", "decode", "")  # of a node's partitions, which share its GPUs evenly
 
 
-def make(count: int, gpus: int = 8, models: int = 12) -> list[Node]:
-    """`count` nodes of `gpus` GPUs in four partitions, three of them serving, as a settled fleet leaves them."""
+def make(count: int, gpus: int = 8, *, models: int = 12, first: int = 0) -> list[Node]:
+    """`count` nodes of `gpus` GPUs in four partitions, three of them serving, as a settled fleet leaves them. `first`:
+    the number in the name of the first of them."""
     now = datetime.now(UTC)
     deployments = _deployments(models)
-    nodes = Node.objects.bulk_create([_node(n, now) for n in range(count)], batch_size=500)
+    nodes = Node.objects.bulk_create([_node(first + n, now) for n in range(count)], batch_size=500)
     partitions = Partition.objects.bulk_create(
         [_partition(node, place, deployments, now) for node in nodes for place in range(min(gpus, len(ROLES)))],
         batch_size=500,
@@ -47,14 +50,42 @@ def make(count: int, gpus: int = 8, models: int = 12) -> list[Node]:
     return nodes
 
 
-def keep_figures(nodes: Sequence[Node], gpus: int = 8, *, seed: float | None = None) -> None:
-    """What a report of each would leave in Valkey, stamped now."""
-    noise = random.Random(seed)
-    parts: dict[int, list[int]] = {}
-    for pk, node in Partition.objects.order_by("pk").values_list("pk", "node_id"):
-        parts.setdefault(node, []).append(pk)
-    for node in nodes:
-        latest.keep(figures(node, parts.get(node.pk, []), gpus, noise))
+class Reports:
+    """What the reports of all `nodes` leave behind, once a second and spread over it, until stopped."""
+
+    def __init__(self, nodes: Sequence[Node], gpus: int = 8) -> None:
+        self._nodes, self._gpus = nodes, gpus
+        self._pks = [node.pk for node in nodes]
+        self._parts: dict[int, list[int]] = {}
+        for pk, node in Partition.objects.order_by("pk").values_list("pk", "node_id"):
+            self._parts.setdefault(node, []).append(pk)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Reports:
+        self.once(self._nodes)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(10)
+
+    def once(self, nodes: Sequence[Node]) -> None:
+        noise = random.Random()
+        latest.keep(*(figures(node, self._parts.get(node.pk, []), self._gpus, noise) for node in nodes))
+
+    def _run(self) -> None:
+        share = -(-len(self._nodes) // SHARES)
+        turn = 0
+        while not self._ended.wait(1 / SHARES):
+            at = turn % SHARES * share
+            if nodes := self._nodes[at : at + share]:
+                self.once(nodes)
+            if turn % (3 * SHARES) == 0:
+                Node.objects.filter(pk__in=self._pks).update(last_seen=datetime.now(UTC))
+            turn += 1
+        connection.close()
 
 
 def figures(node: Node, partitions: Sequence[int], gpus: int, noise: random.Random) -> Latest:
@@ -87,8 +118,10 @@ def figures(node: Node, partitions: Sequence[int], gpus: int, noise: random.Rand
 
 def _deployments(count: int) -> list[Deployment]:
     facts = from_config(LLAMA, 15 * GIB).to_dict()
-    model = RegisteredModel.objects.create(name="bench-8b", kind="folder", source="/models/bench", facts=facts)
-    return [Deployment.objects.create(name=f"bench-{n:02d}", model=model) for n in range(count)]
+    of = {"kind": "folder", "source": "/models/bench", "facts": facts}
+    model, _ = RegisteredModel.objects.get_or_create(name="bench-8b", defaults=of)
+    names = [f"bench-{n:02d}" for n in range(count)]
+    return [Deployment.objects.get_or_create(name=name, defaults={"model": model})[0] for name in names]
 
 
 def _node(number: int, now: datetime) -> Node:

@@ -47,11 +47,12 @@ _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Latest)
 
 
-def keep(latest: Latest) -> None:
-    """Store `latest` and mark its node as changed: one round trip."""
+def keep(*latest: Latest) -> None:
+    """Store these and mark their nodes as changed: one round trip."""
     with valkey.connection() as client, client.pipeline(transaction=False) as pipe:
-        pipe.set(_key(latest.node), _encode(latest), ex=KEEP_S)
-        pipe.sadd(DIRTY, latest.node)
+        for one in latest:
+            pipe.set(_key(one.node), _encode(one), ex=KEEP_S)
+        pipe.sadd(DIRTY, *(one.node for one in latest))
         pipe.execute()
 
 

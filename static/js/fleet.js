@@ -9,38 +9,29 @@ import { paintSoon, paintWith } from "./painter.js";
 import * as panel from "./panel.js";
 import { gradient } from "./ramp.js";
 import { summary } from "./summary.js";
+import { byNode, clear, inSight, isThere, onSight, put, replace } from "./sight.js";
 import "./fleet_charts.js";
 import { kept } from "./timerange.js";
 import { drawGroups, groupKeys, groupsOf, keeps, matches } from "./groups.js";
 
-const DENSE_OVER = 50;
+const DENSE_OVER = 50, GAP = 12, LINES = 6;
 const map = document.getElementById("map"), filter = document.getElementById("filter"), groupBy = document.getElementById("group");
 const url = new URLSearchParams(location.search);
-let drawn = -1; // how many nodes there were at the last drawing
+let drawn = -1, across = 1; // how many nodes there were at the last drawing, and how many of them side by side
 const view = { fill: FILLS[url.get("fill")] ? url.get("fill") : "utilization", group: url.get("group") || "none", columns: 8, dense: false };
-const rows = new Map(); // element -> {element, node id, shape, group}; a node has a row in each of its groups
-const byNode = new Map(); // node id -> its rows
-const visible = new Set(); // only what is seen is repainted: a thousand nodes cost no more than a screenful
-const watch = new IntersectionObserver((entries) => {
-  entries.forEach(({ target, isIntersecting }) => {
-    const found = rows.get(target);
-    if (!found) return;
-    if (isIntersecting) { visible.add(found); paintSoon(found); } else visible.delete(found);
-  });
-  tellView();
-}, { rootMargin: "300px" });
 let pointed = null; // the cell under the pointer
 filter.value = url.get("filter") || "";
 
 paintWith((found) => {
   const node = store.nodes.get(found.id);
-  if (node && rows.has(found.element)) repaint(found.element, node, view);
+  if (node && isThere(found)) repaint(found.element, node, view);
 });
+onSight((found) => { found.forEach(paintSoon); tellView(); });
 
 /** What is in sight comes with the frames, and all of the nodes that somebody looks at closely. */
 function tellView() {
   const detail = [panel.nodeId(), pointed && Number(pointed.closest(".node")?.dataset.node)].filter(Boolean);
-  show({ fill: view.fill === "age" ? null : view.fill, nodes: [...new Set([...visible].map((found) => found.id))], detail: [...new Set(detail)] });
+  show({ fill: view.fill === "age" ? null : view.fill, nodes: [...new Set(inSight().map((found) => found.id))], detail: [...new Set(detail)] });
 }
 
 function remember() {
@@ -66,9 +57,9 @@ function redraw() {
   drawn = nodes.length;
   map.classList.toggle("dense", view.dense);
   map.style.setProperty("--cols", view.columns);
-  watch.disconnect();
-  for (const held of [rows, byNode, visible]) held.clear();
-  keepingFocus(map, () => { map.replaceChildren(...drawGroups(shown, view.group, build)); panel.refresh(); }, frameTwin);
+  across = fitting();
+  clear();
+  keepingFocus(map, () => { map.replaceChildren(...drawGroups(shown, view.group, lay)); panel.refresh(); }, frameTwin);
   document.getElementById("empty").hidden = nodes.length > 0;
   text(document.getElementById("shown"), filter.value ? `${shown.length} of ${plural(nodes.length, "node")}` : "");
   document.getElementById("nothing").hidden = !(nodes.length && !shown.length);
@@ -78,24 +69,28 @@ function redraw() {
 
 const columns = (nodes) => Math.min(16, Math.max(4, ...nodes.map((node) => node.gpus.length)));
 
-function build(node, group, keep) {
-  const element = row(node, view, keep), record = { element, id: node.id, name: node.name, shape: shape(node, view), group };
-  rows.set(element, record);
-  byNode.set(node.id, [...(byNode.get(node.id) || []), record]);
-  watch.observe(element);
-  return element;
+const fitting = () => Math.max(1, Math.floor((map.clientWidth + GAP) / (view.columns * 9 + 34 + GAP)));
+
+function build(node, group) {
+  const element = row(node, view, keeps(view.group, group));
+  return { element, id: node.id, name: node.name, shape: shape(node, view), group };
+}
+
+/** The rows of some nodes; many small ones lie side by side on shelves, each a few lines high. */
+function lay(nodes, group) {
+  const rows = nodes.map((node) => build(node, group));
+  if (!view.dense) { put(rows); return rows.map(({ element }) => element); }
+  const size = across * LINES;
+  return Array.from({ length: Math.ceil(rows.length / size) }, (_, i) => {
+    const mine = rows.slice(i * size, (i + 1) * size);
+    const shelf = el("div", { class: "shelf", style: { "--across": across, "--lines": Math.ceil(mine.length / across) } }, mine.map(({ element }) => element));
+    put(mine, shelf);
+    return shelf;
+  });
 }
 
 /** A node's rows anew in their places, the others untouched: a click that began there still counts. */
-function rebuild(node) {
-  const held = byNode.get(node.id);
-  byNode.delete(node.id);
-  held.forEach((old) => {
-    watch.unobserve(old.element);
-    rows.delete(old.element); visible.delete(old);
-    old.element.replaceWith(build(node, old.group, old.group === undefined ? undefined : keeps(view.group, old.group)));
-  });
-}
+const rebuild = (node) => [...byNode.get(node.id)].forEach((old) => replace(old, build(node, old.group)));
 
 function changed({ all, nodes, filled = [] }) {
   summary();
@@ -104,7 +99,7 @@ function changed({ all, nodes, filled = [] }) {
   if (first || drawn !== store.nodes.size || [...byNode.keys()].some((id) => !store.nodes.has(id)) || !moved.every(staysPut) || (moved.length && columns([...store.nodes.values()]) !== view.columns)) redraw();
   else if (moved.length) keepingFocus(map, () => { moved.forEach(rebuild); panel.refresh(); }, frameTwin);
   if (!first && moved.length) window.htmx?.trigger(document.body, "fleet-moved");
-  visible.forEach((found) => { if (ids.has(found.id)) paintSoon(found); });
+  inSight().forEach((found) => { if (ids.has(found.id)) paintSoon(found); });
   if (pointed) point(pointed);
   panel.refresh(ids);
 }
@@ -134,17 +129,18 @@ document.getElementById("fill").addEventListener("click", (event) => {
   if (!fill) return;
   view.fill = fill;
   event.currentTarget.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.fill === fill)));
-  visible.forEach(paintSoon);
+  inSight().forEach(paintSoon);
   tellView(); legend(); remember();
 });
 groupBy.addEventListener("change", () => { view.group = groupBy.value; redraw(); remember(); });
 filter.addEventListener("input", () => { redraw(); remember(); });
+new ResizeObserver(() => { if (view.dense && fitting() !== across) redraw(); }).observe(map);
 document.addEventListener("forebay:theme", () => { legend(); if (store.ready) redraw(); });
 panel.attach(map, { onSelect: () => { remember(); tellView(); }, initial: url.get("sel") });
 map.addEventListener("pointerover", (event) => { point(event.target.closest(".cell")); tellView(); });
 map.addEventListener("pointerleave", () => { point(null); tellView(); });
 setInterval(() => {
-  visible.forEach(paintSoon);
+  inSight().forEach(paintSoon);
   panel.tick();
   document.querySelector(".kpis").classList.toggle("stale", !store.online && Date.now() - store.heard > 6000);
 }, 1000);

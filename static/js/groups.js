@@ -35,11 +35,11 @@ export function groupKeys(nodes, select, chosen) {
   select.replaceChildren(...wanted.map(([value, label]) => el("option", { value, selected: value === chosen }, label)));
 }
 
-export function drawGroups(nodes, by, draw) {
-  if (by === "none") return nodes.map((node) => draw(node));
+/** `lay` gives the elements of some nodes' rows, all of them in one group. */
+export function drawGroups(nodes, by, lay) {
+  if (by === "none") return lay(nodes);
   return sections(nodes, by).map(([name, members]) => el("section", { class: "group" },
-    el("h2", {}, name, el("span", { class: "small faint" }, ` ${members.length}`)),
-    el("div", { class: "members" }, members.map((node) => draw(node, name, keeps(by, name))))));
+    el("h2", {}, name, el("span", { class: "small faint" }, ` ${members.length}`)), el("div", { class: "members" }, lay(members, name))));
 }
 
 /** The groups that a node has a row in. */
