@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Any
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiResponse, extend_schema, extend_schema_view
@@ -10,7 +12,9 @@ from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from controlplane.api import lists
 from controlplane.api.filters import Filters, YesNo
+from controlplane.api.lists import PlainList
 from controlplane.api.resource import Resource
 from controlplane.api.shapes import GpuShape
 from controlplane.fleet import services
@@ -37,16 +41,20 @@ class GpuFilters(Filters):
     ),
     retrieve=extend_schema(summary="One GPU"),
 )
-class Gpus(ListModelMixin, RetrieveModelMixin, Resource):
+class Gpus(PlainList, ListModelMixin, RetrieveModelMixin, Resource):
     """One GPU or CPU slot as its agent last reported it."""
 
     noun = "GPU"
+    columns = lists.GPU
     role_actions = {"destroy": "node.change"}
     queryset = Gpu.objects.select_related("node", "partition")
     serializer_class = GpuShape
     filterset_class = GpuFilters
     ordering = ["node__name", "index"]
     ordering_fields = ["id", "index", "memory_bytes", "name", "health"]
+
+    def listed(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        return lists.gpus(rows)
 
     @extend_schema(
         summary="Forget a GPU",

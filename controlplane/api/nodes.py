@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from http import HTTPStatus
+from typing import Any
 
 from django.conf import settings
 from django.db.models import Prefetch, Q, QuerySet, TextField
@@ -27,9 +29,11 @@ from rest_framework.mixins import ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from controlplane.api import lists
 from controlplane.api.change_shapes import ChangeShape
 from controlplane.api.drains import DRAIN, DrainBody, DrainPreviewShape, agreed_version
 from controlplane.api.filters import Filters, YesNo
+from controlplane.api.lists import PlainList
 from controlplane.api.node_bodies import LabelsBody, PlanBody, SplitBody
 from controlplane.api.owners import OwnersBody, WithOwners
 from controlplane.api.resource import DRY_RUN, REASON, Resource
@@ -117,10 +121,11 @@ class NodeFilters(Filters):
         request=Reason,
     ),
 )
-class Nodes(WithOwners, ListModelMixin, Resource):
+class Nodes(WithOwners, PlainList, ListModelMixin, Resource):
     """A host with one agent."""
 
     noun = "node"
+    columns = lists.NODE
     role_actions = {
         "partial_update": "node.change",
         "destroy": "node.remove",
@@ -154,6 +159,9 @@ class Nodes(WithOwners, ListModelMixin, Resource):
         "plan": PlanBody,
     }
     set_owners = services.set_node_owners
+
+    def listed(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        return lists.nodes(rows)
 
     @extend_schema(
         summary="One node",

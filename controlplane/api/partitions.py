@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Any
 
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import (
@@ -18,10 +20,12 @@ from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from controlplane.api import lists
 from controlplane.api.filters import Filters, YesNo
+from controlplane.api.lists import PlainList
 from controlplane.api.previews import AssignPreview
 from controlplane.api.resource import DRY_RUN, Resource
-from controlplane.api.shapes import PHASES, ROLES, PartitionShape
+from controlplane.api.shapes import PHASES, ROLES, PartitionShape, may_see_endpoints
 from controlplane.api.strict import MAX_ID, Body, Id, Reason
 from controlplane.fleet import services
 from controlplane.fleet.models import Partition
@@ -67,10 +71,11 @@ class PartitionFilters(Filters):
     list=extend_schema(summary="List partitions", description="By node and name, assigned or not."),
     retrieve=extend_schema(summary="One partition"),
 )
-class Partitions(ListModelMixin, RetrieveModelMixin, Resource):
+class Partitions(PlainList, ListModelMixin, RetrieveModelMixin, Resource):
     """A named set of GPUs of one node that runs at most one engine."""
 
     noun = "partition"
+    columns = lists.PARTITION
     role_actions = {
         "create": "partition.change",
         "destroy": "partition.change",
@@ -84,6 +89,9 @@ class Partitions(ListModelMixin, RetrieveModelMixin, Resource):
     ordering_fields = ["id", "name", "generation", "phase_since"]
     parameters = {"assign": {"dry_run"}}
     bodies = {"create": PartitionBody, "assign": AssignBody, "release": ReleaseBody}
+
+    def listed(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        return lists.partitions(rows, endpoints=may_see_endpoints(self.get_serializer_context()))
 
     @extend_schema(
         summary="Make a partition",

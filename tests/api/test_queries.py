@@ -56,7 +56,7 @@ def test_a_longer_list_takes_no_more_queries(address: str, admin: APIClient) -> 
     for _ in range(10):
         one_more_of_each()
     assert queries_of(admin, address) == few
-    assert few <= 13
+    assert few <= (17 if address == "live" else 13)  # whose first look reads sums too, to know what to read later
 
 
 def test_one_node_takes_no_more_queries_with_more_on_it(viewer: APIClient) -> None:

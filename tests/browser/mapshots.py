@@ -69,7 +69,9 @@ def trouble(nodes: list) -> None:
     pks = [node.pk for node in nodes]
     Node.objects.filter(pk__in=[pk for pk in pks if pk % 17 == 4]).update(schedulable=False)
     Node.objects.filter(pk__in=[pk for pk in pks if pk % 19 == 6]).update(draining=True)
-    Gpu.objects.filter(node__in=[pk for pk in pks if pk % 13 == 3], index=5).update(health="lost", health_detail="Xid 79")
+    Gpu.objects.filter(node__in=[pk for pk in pks if pk % 13 == 3], index=5).update(
+        health="lost", health_detail="Xid 79"
+    )
     of = Partition.objects.filter(deployment__isnull=False)
     of.filter(node__in=[pk for pk in pks if pk % 19 == 6], name="p0").update(phase="draining")
     of.filter(node__in=[pk for pk in pks if pk % 11 == 7], name="p1").update(phase="exited", restarts=4)
