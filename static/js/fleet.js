@@ -16,7 +16,7 @@ import { drawGroups, groupKeys, groupsOf, keeps, matches } from "./groups.js";
 
 const DENSE_OVER = 50, GAP = 12, LINES = 6;
 const map = document.getElementById("map"), filter = document.getElementById("filter"), groupBy = document.getElementById("group");
-const url = new URLSearchParams(location.search);
+const url = new URLSearchParams(location.search), inOrder = new Intl.Collator("en", { numeric: true }).compare;
 let drawn = -1, across = 1; // how many nodes there were at the last drawing, and how many of them side by side
 const view = { fill: FILLS[url.get("fill")] ? url.get("fill") : "utilization", group: url.get("group") || "none", columns: 8, dense: false };
 let pointed = null; // the cell under the pointer
@@ -51,7 +51,7 @@ function legend() {
 }
 
 function redraw() {
-  const nodes = [...store.nodes.values()].sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
+  const nodes = [...store.nodes.values()].sort((a, b) => inOrder(a.name, b.name));
   const shown = nodes.filter((node) => matches(node, filter.value));
   Object.assign(view, { dense: shown.length > DENSE_OVER, columns: columns(nodes) });
   drawn = nodes.length;
