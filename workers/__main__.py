@@ -20,6 +20,7 @@ import msgspec
 from workers import __version__
 from workers.config import Config, ConfigError, Home, HomeInUse, Settings, host_mark, node_name, own_address
 from workers.contract import JoinReply, JoinRequest
+from workers.logs import keep_own
 from workers.reconcile import GRACE_S
 from workers.uplink import JoinFailed, join
 
@@ -27,6 +28,7 @@ log = logging.getLogger("workers")
 EX_USAGE, EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 64, 69, 75, 78
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 EPILOG = """exit codes of run:
   0   ended by SIGTERM or SIGINT; engines go on, the next run adopts them
   75  another agent holds the home, or reports as this node; do not start again by itself
@@ -46,7 +48,7 @@ def main() -> int:
     options = _parser().parse_args()
     logging.basicConfig(
         level=os.environ.get("FOREBAY_LOG_LEVEL", "INFO").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        format=LOG_FORMAT,
         stream=sys.stderr,
     )
     for noisy in ("httpx", "httpcore", "celery.worker.strategy", "celery.app.trace"):
@@ -143,6 +145,7 @@ def _stop(options: argparse.Namespace, settings: Settings) -> int:
 def _run_held(settings: Settings, config: Config) -> int:
     from workers.runtime import Runtime
 
+    keep_own(settings.home.logs, LOG_FORMAT)
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())

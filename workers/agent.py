@@ -17,7 +17,7 @@ from workers import processes
 from workers.book import Book, Ended, HeldSpec, Record, clock
 from workers.contract import NodeSpec, Phase, ReplicaSpec, Role
 from workers.engines import Engine
-from workers.logs import Logs
+from workers.logs import OWN, Logs
 from workers.probes import Probe, Prober
 from workers.processes import Children, Marked
 from workers.reconcile import Action, Drain, Forget, Relabel, Start, Steady, Stop, Wait, reconcile
@@ -120,7 +120,7 @@ class Agent:
         for record in self._book:
             self._observe(record, clock())  # what died meanwhile must not be reported as ready
         self.view = View(self._held.generation, tuple(self._book), {}, clock())
-        self._logs.prune(record.log for record in self._book)
+        self._logs.prune([OWN, *(record.log for record in self._book)])
 
     def tick(self, now: float) -> None:
         before = self.view
@@ -161,7 +161,9 @@ class Agent:
         current = self._book.get(record.partition)
         if current and (engine := self._engines.get(replica.spec.engine)):
             self._prober.ask(current, engine)
-        self._logs.of(record.log).rotate()  # last: when it fails all the rest is done
+        file = self._logs.of(record.log)
+        file.mark(now)
+        file.rotate()  # last: when it fails all the rest is done
 
     def _learn(self, record: Record, probe: Probe, now: float) -> None:
         replica = record.replica
@@ -195,14 +197,17 @@ class Agent:
     def secrets(self) -> set[str]:
         """What must not leave this node in a log."""
         held = self._held.spec.replicas if self._held.spec else ()
-        return {spec.api_key for spec in (*held, *(r.replica.spec for r in self._book)) if spec.api_key}
+        keys = {spec.api_key for spec in (*held, *(r.replica.spec for r in self._book)) if spec.api_key}
+        return keys | self._logs.hidden
 
     def _sweep(self, now: float, force: bool = False) -> None:
         """Kill engines of this home that no record accounts for, by partition and generation."""
+        self._logs.of(OWN).mark(now)
         due = self._swept_at is None or now - self._swept_at >= SWEEP_S
         if not (due or force or self._stray_gpus):
             return
         self._swept_at = now
+        self._logs.of(OWN).rotate()
         known = {record.marker for record in self._book if record.replica.phase != Phase.EXITED}
         strays = [stray for stray in processes.marked(self._instance) if str(stray.marker) not in known]
         for stray in strays:

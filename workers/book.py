@@ -42,6 +42,7 @@ class Record(Struct, frozen=True, kw_only=True):
     side_port: int = 0
     log: str = ""  # file name
     log_start: int = 0  # offset at which this process began to write
+    log_before: int = 0  # and at which the one before it did
     started: float = 0.0
     ready_after_s: float | None = None
     engine_version: str = ""

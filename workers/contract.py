@@ -91,11 +91,20 @@ class NodeSpec(Struct, frozen=True, kw_only=True):
     drain_s: Annotated[float, Meta(ge=0)] | None = None
 
 
-class LogWanted(Struct, frozen=True, kw_only=True):
-    """Somebody is looking at this partition's engine log: send what lies past `offset` (-1: the tail)."""
+class LogWanted(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Somebody is looking at this partition's engine log, or at the agent's own (`partition` 0, which no partition
+    has): send what lies past `offset` (-1: the tail).
+
+    With an `id` it is one piece that is asked for, of at most `limit` bytes, and every chunk of it carries the id:
+    `previous` asks for the text that the engine's last process but one left, `ago_s` for what was written in so many
+    seconds before now, as much as is known of that. An agent that knows no id sends chunks without one."""
 
     partition: Count
     offset: int = -1
+    id: Text = ""
+    limit: Count = 0
+    previous: bool = False
+    ago_s: Annotated[float, Meta(ge=0)] | None = None
 
 
 class ReportReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -227,12 +236,15 @@ class HostSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
     disk_free_bytes: Count | None = None  # where the models lie
 
 
-class LogChunk(Struct, frozen=True, kw_only=True):
-    """A piece of one engine's log, redacted by the agent. `offset` is where it starts in the file."""
+class LogChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A piece of one log, redacted by the agent. `offset` is where it starts in the file; `end` where the text that was
+    asked for ends at present. The last chunk with an `id` may be empty: there is no more."""
 
     partition: Count
     offset: Count
     text: LogText
+    id: Text = ""
+    end: Count | None = None
 
 
 class NodeReport(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,6 +1,7 @@
-"""Engine log files: rotation under a running writer, tails, and redaction that keeps every offset right.
+"""Log files of a node: rotation under a running writer, tails, and excerpts with every secret starred out.
 
-An offset counts the bytes an engine's log ever held; `Log.base` of them have been rotated away.
+An offset counts the bytes a log ever held; `Log.base` of them have been rotated away into older files, of which the
+last few are kept and still read.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ import re
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
+
+from workers.redaction import LONGEST, redact
 
 log = logging.getLogger(__name__)
 MAX_BYTES = 16 * 2**20
 KEEP = 3
 CHUNK_BYTES = 32 * 1024
 TAIL_BYTES = 16 * 1024
-
-_SECRETS = re.compile(
-    r"(?:hf_|sk-|fb[ejn]?-)[A-Za-z0-9_-]{12,}"
-    r"|(?<=[Bb]earer )\S{8,}"
-    r"|(?i:(?<=api_key=)|(?<=api-key=)|(?<=api_key': )|(?<=token=)|(?<=password=))['\"]?[^\s'\",)]{6,}"
-    r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
-)
+MARK_S = 5.0  # between two remembered moments of a log
+MARKS = 24 * 720  # a day of them
+OWN = "agent.log"  # the agent's own
+_UTF8, _ONE_BYTE_EACH = "utf-8", "forebay_one_byte_each"
 
 
 def _one_byte_each(error: UnicodeError) -> tuple[str, int]:
@@ -38,12 +39,13 @@ codecs.register_error("forebay_one_byte_each", _one_byte_each)
 
 
 class Log:
-    """One engine's log file, written by the engine with O_APPEND."""
+    """One log file, written by an engine or the agent with O_APPEND."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._base_path = path.with_suffix(".base")
         self.base = self._read_base()
+        self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)
         self._lock = threading.Lock()  # a reader must not see the file truncated and the base not yet moved
 
     def end(self) -> int:
@@ -93,26 +95,48 @@ class Log:
                 older.replace(self._numbered(number + 1))
         return partial.replace(self._numbered(1)).stat().st_size
 
-    def read(self, offset: int, secrets: Iterable[str], limit: int = CHUNK_BYTES) -> tuple[int, str]:
-        """Where the text starts, and the text from `offset` on (-1: the tail), whole lines where it can be."""
-        with self._lock:
-            start, data = self._read(offset, limit)
-        return start, redact(data.decode("utf-8", "forebay_one_byte_each"), secrets)
+    def mark(self, now: float) -> None:
+        """Remember that the log ends here at `now` (any clock, always the same), so that a moment can be found."""
+        end = self.end()
+        if not self._marks or (end != self._marks[-1][1] and now - self._marks[-1][0] >= MARK_S):
+            self._marks.append((now, end))
 
-    def _read(self, offset: int, limit: int) -> tuple[int, bytes]:
-        tail = offset < 0
-        start = max(self.end() - min(TAIL_BYTES, limit), self.base) if tail else max(offset, self.base)
-        try:
-            with self.path.open("rb") as file:
-                file.seek(start - self.base)
-                data = file.read(limit)
-        except FileNotFoundError:
-            return start, b""
-        if tail and start > self.base and (newline := data.find(b"\n")) >= 0:
+    def at(self, moment: float) -> int:
+        """The offset from which on all was written after `moment`, but for some seconds; where nothing is remembered
+        of that time, of all that is there."""
+        found = self.first()
+        for when, end in self._marks:
+            if when > moment:
+                break
+            found = end
+        return found
+
+    def first(self) -> int:
+        """Where what is still there begins."""
+        with self._lock:
+            return self._files()[0][1]
+
+    def read(
+        self, offset: int, secrets: Iterable[str], limit: int = CHUNK_BYTES, *, until: int | None = None,
+        finished: bool = False,
+    ) -> tuple[int, str]:  # fmt: skip
+        """Where the text starts, and the text from `offset` on (-1: the tail), whole lines where it can be. `until`:
+        nothing from there on. `finished`: nobody goes on writing, so the last line is whole as it stands.
+
+        What lies around the text is looked at too: a secret that a cut divides is starred out on both sides of it."""
+        with self._lock:
+            files = self._files()
+            first, end = files[0][1], sum(files[-1][1:])
+            end = end if until is None else min(end, until)
+            start = max(end - min(TAIL_BYTES, limit), first) if offset < 0 else min(max(offset, first), max(end, first))
+            begin = max(first, start - LONGEST)
+            around = _span(files, begin, min(start + limit + LONGEST, end))
+        data = around[start - begin : start - begin + limit]
+        if offset < 0 and start > first and (newline := data.find(b"\n")) >= 0:
             start, data = start + newline + 1, data[newline + 1 :]
-        if 0 <= (newline := data.rfind(b"\n")) < len(data) - 1:
-            data = data[: newline + 1]  # an unfinished line may hold half a secret, or half a letter
-        return start, data
+        stop = start + _whole(data, finished=(finished or until is not None), more=start + len(data) < end)
+        shown = redact(around.decode(_UTF8, _ONE_BYTE_EACH), secrets).encode()
+        return start, shown[start - begin : stop - begin].decode(_UTF8, _ONE_BYTE_EACH)
 
     def last_lines(self, since: int, secrets: Iterable[str], lines: int = 40, limit: int = 8 * 1024) -> str:
         """The end of what was written after `since`, for a report of how an engine ended."""
@@ -120,10 +144,24 @@ class Log:
         try:
             with self.path.open("rb") as file:
                 file.seek(start - self.base)
-                text = file.read(limit).decode("utf-8", "forebay_one_byte_each")
+                text = file.read(limit).decode(_UTF8, _ONE_BYTE_EACH)
         except FileNotFoundError:
             return ""
         return redact("\n".join(text.splitlines()[-lines:]), secrets)
+
+    def _files(self) -> list[tuple[Path, int, int]]:
+        """What is there, oldest first: file, where it begins, how long it is."""
+        try:
+            found = [(self.path, self.base, self.path.stat().st_size)]
+        except FileNotFoundError:
+            found = [(self.path, self.base, 0)]
+        for number in range(1, KEEP + 1):
+            older, begins = self._numbered(number), found[0][1]
+            size = older.stat().st_size if older.exists() else 0
+            if not 0 < size <= begins:
+                break
+            found.insert(0, (older, begins - size, size))
+        return found
 
     def _numbered(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{number}")
@@ -136,10 +174,12 @@ class Log:
 
 
 class Logs:
-    """The folder of all engine logs."""
+    """The folder of all logs of this node."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, hidden: Iterable[str] = ()) -> None:
+        """`hidden`: secrets of this host that no text may show."""
         self._folder = folder
+        self.hidden = frozenset(hidden)
         self._open: dict[str, Log] = {}
         self._lock = threading.Lock()
 
@@ -156,18 +196,40 @@ class Logs:
                 path.unlink(missing_ok=True)
 
 
+def keep_own(folder: Path, line: str) -> None:
+    """Keep what this process logs in a file beside the engines' logs, for people who look from afar."""
+    handler = logging.FileHandler(folder / OWN, delay=True)
+    handler.setFormatter(logging.Formatter(line))
+    logging.getLogger().addHandler(handler)
+    (folder / OWN).touch(0o600)
+
+
 def file_name(name: str, partition: int) -> str:
     """Of the log of a partition's engines: told apart by number, readable by name."""
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)[:40]}-{partition}.log"
 
 
-def redact(text: str, secrets: Iterable[str]) -> str:
-    """`text` with every secret starred out, its length in bytes unchanged so that offsets stay right."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, _stars(secret))
-    return _SECRETS.sub(lambda match: _stars(match[0]), text)
+def _span(files: list[tuple[Path, int, int]], begin: int, end: int) -> bytes:
+    parts = []
+    for path, first, size in files:
+        low, high = max(begin, first), min(end, first + size)
+        if low < high:
+            with path.open("rb") as file:
+                file.seek(low - first)
+                parts.append(file.read(high - low))
+    return b"".join(parts)
 
 
-def _stars(secret: str) -> str:
-    return "*" * len(secret.encode())
+def _whole(data: bytes, *, finished: bool, more: bool) -> int:
+    """How much of `data` to show: whole lines. An unfinished one may hold half a secret, so it waits for its end; one
+    that is longer than any secret is shown but for its last bytes."""
+    if finished and not more:
+        return len(data)
+    at = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+    if not more:
+        at = max(at, len(data) - LONGEST)
+    elif not at:
+        at = max(len(data) - 1, 0)
+    while 0 < at < len(data) and data[at] & 0xC0 == 0x80:  # not in the middle of a letter
+        at -= 1
+    return at

@@ -8,14 +8,13 @@ import time
 import uuid
 from collections.abc import Mapping
 
-from workers import __version__
+from workers import __version__, excerpts
 from workers.agent import Agent, View
 from workers.book import Record, clock
 from workers.config import Config
 from workers.contract import (
     EngineSample,
     Exit,
-    LogChunk,
     LogWanted,
     NodeReport,
     Phase,
@@ -37,7 +36,6 @@ UNKNOWN_TOKEN_S = 30.0
 REVOKED_S = 5.0
 CONFLICT_S = 15.0  # so long another agent must be reporting as this node before this one leaves
 SILENT_S = 10.0  # a ready engine that has not answered for so long is told of
-LOG_CHUNKS = 8
 
 
 class Reporter:
@@ -64,7 +62,7 @@ class Reporter:
         self._boot = uuid.uuid4().hex
         self._seq = time.time_ns() // 1_000_000  # goes on from the last agent process's
         self._period_s = config.period_s
-        self._wanted: dict[int, LogWanted] = {}
+        self._wanted: tuple[LogWanted, ...] = ()
         self._failures = 0
         self._last: Answer | None = None
         self._conflict_since: float | None = None
@@ -123,7 +121,7 @@ class Reporter:
             case Answer.CONFLICT:
                 return self._conflicting(now)
             case Answer.REFUSED:
-                self._wanted = {}
+                self._wanted = ()
                 return UNREACHABLE_CAP_S
         self._failures += 1
         return float(min(UNREACHABLE_CAP_S, self._period_s * 2 ** min(self._failures - 1, 8)))
@@ -132,10 +130,11 @@ class Reporter:
         self._agent.pause(False)
         if reply.period_s is not None:
             self._period_s = min(MAX_PERIOD_S, max(MIN_PERIOD_S, reply.period_s))
-        self._wanted = {wanted.partition: wanted for wanted in reply.logs[:LOG_CHUNKS]}
+        pause = SOONEST_S if excerpts.is_new(reply.logs, self._wanted) else self._period_s  # somebody waits for it
+        self._wanted = reply.logs[: excerpts.MOST]
         if reply.spec is not None and self._agent.submit(reply.spec):
             self._wake.set()
-        return self._period_s
+        return pause
 
     def _conflicting(self, now: float) -> float:
         self._agent.pause(True)
@@ -166,7 +165,7 @@ class Reporter:
             samples=reading.samples if reading else (),
             host=reading.host if reading else None,
             replicas=self._replicas(view, now),
-            logs=self._chunks(view),
+            logs=excerpts.of(self._wanted, view.records, self._logs, self._agent.secrets(), now),
         )
 
     def _replicas(self, view: View, now: float) -> tuple[ReplicaStatus, ...]:
@@ -195,16 +194,6 @@ class Reporter:
             last_exit=_last_exit(record, now),
             sample=_sample(record, probe, now),
         )
-
-    def _chunks(self, view: View) -> tuple[LogChunk, ...]:
-        secrets = {*self._agent.secrets(), self._config.node_token}
-        files = {record.partition: record.log for record in view.records if record.log}
-        chunks = []
-        for wanted in self._wanted.values():
-            if wanted.partition in files:
-                offset, text = self._logs.of(files[wanted.partition]).read(wanted.offset, secrets)
-                chunks.append(LogChunk(partition=wanted.partition, offset=offset, text=text))
-        return tuple(chunks)
 
 
 def _waiting(spec: ReplicaSpec, reason: str) -> ReplicaStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -20,6 +21,7 @@ from workers.engines.vllm import Vllm
 from workers.logs import Logs
 from workers.probes import Prober
 from workers.processes import Children
+from workers.redaction import of_environment, of_url
 from workers.reporter import Reporter
 from workers.sampler import Sampler
 from workers.starter import Place, Starter
@@ -36,7 +38,8 @@ class Runtime:
     def __init__(self, settings: Settings, config: Config) -> None:
         """The caller holds the home."""
         home = settings.home
-        children, logs, book = Children(), Logs(home.logs), Book(home.replicas)
+        hidden = {config.node_token} | of_url(config.broker_url) | of_environment(os.environ)
+        children, logs, book = Children(), Logs(home.logs, hidden), Book(home.replicas)
         engines: dict[str, Engine] = {"vllm": Vllm(settings.vllm), "simulated": Simulated()}
         source = discover(settings, config)
         place = Place(config.instance, config.listen_host(), config.address, settings.engine_ports, settings.side_ports)

@@ -51,6 +51,8 @@ class Starter:
             boot=boot_id(),
             marker=str(Marker(self._place.instance, spec.partition, spec.generation)),
             log=file_name(spec.name, spec.partition),
+            log_start=previous.log_start if previous else 0,
+            log_before=previous.log_before if previous else 0,
             started=now,
             ended=previous.ended if previous and previous.replica.spec.content() == spec.content() else None,
         )
@@ -82,6 +84,7 @@ class Starter:
         command = engine.command(launch)
         file = self._logs.of(record.log)
         file.rotate()
+        began = file.end()
         when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         file.note(f"{when} starting {spec.deployment} as {spec.role}, generation {spec.generation}")
         record = self._book.put(
@@ -89,7 +92,8 @@ class Starter:
                 record,
                 port=port,
                 side_port=side_port,
-                log_start=file.end(),
+                log_start=began,
+                log_before=record.log_start,
                 engine_version=engine.version(),
             )
         )

@@ -77,6 +77,21 @@ def test_an_engine_killed_outright_is_restarted_and_its_last_lines_are_carried_u
     assert "simulated engine on" in gone.last_exit.log_tail
     until(lambda: control.is_ready(1) and control.replica(1).pid not in {0, pid})
     assert control.replica(1).restarts == 1 and control.replica(1).last_exit.code == -signal.SIGKILL
+    shown = piece(control, LogWanted(partition=1, id="a", limit=9000, previous=True))
+    assert [line.split()[0] for line in shown.splitlines()] == ["[forebay]", "simulated"]
+    both = piece(control, LogWanted(partition=1, id="b", limit=9000))
+    assert both.startswith(shown) and both.count("simulated engine on") == 2
+    own = piece(control, LogWanted(partition=0, id="c", limit=9000))
+    assert own.count("p1 started") == 2 and "WARNING workers.agent: p1 ended: killed by SIGKILL" in own
+
+
+def piece(control, wanted):
+    """The text that one asks for by an id, as the agent sends it."""
+    control.logs = (wanted,)
+    chunks = until(lambda: [c for c in control.last.logs if c.id == wanted.id])
+    control.logs = ()
+    assert all(c.partition == wanted.partition for c in chunks)
+    return "".join(c.text for c in chunks)
 
 
 def test_an_engine_that_keeps_failing_is_started_ever_more_seldom(agent, control):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.logs import Log, Logs, file_name, redact
+from workers.logs import Log, Logs, file_name
+from workers.redaction import of_environment, of_url, redact
 
 
 def read_on(log: Log, offset: int) -> tuple[int, str]:
@@ -63,12 +64,63 @@ def test_only_so_many_old_files_are_kept(tmp_path):
     assert (tmp_path / "a.log.1").read_bytes() == b"5" * 100 and log.base == 600
 
 
-def test_an_offset_that_was_rotated_away_begins_at_what_is_left(tmp_path):
+def test_older_files_are_read_on_from_and_what_is_gone_is_passed_over(tmp_path):
     log = Log(tmp_path / "a.log")
-    log.path.write_text("old\n" * 100)
-    log.rotate(max_bytes=1)
+    for n in range(5):
+        log.path.write_text(f"old {n}\n" * 10)
+        log.rotate(max_bytes=1)
     log.path.write_text("new\n")
-    assert log.read(3, ()) == (400, "new\n")
+    assert log.first() == 120 and log.end() == 304
+    assert log.read(3, ()) == (120, "old 2\n" * 10 + "old 3\n" * 10 + "old 4\n" * 10 + "new\n")
+    assert log.read(295, ()) == (295, "ld 4\nnew\n")
+    assert log.read(9999, ()) == (304, "")
+
+
+def test_an_unfinished_line_waits_for_its_end_and_a_finished_log_does_not(tmp_path):
+    log = Log(tmp_path / "a.log")
+    log.path.write_text("half a li")
+    assert log.read(0, ()) == (0, "")
+    assert log.read(0, (), finished=True) == (0, "half a li")
+    log.path.write_text("Loading 10%\rLoading 2")
+    assert log.read(0, ()) == (0, "Loading 10%\r")
+
+
+@pytest.mark.parametrize("secret", ["hf_" + "a" * 40, "Bearer " + "b" * 900, "the-engines-own-key", "ключ-секрет"])
+def test_a_secret_that_a_cut_divides_is_starred_out_on_both_sides(tmp_path, secret):
+    """One line without end, as a request that is logged: there is no line end to cut at."""
+    log = Log(tmp_path / "a.log")
+    log.path.write_text(f"{'x ' * 40}{secret} {'y ' * 40}\n")
+    at, pieces = 0, []
+    while at < log.end():
+        start, text = log.read(at, {"the-engines-own-key", "ключ-секрет"}, limit=37)
+        assert start == at and text
+        at += len(text.encode())
+        pieces.append(text)
+    hidden = secret.removeprefix("Bearer ")
+    assert hidden[:4] not in "".join(pieces) and f"{'*' * len(hidden.encode())} y" in "".join(pieces)
+
+
+def test_a_secret_that_is_written_in_two_goes_is_never_shown(tmp_path):
+    log = Log(tmp_path / "a.log")
+    with log.path.open("a") as engine:
+        engine.write("started\nusing hf_abcdef")
+        engine.flush()
+        start, first = log.read(0, ())
+        engine.write("ghijklmnop as token\n")
+        engine.flush()
+        _, second = log.read(start + len(first), ())
+    assert (first, second) == ("started\n", "using ******************* as token\n")
+
+
+def test_a_moment_is_found_in_a_log(tmp_path):
+    log = Log(tmp_path / "a.log")
+    for second in range(0, 60, 10):
+        log.mark(float(second))
+        with log.path.open("a") as engine:
+            engine.write(f"at {second:02d}\n")
+    log.mark(60.0)
+    assert log.read(log.at(30.5), ())[1].startswith("at 30\n")
+    assert log.at(-5.0) == 0 and log.at(99.0) == log.end()
 
 
 def test_the_last_lines_are_those_of_the_last_start(tmp_path):
@@ -91,12 +143,51 @@ def test_the_last_lines_are_those_of_the_last_start(tmp_path):
         "'api_key': 'abcdefghijk'",
         "redis://node-1:pass-word@host/0",
         "--api-key=abcdefghijk",
+        "--api-key abcdefghijk",
+        "non-default args: {'api_key': ['abcdefghijk'], 'port': 1}",
+        "Authorization: Basic abcdefghijk=",
+        "{'authorization': 'Token abcdefghijk'}",
+        "x-api-key: abcdefghijk",
+        "HF_TOKEN=abcdefghijk python -m vllm",
+        "AWS_SECRET_ACCESS_KEY=abcdefghijk",
+        'password: "abcdefghijk"',
+        "access_token=abcdefghijk&x=1",
+        "pushed with ghp_abcdefghijklmnop",
+        "jwt eyJabcdefghi.abcdefghijkl.abcdefghijkl",
     ],
 )
 def test_what_looks_like_a_secret_is_starred_out(text):
     hidden = redact(text, ())
     assert "*" in hidden and len(hidden) == len(text)
     assert not any(secret in hidden for secret in ("abcdefgh", "0123456789", "pass-word"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "max_tokens=4096 eos_token='<|end_of_text|>' num_tokens: 123456",
+        "Avg prompt throughput: 812.3 tokens/s, disk-usage-of-the-models 12",
+        "KeyError: 'missing-entry-in-table'",
+        "INFO 11-26 14:00:00 [loggers.py:123] Engine 000: GPU KV cache usage: 12.0%",
+        "http://node-1:18100/v1/models",
+    ],
+)
+def test_what_is_no_secret_stays_readable(text):
+    assert redact(text, ()) == text
+
+
+@pytest.mark.parametrize("unit", ["A", "password: ", "eyJ-", "hf_", "Bearer ", "://a", "KEY=", "s", " "])
+def test_no_text_makes_redaction_slow(unit):
+    began = time.perf_counter()
+    redact(unit * (60_000 // len(unit)), ())
+    assert time.perf_counter() - began < 2.0
+
+
+def test_the_environment_and_addresses_tell_what_is_secret():
+    environ = {"HF_TOKEN": "the-token", "PATH": "/usr/bin", "MY_DB_PASSWORD": "hunter22", "API_KEY": "no"}
+    assert of_environment(environ) == {"the-token", "hunter22"}
+    assert of_url("redis://node-1:pass%2Bword@host/0") == {"pass%2Bword", "pass+word"}
+    assert of_url("redis://host/0") == frozenset()
 
 
 @given(st.binary(max_size=400), st.integers(0, 400))
