@@ -14,6 +14,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 
 from controlplane.body_limit import BodyLimit
 from controlplane.gateway.records import live_summary
+from controlplane.telemetry import process_log
 from controlplane.telemetry.hub import Hub
 from controlplane.telemetry.lifespan import Lifespan
 from controlplane.telemetry.recorder import Recorder
@@ -26,6 +27,6 @@ application = ProtocolTypeRouter(
     {
         "http": BodyLimit(http),
         "websocket": BearerOrSession(URLRouter(routes(hub))),
-        "lifespan": Lifespan(Recorder(ingest), hub),
+        "lifespan": Lifespan(Recorder(ingest), hub, lambda: process_log.begin("web")),
     }
 )

@@ -29,7 +29,7 @@ def of(
     """What is asked for, as much of it as one report may carry; the rest is asked for again."""
     known, left, chunks = {record.partition: record for record in records}, MOST_BYTES, []
     for one in wanted:
-        if source := _source(one, known, logs):
+        if left > 0 and (source := _source(one, known, logs)):
             for chunk in _chunks(one, source, frozenset(secrets), now, left):
                 chunks.append(chunk)
                 left -= len(chunk.text.encode())

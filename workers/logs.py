@@ -6,7 +6,6 @@ last few are kept and still read.
 
 from __future__ import annotations
 
-import codecs
 import logging
 import re
 import shutil
@@ -16,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
-from workers.redaction import LONGEST, redact
+from workers.redaction import LONGEST, decoded, redact
 
 log = logging.getLogger(__name__)
 MAX_BYTES = 16 * 2**20
@@ -26,16 +25,6 @@ TAIL_BYTES = 16 * 1024
 MARK_S = 5.0  # between two remembered moments of a log
 MARKS = 24 * 720  # a day of them
 OWN = "agent.log"  # the agent's own
-_UTF8, _ONE_BYTE_EACH = "utf-8", "forebay_one_byte_each"
-
-
-def _one_byte_each(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeDecodeError):
-        raise error
-    return "?" * (error.end - error.start), error.end
-
-
-codecs.register_error("forebay_one_byte_each", _one_byte_each)
 
 
 class Log:
@@ -135,8 +124,8 @@ class Log:
         if offset < 0 and start > first and (newline := data.find(b"\n")) >= 0:
             start, data = start + newline + 1, data[newline + 1 :]
         stop = start + _whole(data, finished=(finished or until is not None), more=start + len(data) < end)
-        shown = redact(around.decode(_UTF8, _ONE_BYTE_EACH), secrets).encode()
-        return start, shown[start - begin : stop - begin].decode(_UTF8, _ONE_BYTE_EACH)
+        shown = redact(decoded(around), secrets).encode()
+        return start, decoded(shown[start - begin : stop - begin])
 
     def last_lines(self, since: int, secrets: Iterable[str], lines: int = 40, limit: int = 8 * 1024) -> str:
         """The end of what was written after `since`, for a report of how an engine ended."""
@@ -144,7 +133,7 @@ class Log:
         try:
             with self.path.open("rb") as file:
                 file.seek(start - self.base)
-                text = file.read(limit).decode(_UTF8, _ONE_BYTE_EACH)
+                text = decoded(file.read(limit))
         except FileNotFoundError:
             return ""
         return redact("\n".join(text.splitlines()[-lines:]), secrets)

@@ -6,6 +6,7 @@ more than linear time, whatever an engine writes.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import unquote, urlsplit
@@ -43,6 +44,11 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     return _SECRETS.sub(_hide, text)
 
 
+def decoded(data: bytes) -> str:
+    """`data` as text of just as many bytes, whatever it holds."""
+    return data.decode("utf-8", "forebay_one_byte_each")
+
+
 def of_environment(environ: Mapping[str, str]) -> frozenset[str]:
     """The values of those variables whose names say that they are secret: engines inherit and may print them."""
     return frozenset(v for name, v in environ.items() if _NAMES.search(name.upper()) and len(v) >= SHORTEST)
@@ -52,6 +58,15 @@ def of_url(url: str) -> frozenset[str]:
     """The password in an address, as it stands there and as it is meant."""
     password = urlsplit(url).password or ""
     return frozenset(found for found in (password, unquote(password)) if len(found) >= SHORTEST)
+
+
+def _one_byte_each(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "?" * (error.end - error.start), error.end
+
+
+codecs.register_error("forebay_one_byte_each", _one_byte_each)
 
 
 def _hide(match: re.Match[str]) -> str:

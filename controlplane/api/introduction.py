@@ -19,7 +19,7 @@ and how to mend it. Fields and parameters that are not known are refused by name
 """
 
 TAGS = {
-    "live": "The fleet as it is now, samples over time, engine logs.",
+    "live": "The fleet as it is now, samples over time, logs.",
     "nodes": "Hosts, each with one agent.",
     "brake": "Whether so many nodes are silent that nothing is rescheduled by itself.",
     "gpus": "Accelerators and CPU slots, as the agents report them.",

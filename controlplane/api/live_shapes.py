@@ -222,7 +222,30 @@ class LogShape(serializers.Serializer):
     offset = serializers.IntegerField(help_text="Byte of the log file at which the text starts.")
     next_offset = serializers.IntegerField(help_text="Ask from here next.")
     text = serializers.CharField(allow_blank=True)
+    levels = serializers.CharField(
+        allow_blank=True, help_text="One letter for each line of the text: d, i, w or e for debug to error."
+    )
     at = _figure("Unix seconds: when the last of it came.")
     state = serializers.ChoiceField(
         ["live", "waiting", "silent"], help_text="waiting: asked for, not here yet. silent: the node does not report."
     )
+
+
+class LogLineShape(serializers.Serializer):
+    """A line, or how the stream is: live, waiting, unavailable (it is tried again), ended."""
+
+    offset = serializers.IntegerField(required=False)
+    level = serializers.CharField(required=False)
+    text = serializers.CharField(required=False, allow_blank=True)
+    state = serializers.CharField(required=False)
+    next_offset = serializers.IntegerField(required=False)
+
+
+class ProcessShape(serializers.Serializer):
+    name = serializers.CharField()
+    kind = serializers.ChoiceField(["web", "gateway", "worker"])
+    logs = serializers.CharField(help_text="Where its log is read.")
+
+
+class ProcessesShape(serializers.Serializer):
+    results = ProcessShape(many=True)

@@ -115,6 +115,7 @@ class ProblemSchema(AutoSchema):
             found.append("422")
         if getattr(self.view, "throttle_classes", None):
             found.append("429")
+        found += getattr(self.view, "extra_errors", ())
         return found
 
 

@@ -25,6 +25,7 @@ SCOPES = {"read": Level.VIEWER, "operate": Level.OPERATOR, "admin": Level.ADMIN}
 ACTIONS = {
     "view": Level.VIEWER,
     "playground": Level.OPERATOR,
+    "log.system": Level.OPERATOR,
     "model.register": Level.OPERATOR,
     "model.delete": Level.OPERATOR,
     "deployment.change": Level.OPERATOR,

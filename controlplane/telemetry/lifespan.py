@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from controlplane.telemetry.hub import Hub
@@ -12,14 +13,16 @@ from controlplane.telemetry.recorder import Recorder
 class Lifespan:
     """The ASGI application of scope "lifespan"."""
 
-    def __init__(self, recorder: Recorder, hub: Hub) -> None:
+    def __init__(self, recorder: Recorder, hub: Hub, begin_log: Callable[[], object] = lambda: None) -> None:
         self._recorder = recorder
         self._hub = hub
+        self._begin_log = begin_log
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                self._begin_log()
                 self._recorder.start()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from celery import shared_task
+from celery.signals import worker_ready
 from django.conf import settings
 from django.utils import timezone
 
+from controlplane.telemetry import process_log
 from controlplane.telemetry.models import EngineSample, GpuSample
 
 
@@ -17,3 +20,8 @@ def prune() -> None:
     oldest = timezone.now() - timedelta(hours=settings.SAMPLE_KEEP_H)
     for model in (GpuSample, EngineSample):
         model.objects.filter(at__lt=oldest).delete()
+
+
+@worker_ready.connect
+def _give_log(**_: Any) -> None:
+    process_log.begin("worker")

@@ -53,7 +53,7 @@ def test_logs_shows_the_end_that_the_agent_sends(viewer: Terminal, wire: Wire, p
 
 
 def test_what_was_fetched_before_is_completed(viewer: Terminal, wire: Wire, p0: Partition) -> None:
-    logs.want(p0.node_id, p0.pk)
+    logs.want(logs.Source(p0.node_id, p0.pk))
     send(p0, 0, "old\n")
     looks: list[str] = []
 
@@ -121,7 +121,7 @@ def test_a_process_follows_a_server_until_ctrl_c(live_server: Any, broker: Broke
     valkey.reset()
     partition = make_partition(make_node("node-1"), role="decode", name="p0")
     token = make_token(make_user("viewer"))
-    logs.want(partition.node_id, partition.pk)
+    logs.want(logs.Source(partition.node_id, partition.pk))
     send(partition, 0, "first\n")
     told = {"FOREBAY_URL": live_server.url, "FOREBAY_TOKEN": token, "XDG_CONFIG_HOME": str(tmp_path)}
     program = [sys.executable, "-m", "controlplane.cli", "logs", "node-1/p0", "-f", "--json"]
