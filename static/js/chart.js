@@ -64,7 +64,7 @@ export class Chart {
   }
 
   async paint() {
-    if (this.bodies) this.picture = tail(picture(this.bodies, { roleOf: this.group.roleOf(this.role), sum: this.shape === "sum" }), this.shape);
+    if (this.bodies) this.picture = tail(picture(this.bodies, { roleOf: this.group.roleOf(this.role), shape: this.shape }), this.shape);
     this.state();
     if (!this.picture || !this.visible) { this.drawnAt = 0; return; }
     this.drawnAt = now();

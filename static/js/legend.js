@@ -1,7 +1,7 @@
 // What the lines of a chart are and how much they say: at the cursor's moment, else the newest.
 import { el, text } from "./dom.js";
 import { put } from "./focus.js";
-import { dash, hue } from "./plot.js";
+import { dash, hue, topOf } from "./plot.js";
 import { gradient } from "./ramp.js";
 import { show } from "./samples.js";
 
@@ -21,7 +21,7 @@ export function lineLegend(box, { lines, bands, unit, step }, { at, only, slo, o
 }
 
 export function heatLegend(box, { lines, unit, step }, at, row) {
-  const top = unit === "%" ? 100 : Math.max(0, ...lines.flatMap((l) => l.points.map((p) => p[1])));
+  const top = topOf(lines, unit);
   const line = lines[row];
   box.onclick = null;
   delete box.dataset.names;

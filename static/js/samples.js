@@ -25,7 +25,7 @@ export function joined(body, tail, from) {
 }
 
 /** Bodies of one chart as {unit, step, lines, band, marks}: values scaled, several lines for few, one band for many. */
-export function picture(bodies, { roleOf = () => true, sum = false } = {}) {
+export function picture(bodies, { roleOf = () => true, shape = "lines" } = {}) {
   const [unit, by] = UNITS[bodies[0].unit] || [bodies[0].unit, 1];
   const scale = (value) => (value === null || value === undefined ? null : value * by);
   const lines = bodies.flatMap((body) => body.series.filter((s) => roleOf(s.id)).map((s) => ({
@@ -33,8 +33,8 @@ export function picture(bodies, { roleOf = () => true, sum = false } = {}) {
   })));
   const bands = bodies.flatMap((body) => (body.bands || []).map((b) => ({ label: b.label, points: b.points.map(([at, ...q]) => [at, ...q.map(scale)]) })));
   const marks = bodies[0].marks || [], step = bodies[0].step;
-  if (sum) return { unit, by, step, marks, bands, lines: bodies.map((body) => total(body, lines)) };
-  if (lines.length > MANY) return { unit, by, step, marks, bands: [...bands, spread(lines)], lines: [] };
+  if (shape === "sum") return { unit, by, step, marks, bands, lines: bodies.map((body) => total(body, lines)) };
+  if (lines.length > MANY && shape !== "heat") return { unit, by, step, marks, bands: [...bands, spread(lines)], lines: [] };
   return { unit, by, step, marks, bands, lines };
 }
 

@@ -233,9 +233,9 @@ def remember(hours: float = 24.0, every_s: int = 60) -> int:
     ingest = Ingest(settings.SAMPLE_EVERY_S)
     recorder = Recorder(ingest)
     recent = min(3600, int(hours * 3600))
-    for number, at in enumerate(
-        [*range(now - int(hours * 3600), now - recent, every_s), *range(now - recent, now, 10)]
-    ):
+    coarse = range(now - int(hours * 3600), now - recent, every_s)
+    times = [*(at + s for at in coarse for s in (0, 5)), *range(now - recent, now, 10)]  # rates need two reports
+    for number, at in enumerate(times):
         for node in nodes:
             if now - 9000 < at < now - 8100 or (node.id % 3 == 0 and now - 20000 < at < now - 15000):
                 continue
