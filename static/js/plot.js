@@ -40,7 +40,7 @@ function line({ points }, i, only) {
   const lonely = alone.some(Boolean);
   return {
     type: "scatter", mode: lonely ? "lines+markers" : "lines", x: points.map(([at]) => when(at)), y: points.map(([, v]) => v), connectgaps: false, hoverinfo: "skip",
-    visible: only === undefined || only === null || only === i, line: { color: hue(i), width: 1.5, dash: dash(i) }, ...(lonely ? { marker: { size: alone, color: hue(i) } } : {}),
+    visible: only === undefined || only === null || only === i, line: { color: hue(i), width: 1.5, dash: dash(i) }, ...(lonely ? { marker: { size: alone, color: hue(i), line: { width: 0 } } } : {}),
   };
 }
 
