@@ -92,8 +92,8 @@ function layout(picture, how) {
     images: how.heat && picture.lines[0]?.points.length ? [heat(picture)] : [],
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: how.heat ? css("--unknown") : "rgba(0,0,0,0)", font: { family: css("--font"), size: 11, color: css("--muted") }, showlegend: false,
     margin: how.bare ? { l: 30, r: 4, t: 6, b: 18 } : MARGIN, height: how.height, width: how.width, hovermode: false, dragmode: coarse.matches || how.bare ? false : "zoom", shapes,
-    xaxis: { ...axis, type: "date", range: [when(how.from), when(how.to)], tickformat: timeFormat(how.to - how.from), nticks: Math.max(2, Math.floor((how.width || 600) / 84)), fixedrange: how.bare, showgrid: !how.heat },
-    yaxis: { ...axis, showticklabels: how.known !== false, ...(how.heat ? rows(picture) : heights(picture, how)), fixedrange: true },
+    xaxis: { ...axis, type: "date", range: [when(how.from), when(how.to)], tickformat: timeFormat(how.to - how.from), nticks: Math.max(2, Math.floor((how.width || 600) / 84)), fixedrange: how.bare, showgrid: !how.heat && how.known !== false },
+    yaxis: { ...axis, showticklabels: how.known !== false, showgrid: how.known !== false, ...(how.heat ? rows(picture) : heights(picture, how)), fixedrange: true },
     yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
   };
 }
