@@ -34,7 +34,7 @@ export class Chart {
   async follow() {
     if (!this.bodies || this.failed) { if (now() - this.askedAt > AGAIN_S) await this.load(); return; }
     const { step, to } = this.bodies[0], [from, until] = bounds(), turn = this.asked;
-    if (until - to >= step + 4 && now() - this.askedAt > Math.min(step, AGAIN_S)) {
+    if (until - to >= step + 4 && now() - this.askedAt > Math.max(AGAIN_S, (until - from) / 240)) {
       await this.fetched(() => this.query(to - 2 * step, until, step), (tails) => {
         if (turn !== this.asked) return;
         if (tails.some((body) => body.step !== step)) this.bodies = null; else this.bodies = this.bodies.map((body, i) => joined(body, tails[i], from));

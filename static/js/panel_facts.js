@@ -1,10 +1,10 @@
 // What the panel says of the fleet, a node, a GPU or an engine: facts, what lies below it, links and its small chart.
 import { el, glyph } from "./dom.js";
 import { UNKNOWN, age, bytes, number, percent, plural, span, unit } from "./format.js";
-import { ageOf, isStale, store } from "./live.js";
+import { ageOf, isBehind, isStale, store } from "./live.js";
 import { words } from "./map.js";
 
-const MOST_NODES = 12;
+const MOST_NODES = 12, inOrder = new Intl.Collator("en", { numeric: true }).compare;
 const known = (value) => value !== null && value !== undefined;
 const mean = (things, key) => { const v = things.map((t) => t[key]).filter(known); return v.length ? v.reduce((a, b) => a + b) / v.length : null; };
 const sum = (things, key) => { const v = things.map((t) => t[key]).filter(known); return v.length ? v.reduce((a, b) => a + b) : null; };
@@ -86,8 +86,8 @@ function engineFacts(part) {
 /** What lies below, as {key, name, note, share}: of many nodes those first that need a look; `more` are left out. */
 export function below({ kind, node, part, gpus }) {
   if (kind === "c") {
-    const all = [...store.nodes.values()].sort((a, b) => trouble(b) - trouble(a) || a.name.localeCompare(b.name, "en", { numeric: true }));
-    return { title: "Nodes", more: Math.max(0, all.length - MOST_NODES), rows: all.slice(0, MOST_NODES).map((n) => ({ key: `n${n.id}`, name: n.name, note: nodeNote(n), bad: trouble(n) > 0, share: isStale(n) ? null : mean(n.gpus, "utilization") })) };
+    const all = [...store.nodes.values()].sort((a, b) => trouble(b) - trouble(a) || inOrder(a.name, b.name));
+    return { title: "Nodes", more: Math.max(0, all.length - MOST_NODES), rows: all.slice(0, MOST_NODES).map((n) => ({ key: `n${n.id}`, name: n.name, note: nodeNote(n), bad: trouble(n) > 0, share: isStale(n) || isBehind(n, "utilization") ? null : mean(n.gpus, "utilization") })) };
   }
   if (kind === "n") return { title: gpus.some((g) => g.kind !== "cpu") ? "GPUs" : "CPU slots", more: 0, rows: [...gpus].sort((a, b) => a.index - b.index).map((g) => ({ key: `g${g.id}`, name: `${kindOf(g)} ${g.index}`, note: gpuHealth(g) || runs(node.partitions.find((p) => p.id === g.partition)), bad: isSick(g), share: g.utilization })) };
   if (kind === "g" && part) return { title: "Engine", more: 0, rows: [{ key: `p${part.id}`, name: part.name, role: part.role, note: runs(part), bad: ["crash_looping", "lost"].includes(part.status), share: part.engine?.kv_usage, of: "KV cache" }] };
