@@ -70,7 +70,7 @@ def slack(items: Sequence[Told]) -> dict[str, Any]:
     shown = [
         {
             "color": COLOURS["resolved" if item.resolved else item.alert.severity],
-            "fallback": item.line,
+            "fallback": _escaped(item.line),
             "text": _escaped(item.line),
         }
         for item in items[:SHOWN]

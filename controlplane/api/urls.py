@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from rest_framework.routers import SimpleRouter
 
+from controlplane.api.alert_settings import AlertRules, AlertTargets
+from controlplane.api.alerts import Alerts, Silences
 from controlplane.api.audit import Events
 from controlplane.api.brake import Brake, ReleaseBrake, RestoreBrake
 from controlplane.api.changes import Changes
@@ -37,6 +39,10 @@ router.register("replicas", Replicas, "replica")
 router.register("requests", Requests, "request")
 router.register("demand", Demand, "demand")
 router.register("events", Events, "event")
+router.register("alerts", Alerts, "alert")
+router.register("silences", Silences, "silence")
+router.register("alert-rules", AlertRules, "alert-rule")
+router.register("alert-targets", AlertTargets, "alert-target")
 router.register("keys", Keys, "key")
 router.register("join-tokens", JoinTokens, "join-token")
 router.register("service-accounts", ServiceAccounts, "service-account")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from controlplane.cli.commands import access, audit, changes, logs, looking, nodes, partitions
+from controlplane.cli.commands import access, alerts, audit, changes, logs, looking, nodes, partitions
 from controlplane.cli.failures import Exit, Failure
 from controlplane.cli.session import Session
 
@@ -66,6 +66,7 @@ for command in (
     nodes.uncordon,
     nodes.drain,
     logs.logs,
+    alerts.alerts,
     audit.audit,
     nodes.join_token,
 ):

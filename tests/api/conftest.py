@@ -13,6 +13,8 @@ from django.http import HttpResponse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from controlplane.alerts import services as alerts
+from controlplane.alerts.models import Alert, AlertRule, AlertTarget, Silence
 from controlplane.audit import service_accounts
 from controlplane.audit.models import AuditEvent, ServiceAccount
 from controlplane.audit.services import Actor
@@ -77,6 +79,10 @@ class World:
     request: RequestRecord
     event: AuditEvent
     service: ServiceAccount
+    alert: Alert  # fires
+    silence: Silence
+    rule: AlertRule
+    target: AlertTarget  # nobody listens there
     secrets: dict[str, str] = field(default_factory=dict)
 
 
@@ -97,7 +103,20 @@ def world(db: None, actor: Actor) -> World:
     event = AuditEvent.objects.latest("id")
     service = service_accounts.create(name="ticker", role="operator", actor=actor)
     change = make_change(idle, deployment)
+    at = timezone.now()
+    alert = Alert.objects.create(
+        rule="node-silent", severity="critical", subject_type="node", subject_id=node.pk, subject_name="alpha",
+        state="firing", text="No report.", since=at, fired_at=at, told_at=at,
+    )  # fmt: skip
+    silence = alerts.silence(until=at + timedelta(hours=1), reason="known", rule="gpu-hot", actor=actor)
+    target = alerts.create_target(
+        name="hook", kind="webhook", address="http://127.0.0.1:9/s3cret-path", secret="signs-webhooks", actor=actor
+    )
+    rule = AlertRule.objects.get(key="gpu-hot")
     secrets = {
+        "path of a target": "s3cret-path",
+        "secret of a target": "signs-webhooks",
+        "sealed target": target.sealed,
         "engine key": partition.engine_key,
         "node token's hash": node.token_hash,
         "broker password's hash": node.broker_hash,
@@ -107,7 +126,11 @@ def world(db: None, actor: Actor) -> World:
     }
     free = node.gpus.get(partition=None)
     node.refresh_from_db()
-    return World(node, model, deployment, partition, idle, free, key, token, change, request, event, service, secrets)
+    return World(
+        node=node, model=model, deployment=deployment, partition=partition, idle=idle, free_gpu=free, key=key,
+        join_token=token, change=change, request=request, event=event, service=service, alert=alert, silence=silence,
+        rule=rule, target=target, secrets=secrets,
+    )  # fmt: skip
 
 
 def make_change(partition: Partition, deployment: Deployment, **columns: Any) -> Change:

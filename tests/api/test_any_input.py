@@ -39,6 +39,9 @@ WRITES = {
     "changes/{change}/undo": ["version", "reason", "force"],
     "changes/{change}/rollback": ["reason"],
     "partitions/{partition}/release": ["reason", "expected_generation"],
+    "alerts/{alert}/acknowledge": ["note"],
+    "silences": ["rule", "subject", "labels", "until", "reason"],
+    "alert-targets": ["name", "kind", "address", "secret", "min_severity", "enabled"],
     "keys": ["name", "deployments", "requests_per_minute", "expires_at"],
     "join-tokens": ["node_name", "ttl_s"],
 }  # fmt: skip
@@ -57,7 +60,9 @@ def lawful(world: World) -> dict[str, Any]:
 
 @pytest.mark.parametrize("route", WRITES)
 def test_odd_bodies(route: str, world: World, admin: APIClient) -> None:
-    address = "/api/v1/" + route.format(node=world.node.pk, partition=world.idle.pk, change=world.change.pk)
+    address = "/api/v1/" + route.format(
+        node=world.node.pk, partition=world.idle.pk, change=world.change.pk, alert=world.alert.pk
+    )
     base = {name: value for name, value in lawful(world).items() if name in WRITES[route]}
 
     @quick

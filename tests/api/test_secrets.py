@@ -30,6 +30,10 @@ def addresses(world: World) -> list[str]:
         "events": list(range(1, world.event.pk + 20)),
         "keys": [world.key.pk],
         "join-tokens": [world.join_token.pk],
+        "alerts": [world.alert.pk],
+        "silences": [world.silence.pk],
+        "alert-rules": [world.rule.pk],
+        "alert-targets": [world.target.pk],
     }
     found = []
     for method, route in LEAST:
