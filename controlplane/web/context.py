@@ -8,6 +8,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
 
+from controlplane.alerts.models import Alert
 from controlplane.audit import roles
 from controlplane.fleet import brake
 from controlplane.fleet.brake import Brake
@@ -18,6 +19,7 @@ _NAV = (
     ("web:board", "Board", "board", "gb"),
     ("web:models", "Models", "models", "gm"),
     ("web:nodes", "Nodes", "nodes", "gn"),
+    ("web:alerts", "Alerts", "alerts", "gl"),
     ("web:activity", "Activity", "activity", "ga"),
     ("web:settings", "Settings", "settings", "gs"),
 )
@@ -81,6 +83,11 @@ class Shell:
     def brake(self) -> Brake | None:
         """What is told on every page, to those who may see the fleet."""
         return brake.state() if self.level >= roles.ACTIONS["view"] else None
+
+    @property
+    def alerts(self) -> int:
+        """How many fire, for those who may see them."""
+        return Alert.objects.filter(state=Alert.State.FIRING).count() if self.level >= roles.ACTIONS["view"] else 0
 
     @property
     def undo(self) -> dict[str, Any] | None:

@@ -5,6 +5,8 @@ from django.urls import URLPattern, URLResolver, path
 from controlplane.web.views import (
     account,
     activity,
+    alert_settings,
+    alerts,
     board,
     brake,
     changes,
@@ -37,6 +39,19 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("changes/<int:pk>/resume", changes.resume, name="change-resume"),
     path("changes/<int:pk>/rollback", changes.rollback, name="change-rollback"),
     path("changes/<int:pk>/undo", changes.undo, name="change-undo"),
+    path("alerts/", alerts.alerts, name="alerts"),
+    path("alerts/now", alerts.now, name="alerts-now"),
+    path("alerts/badge", alerts.badge, name="alerts-badge"),
+    path("alerts/silence", alerts.silence, name="alert-silence"),
+    path("alerts/silences/<int:pk>/end", alerts.silence_end, name="silence-end"),
+    path("alerts/rules/", alert_settings.rules, name="alert-rules"),
+    path("alerts/rules/<int:pk>/", alert_settings.rule, name="alert-rule"),
+    path("alerts/targets/", alert_settings.targets, name="alert-targets"),
+    path("alerts/targets/<int:pk>/", alert_settings.target, name="alert-target"),
+    path("alerts/targets/<int:pk>/test", alert_settings.target_test, name="target-test"),
+    path("alerts/targets/<int:pk>/delete", alert_settings.target_delete, name="target-delete"),
+    path("alerts/<int:pk>/", alerts.alert, name="alert"),
+    path("alerts/<int:pk>/acknowledge", alerts.acknowledge, name="alert-acknowledge"),
     path("activity/", activity.activity, name="activity"),
     *(
         path(f"activity/export.{kind}", activity.download, {"kind": kind}, name=f"activity-{kind}")

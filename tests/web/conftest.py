@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
+from controlplane.alerts import services as alerts
+from controlplane.alerts.models import Alert, AlertRule
 from controlplane.audit import service_accounts
 from controlplane.audit.services import Actor
 from tests import factories
@@ -41,9 +45,23 @@ def fleet(db: None) -> SimpleNamespace:
     idle = factories.make_partition(node, gpus=gpus[2:3])
     node.generation = node.observed_generation = 2
     node.save()
-    service = service_accounts.create(name="ci", role="operator", actor=Actor.system("test"))
+    system = Actor.system("test")
+    at = timezone.now()
+    alert = Alert.objects.create(
+        rule="node-silent", severity="critical", subject_type="node", subject_id=node.pk, subject_name="gpu-1",
+        node=node.pk, state="firing", text="No report.", since=at, fired_at=at, told_at=at,
+    )  # fmt: skip
+    silence = alerts.silence(until=at + timedelta(hours=1), reason="known", rule="gpu-hot", actor=system)
+    target = alerts.create_target(
+        name="hook", kind="webhook", address="http://127.0.0.1:9/s3cret-path", secret="signs", actor=system
+    )
+    service = service_accounts.create(name="ci", role="operator", actor=system)
     return SimpleNamespace(
         service=service,
+        alert=alert,
+        silence=silence,
+        target=target,
+        rule=AlertRule.objects.get(key="gpu-hot"),
         node=node,
         deployment=deployment,
         model=deployment.model,

@@ -29,6 +29,19 @@ PAGES = {
     "change-resume": None,
     "change-rollback": None,
     "change-undo": "operator",
+    "alerts": "viewer",
+    "alerts-now": "viewer",
+    "alerts-badge": "viewer",
+    "alert": "viewer",
+    "alert-acknowledge": None,
+    "alert-silence": "operator",
+    "silence-end": None,
+    "alert-rules": "viewer",
+    "alert-rule": "admin",
+    "alert-targets": "admin",
+    "alert-target": "admin",
+    "target-test": None,
+    "target-delete": None,
     "activity": "viewer",
     "recent": "viewer",
     "activity-csv": "viewer",
@@ -92,6 +105,10 @@ PAGES = {
 PUBLIC = {"sign-on", "sign-on-back"}  # before anybody is signed in
 # Lowest role that may POST it, where that is not the one that may GET it.
 POSTS = {
+    "alert-acknowledge": "operator",
+    "silence-end": "operator",
+    "target-test": "admin",
+    "target-delete": "admin",
     "brake-release": "operator",
     "brake-restore": "operator",
     "board-apply": "operator",
@@ -136,7 +153,12 @@ def address(name: str, fleet: SimpleNamespace) -> str:
         "model": fleet.model,
         "deployment": fleet.deployment,
         "replicas": fleet.deployment,
+        "alert": fleet.alert,
+        "silence": fleet.silence,
+        "target": fleet.target,
     }
+    if name in {"alert-rule", "alert-target"}:
+        return reverse(f"web:{name}", args=[(fleet.rule if name == "alert-rule" else fleet.target).pk])
     partition = name in {"partition", "assign", "preview", "release", "partition-delete"}
     subject = fleet.prefill if partition else subjects.get(name.split("-")[0], fleet.node)
     return reverse(f"web:{name}", args=[subject.pk] if "<int:pk>" in str(pattern.pattern) else [])

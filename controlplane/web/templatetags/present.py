@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from controlplane.alerts.models import Alert
 from controlplane.audit.models import AuditEvent
 
 register = template.Library()
@@ -20,6 +21,7 @@ _CHIPS = {
     "ready": "ok", "starting": "busy", "pending": "busy", "draining": "warn", "stopping": "warn", "cordoned": "warn",
     "drained": "warn", "silent": "warn", "crash_looping": "bad", "lost": "bad", "revoked": "bad", "never_seen": "idle",
 }  # fmt: skip
+_SEVERITIES = {"critical": "bad", "warning": "warn", "info": "busy"}
 _WORDS = {"crash_looping": "crash-looping", "never_seen": "never seen"}
 _SAID = {
     "create": "created", "delete": "deleted", "change": "changed", "register": "registered", "assign": "assigned",
@@ -30,13 +32,17 @@ _SAID = {
     "set-password": "set the password of", "issue-token": "issued a REST token for",
     "revoke-token": "revoked a REST token of", "forget-gpu": "forgot", "cancel-drain": "cancelled the drain of",
     "brake-on": "put on", "brake-off": "took off", "release-brake": "released", "restore-brake": "holds again",
-    "rotate-token": "gave a new token to",
+    "rotate-token": "gave a new token to", "alert-fired": "raised an alert on", "alert-resolved": "ended an alert on",
+    "acknowledge": "looks after", "silence": "silenced", "end-silence": "ended the silence of", "test": "tried out",
 }  # fmt: skip
 _SAID_OF_CHANGES = {
     "change": "began", "undo": "began, as an undo,", "drain": "began, to drain a node,", "resume": "resumed",
     "roll-back": "rolls back", "rolled-back": "has rolled back", "done": "has finished", "stopped": "was stopped in",
 }  # fmt: skip
-_PAGES = {"node": "web:node", "deployment": "web:deployment", "registeredmodel": "web:model", "change": "web:change"}
+_PAGES = {
+    "node": "web:node", "deployment": "web:deployment", "registeredmodel": "web:model", "change": "web:change",
+    "alert": "web:alert",
+}  # fmt: skip
 
 
 @register.filter
@@ -111,6 +117,22 @@ def span(indexes: list[int]) -> str:
 
 
 @register.filter
+def severity(value: str) -> SafeString:
+    return format_html('<span class="chip {}">{}</span>', _SEVERITIES.get(value, "idle"), value)
+
+
+@register.filter
+def alert_url(alert: Alert) -> str:
+    """The page of what the alert is about; "" where it has none of its own."""
+    if alert.subject_type == "brakerow":
+        return reverse("web:brake")
+    if alert.subject_type == "gpu":
+        return reverse("web:node", args=[alert.node]) if alert.node else ""
+    page = "web:partition" if alert.subject_type == "partition" else _PAGES.get(alert.subject_type)
+    return reverse(page, args=[alert.subject_id]) if page else ""
+
+
+@register.filter
 def said(verb: str) -> str:
     return _SAID.get(verb.replace("_", "-"), verb.replace("_", " ").replace("-", " "))
 
@@ -136,6 +158,8 @@ def subject_url(event: AuditEvent) -> str:
 def change_words(event: AuditEvent) -> str:
     """An assignment and a role change in words; other changes are told in full on the activity page."""
     before, after = event.before or {}, event.after or {}
+    if event.verb in ("alert-fired", "alert-resolved"):
+        return event.detail
     if event.source == AuditEvent.Source.AGENT:
         return _assignment(after) if after.get("deployment") else ""
     if event.subject_type == "partition" and ("deployment" in before or "deployment" in after):

@@ -19,6 +19,7 @@ SOURCES = [("web", "pages"), ("rest", "REST"), ("agent", "agents"), ("system", "
 SUBJECTS = [
     ("node", "node"), ("partition", "partition"), ("deployment", "deployment"), ("registeredmodel", "model"),
     ("change", "change"), ("gpu", "GPU"), ("user", "user"), ("apikey", "API key"), ("jointoken", "join token"),
+    ("alert", "alert"), ("alertrule", "alert rule"), ("silence", "silence"), ("alerttarget", "alert target"),
 ]  # fmt: skip
 
 
