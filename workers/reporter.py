@@ -8,6 +8,8 @@ import time
 import uuid
 from collections.abc import Mapping
 
+from msgspec import structs
+
 from workers import __version__, excerpts
 from workers.agent import Agent, View
 from workers.book import Record, clock
@@ -23,6 +25,7 @@ from workers.contract import (
     ReportReply,
 )
 from workers.engines import Engine
+from workers.engines.metrics import HISTOGRAMS
 from workers.logs import Logs
 from workers.probes import Probe, Prober
 from workers.sampler import Sampler
@@ -35,6 +38,7 @@ UNREACHABLE_CAP_S = 5.0
 UNKNOWN_TOKEN_S = 30.0
 REVOKED_S = 5.0
 CONFLICT_S = 15.0  # so long another agent must be reporting as this node before this one leaves
+HISTOGRAMS_EVERY_S = 4.5  # they are most of an engine's figures, and windows of 10 s are made of them
 SILENT_S = 10.0  # a ready engine that has not answered for so long is told of
 
 
@@ -64,6 +68,7 @@ class Reporter:
         self._period_s = config.period_s
         self._wanted: tuple[LogWanted, ...] = ()
         self._failures = 0
+        self._histograms_at: dict[int, float] = {}  # when a partition's were last in a report
         self._last: Answer | None = None
         self._conflict_since: float | None = None
         self._wake, self._done = threading.Event(), threading.Event()
@@ -192,8 +197,16 @@ class Reporter:
             engine_version=record.engine_version,
             message=_message(record, view, probe, now)[:256],
             last_exit=_last_exit(record, now),
-            sample=_sample(record, probe, now),
+            sample=self._sample(record, probe, now),
         )
+
+    def _sample(self, record: Record, probe: Probe | None, now: float) -> EngineSample | None:
+        if not record.is_live or probe is None or probe.sample is None or now - probe.begun > SILENT_S:
+            return None
+        if now - self._histograms_at.get(record.partition, 0.0) < HISTOGRAMS_EVERY_S:
+            return structs.replace(probe.sample, **dict.fromkeys(HISTOGRAMS))
+        self._histograms_at[record.partition] = now
+        return probe.sample
 
 
 def _waiting(spec: ReplicaSpec, reason: str) -> ReplicaStatus:
@@ -223,8 +236,3 @@ def _last_exit(record: Record, now: float) -> Exit | None:
     if record.ended is None:
         return None
     return Exit(code=record.ended.code, ago_s=max(0.0, now - record.ended.at), log_tail=record.ended.log_tail)
-
-
-def _sample(record: Record, probe: Probe | None, now: float) -> EngineSample | None:
-    fresh = record.is_live and probe is not None and now - probe.begun <= SILENT_S
-    return probe.sample if probe is not None and fresh else None

@@ -66,7 +66,7 @@ class Ingest:
             return None
         history = heard.engines.setdefault(status.partition, History())
         growth = history.add(now, status.pid, status.sample)
-        self._windows.add_engine(node, status.partition, status.sample, growth, now)
+        self._windows.add_engine(node, status, growth, now)
         return _figures(status.sample, history)
 
 

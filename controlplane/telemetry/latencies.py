@@ -17,10 +17,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode(latencies: Mapping[str, Counts]) -> str | None:
-    """None for nothing at all; an empty histogram says that nothing ended."""
-    if not latencies:
-        return None
-    return _encode({name: (round(counts.sum_s, 6), _flat(counts)) for name, counts in latencies.items()}).decode()
+    """None where nothing ended."""
+    told = {name: (round(counts.sum_s, 6), _flat(counts)) for name, counts in latencies.items() if counts.inside}
+    return _encode(told).decode() if told else None
 
 
 def decode(text: str | None) -> dict[str, Counts]:

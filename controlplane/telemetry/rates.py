@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from workers.contract import EngineSample
+from controlplane.domain.histograms import Counts, growth
+from controlplane.telemetry import latencies
+from workers.contract import EngineSample, Histogram
 
 GAP_S = 10.0  # totals further apart than this say nothing about any one moment between them
 LEAST_S = 0.05  # totals closer together than this would make a rate of noise
 FLOW_S = 5.0  # tokens per second over the last few reports, so that one report's jitter does not show
 LATENCY_S = 60.0  # few requests finish per second: latencies need a longer look back
 
+HISTOGRAM_GAP_S = 30.0  # histograms come with some reports only
+
 TOTALS = (
     "prompt_tokens_total",
     "generation_tokens_total",
     "external_kv_tokens_total",
+    "computed_tokens_total",
+    "requests_total",
+    "preemptions_total",
+    "prefix_queries_total",
+    "prefix_hits_total",
+    "external_prefix_queries_total",
+    "external_prefix_hits_total",
+    "nixl_bytes_total",
+    "nixl_transfers_total",
+    "nixl_transfer_s_total",
+    "nixl_failures_total",
+    "kv_expired_total",
+    "kv_late_notifications_total",
     "ttft_sum_s",
     "ttft_count",
     "itl_sum_s",
@@ -37,6 +54,7 @@ class Growth:
 
     elapsed_s: float
     by: dict[str, float | None]
+    latencies: dict[str, Counts] = field(default_factory=dict)
 
 
 class History:
@@ -46,6 +64,7 @@ class History:
         self._process: int | None = None
         self._points: deque[tuple[float, EngineSample]] = deque()
         self._totals: dict[str, float] = {}  # the last known of each; a sample may leave some out
+        self._histograms: dict[str, tuple[float, Histogram]] = {}
 
     def add(self, at: float, process: int, sample: EngineSample) -> Growth | None:
         """Remember `sample`; the growth since the one before, or None where there is no telling."""
@@ -56,12 +75,15 @@ class History:
         if broken:
             self._points.clear()
             self._totals.clear()
+        if process != self._process or fell:
+            self._histograms.clear()
         self._totals.update(totals)
         self._process = process
         self._points.append((at, sample))
         while at - self._points[0][0] > LATENCY_S:
             self._points.popleft()
-        return None if broken or previous is None else _growth(previous, self._points[-1])
+        ended = self._latencies(at, sample)
+        return None if broken or previous is None else _growth(previous, self._points[-1], ended)
 
     def per_second(self, total: str, over_s: float = FLOW_S) -> float | None:
         if (first := self._before(over_s)) is None:
@@ -78,6 +100,20 @@ class History:
         seconds = _difference(getattr(first[1], sum_s), getattr(last, sum_s))
         return ratio_ms(seconds, _difference(getattr(first[1], count), getattr(last, count)))
 
+    def _latencies(self, at: float, sample: EngineSample) -> dict[str, Counts]:
+        """What each histogram of this sample counted since the one before it, which an earlier sample brought."""
+        grown = {}
+        for name in latencies.NAMES:
+            if (histogram := getattr(sample, name)) is None:
+                continue
+            before = self._histograms.get(name)
+            self._histograms[name] = at, histogram
+            if before is None or not 0 <= at - before[0] <= HISTOGRAM_GAP_S:
+                continue
+            if (counts := growth(before[1], histogram)) is not None:
+                grown[name] = counts
+        return grown
+
     def _before(self, over_s: float) -> tuple[float, EngineSample] | None:
         """The newest point at least `over_s` older than the last, else the oldest; None if too little lies between."""
         if not self._points:
@@ -93,11 +129,14 @@ def ratio_ms(seconds: float | None, count: float | None) -> float | None:
     return seconds / count * 1000.0
 
 
-def _growth(first: tuple[float, EngineSample], last: tuple[float, EngineSample]) -> Growth | None:
+def _growth(
+    first: tuple[float, EngineSample], last: tuple[float, EngineSample], ended: dict[str, Counts]
+) -> Growth | None:
     elapsed = last[0] - first[0]
     if elapsed < LEAST_S:
         return None
-    return Growth(elapsed, {name: _difference(getattr(first[1], name), getattr(last[1], name)) for name in TOTALS})
+    by = {name: _difference(getattr(first[1], name), getattr(last[1], name)) for name in TOTALS}
+    return Growth(elapsed, by, ended)
 
 
 def _difference(before: float | None, after: float | None) -> float | None:

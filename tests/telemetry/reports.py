@@ -14,11 +14,11 @@ def sample(uuid: str, utilization: float | None = 0.5, **figures: Any) -> Device
     return DeviceSample(uuid=uuid, utilization=utilization, **figures)
 
 
-def replica(partition: Partition | int, *, pid: int = 100, **figures: float) -> ReplicaStatus:
+def replica(partition: Partition | int, *, pid: int = 100, deployment: str = "m", **figures: Any) -> ReplicaStatus:
     """A ready engine with these figures."""
     return ReplicaStatus(
         partition=partition if isinstance(partition, int) else partition.pk,
-        deployment="m",
+        deployment=deployment,
         role=Role.DECODE,
         generation=1,
         phase=Phase.READY,

@@ -7,12 +7,15 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
+from controlplane.domain.histograms import Counts
+from controlplane.telemetry import latencies
 from controlplane.telemetry.ingest import Ingest
 from controlplane.telemetry.models import EngineSample, GpuSample
 from controlplane.telemetry.recorder import Recorder
 from controlplane.telemetry.tasks import prune
 from tests.factories import make_node, make_partition
 from tests.telemetry.reports import T0, replica, report, sample
+from workers.contract import Histogram
 
 pytestmark = pytest.mark.django_db
 
@@ -35,6 +38,25 @@ def test_one_row_per_gpu_and_engine_per_window(filled: Any, ingest: Ingest) -> N
     assert (row.at.timestamp(), row.utilization, row.memory_used_bytes, row.power_w) == (T0, 0.5, 3, None)
     row = EngineSample.objects.get()
     assert (row.partition, row.generation_tps, row.running, row.ttft_ms) == (filled, 30.0, 1.0, None)
+
+
+def test_a_window_holds_what_ended_in_it_by_interval(ingest: Ingest) -> None:
+    partition = make_partition(role="decode")
+    for second in range(0, 11, 5):  # histograms come with some reports
+        ttft = Histogram((0.1, 0.2), (float(second), 2.0 * second), 2.0 * second, 0.3 * second)
+        status = replica(partition, deployment=partition.deployment.name, requests_total=2.0 * second, ttft=ttft)
+        ingest.accept(partition.node_id, report(partition.node, second, replicas=(status,)), T0 + second)
+    Recorder(ingest).record(T0 + 30)
+    first, second = EngineSample.objects.order_by("at")
+    assert latencies.decode(first.latencies) == {"ttft": Counts(1.5, {(0.0, 0.1): 5.0, (0.1, 0.2): 5.0})}
+    assert latencies.decode(second.latencies) == latencies.decode(first.latencies)
+    assert (first.requests_ps, first.reports, first.covered_s) == (2.0, 2, 5.0)
+    assert first.deployment_id == partition.deployment_id
+
+
+def test_an_agent_that_sends_no_histograms_has_its_means(filled: Any, ingest: Ingest) -> None:
+    Recorder(ingest).record(T0 + 10.0)
+    assert EngineSample.objects.get().latencies is None
 
 
 def test_recording_again_writes_nothing_again(filled: Any, ingest: Ingest) -> None:

@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from tests.workers.control import make_spec
-from workers.contract import Device, DeviceKind, Role
-from workers.engines import CannotStart, Launch, openai
+from workers.contract import Device, DeviceKind, EngineSample, Histogram, Role
+from workers.engines import CannotStart, Launch, metrics, openai
 from workers.engines.vllm import CPU_PLUGIN, Vllm, cpu_kv_bytes, is_given
 from workers.engines.vllm_version import VersionOf
 from workers.reconcile import GRACE_S
@@ -196,7 +197,7 @@ process_cpu_seconds_total 9.0
 
 
 def test_metrics_are_summed_and_what_is_missing_or_nan_is_unknown():
-    sample = openai.parse(METRICS)
+    sample = metrics.parse(METRICS)
     assert (sample.running, sample.waiting, sample.requests_total) == (3.0, 0.0, 7.0)
     assert (sample.prompt_tokens_total, sample.external_kv_tokens_total) == (100.0, 60.0)
     assert (sample.ttft_sum_s, sample.ttft_count, sample.nixl_failures_total) == (0.5, 7.0, 1.0)
@@ -204,7 +205,49 @@ def test_metrics_are_summed_and_what_is_missing_or_nan_is_unknown():
 
 
 def test_metrics_that_are_none_are_all_unknown():
-    assert openai.parse("<html>no</html>") == openai.parse("") == openai.parse("vllm:num_requests_running{ x")
+    assert metrics.parse("<html>no</html>") == openai.parse("") == openai.parse("vllm:num_requests_running{ x")
+
+
+def test_a_real_engines_metrics_are_read_whole():
+    """As vLLM 0.32 on CPU gave them after four prompts, three of which came as KV from another engine."""
+    sample = metrics.parse((Path(__file__).parents[1] / "data" / "vllm_0_32_decode.prom").read_text())
+    assert [name for name in EngineSample.__struct_fields__ if getattr(sample, name) is None] == []
+    assert (sample.prompt_tokens_total, sample.computed_tokens_total, sample.external_kv_tokens_total) == (383, 6, 377)
+    assert (sample.external_prefix_hits_total, sample.nixl_bytes_total, sample.nixl_transfers_total) == (377, 196608, 3)
+    assert (sample.nixl_failures_total, sample.kv_expired_total, sample.kv_late_notifications_total) == (0, 0, 0)
+    assert sample.asleep is False and sample.itl_count == 45
+    assert sample.ttft == Histogram((0.01, 0.02, 0.1, 0.25), (0, 2, 2, 4), 4, sample.ttft_sum_s)
+
+
+def test_what_a_report_carries_of_a_real_engine_is_small():
+    sample = metrics.parse((Path(__file__).parents[1] / "data" / "vllm_0_32_decode.prom").read_text())
+    assert len(msgspec.json.encode(sample)) < 1200
+
+
+RANKS = """
+vllm:e2e_request_latency_seconds_bucket{le="0.5",engine="0"} 1
+vllm:e2e_request_latency_seconds_bucket{engine="0",le="1.0"} 1
+vllm:e2e_request_latency_seconds_bucket{engine="0",le="2.0"} 1
+vllm:e2e_request_latency_seconds_bucket{engine="0",le="+Inf"} 1
+vllm:e2e_request_latency_seconds_sum{engine="0"} 0.25
+vllm:e2e_request_latency_seconds_bucket{le="0.5",engine="1",model_name="a}b,le=\\"9\\""} 0
+vllm:e2e_request_latency_seconds_bucket{le="1.0",engine="1"} 0
+vllm:e2e_request_latency_seconds_bucket{le="2.0",engine="1"} 1
+vllm:e2e_request_latency_seconds_bucket{le="+Inf",engine="1"} 2
+vllm:e2e_request_latency_seconds_sum{engine="1"} 40.0
+vllm:request_queue_time_seconds_bucket{le="0.5"} NaN
+vllm:request_queue_time_seconds_bucket{le="+Inf"} 3
+vllm:request_decode_time_seconds_bucket{le="0.5"} 3
+vllm:engine_sleep_state{sleep_state="awake"} 0.0
+vllm:engine_sleep_state{sleep_state="weights_offloaded"} 1.0
+"""
+
+
+def test_histograms_of_ranks_add_up_and_half_a_histogram_is_unknown():
+    sample = metrics.parse(RANKS)
+    assert sample.e2e == Histogram((0.5, 1.0, 2.0), (1, 1, 2), 3, 40.25)
+    assert (sample.queue, sample.decode, sample.ttft) == (None, None, None)
+    assert sample.asleep is True
 
 
 def client(health: int, completion: int, seen: list[httpx.Request]) -> httpx.Client:
