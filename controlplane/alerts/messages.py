@@ -27,7 +27,8 @@ class Told:
     def line(self) -> str:
         alert = self.alert
         word = "Resolved" if self.resolved else alert.severity.capitalize()
-        return f"{word}: {alert.title}, {alert.subject_name}. {alert.text}"
+        played = " (simulated)" if alert.simulated else ""
+        return f"{word}: {alert.title}, {alert.subject_name}{played}. {alert.text}"
 
 
 def told(deliveries: Sequence[Delivery]) -> list[Told]:

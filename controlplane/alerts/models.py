@@ -86,6 +86,11 @@ class Alert(models.Model):
         return f"{self.title}: {self.subject_name}"
 
     @property
+    def simulated(self) -> bool:
+        """Of a node that only plays one."""
+        return self.labels.get("simulated") == "true"
+
+    @property
     def title(self) -> str:
         return KINDS[self.rule].title if self.rule in KINDS else self.rule
 

@@ -70,7 +70,6 @@ class NodeRow:
     draining: bool
     skew_s: float | None
     agent_version: str
-    simulated: bool
     heard: bool
 
     def subject(self) -> Subject:
@@ -105,8 +104,9 @@ def _node(row: tuple[Any, ...], at: float) -> NodeRow:
     pk, name, labels, last_seen, draining, skew_s, agent_version, simulated = row
     seen = last_seen.timestamp()
     said = {**{str(key): str(value) for key, value in labels.items()}, "node": name}
+    said |= {"simulated": "true"} if simulated else {}
     heard = not is_silent(seen, at, settings.SILENT_AFTER_S)
-    return NodeRow(pk, name, said, seen, draining, skew_s, agent_version, simulated, heard)
+    return NodeRow(pk, name, said, seen, draining, skew_s, agent_version, heard)
 
 
 def _live(nodes: Iterable[int], at: float) -> dict[int, Latest]:

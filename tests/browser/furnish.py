@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import django
 import msgspec
 from django.conf import settings
+from django.utils import timezone
 
 django.setup()
 
+from controlplane.alerts import evaluation  # noqa: E402
+from controlplane.alerts import services as alerts  # noqa: E402
+from controlplane.alerts.models import Alert, AlertRule, AlertTarget  # noqa: E402
 from controlplane.audit import people  # noqa: E402
 from controlplane.audit.services import Actor  # noqa: E402
 from controlplane.domain.rollout import Move  # noqa: E402
@@ -120,6 +125,38 @@ def assign(nodes: list[FeignedNode]) -> dict[str, int]:
         "model": RegisteredModel.objects.get(name="mini-1b").pk,
         "free_node": Node.objects.get(pk=nodes[5].id).pk,
     }
+
+
+def alarm() -> dict[str, int]:
+    """Alerts by the real rules, at once rather than after their durations; ids of what the pictures are about."""
+    for rule in AlertRule.objects.filter(enabled=True):
+        threshold = {} if rule.kind.fixed else {"node-silent": {"threshold": 4}, "gpu-hot": {"threshold": 60}}
+        alerts.change_rule(rule.pk, for_s=0, **threshold.get(rule.key, {}), actor=ACTOR)
+    alerts.create_target(name="on call", kind="pagerduty", secret="R0", min_severity="critical", actor=ACTOR)
+    dead = alerts.create_target(name="team chat", kind="slack", address="http://127.0.0.1:9/T0/B0", actor=ACTOR)
+    alerts.try_target(dead.pk, actor=ACTOR)
+    alerts.change_target(AlertTarget.objects.get(name="on call").pk, enabled=False, actor=ACTOR)
+    evaluation.tick()
+    firing = list(Alert.objects.filter(state="firing").order_by("pk"))
+    alerts.acknowledge(firing[0].pk, note="its switch is being replaced", actor=ACTOR)
+    soon = timezone.now() + timedelta(hours=4)
+    alerts.silence(until=soon, reason="known, fans on order", rule=firing[-1].rule, actor=ACTOR)
+    alerts.change_rule(AlertRule.objects.get(key="agent-version").pk, enabled=False, actor=ACTOR)
+    evaluation.tick()
+    rule = AlertRule.objects.get(key="disk-low")
+    return {"alert": firing[0].pk, "rule": rule.pk, "target": dead.pk}
+
+
+def alert_scenes(ids: dict[str, int]) -> list[tuple[str, str, Any]]:
+    return [
+        ("alerts", "/alerts/", None),
+        ("alert", f"/alerts/{ids['alert']}/", None),
+        ("alert-silence", f"/alerts/silence?alert={ids['alert']}", None),
+        ("alert-rules", "/alerts/rules/", None),
+        ("alert-rule", f"/alerts/rules/{ids['rule']}/", None),
+        ("alert-targets", "/alerts/targets/", None),
+        ("alert-target", f"/alerts/targets/{ids['target']}/", None),
+    ]
 
 
 def scenes(ids: dict[str, int]) -> list[tuple[str, str, Any]]:

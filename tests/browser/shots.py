@@ -31,6 +31,8 @@ EMPTY = {
     "models-empty": "/models/",
     "nodes-empty": "/nodes/",
     "keys-empty": "/settings/keys",
+    "alerts-empty": "/alerts/",
+    "targets-empty": "/alerts/targets/",
 }
 
 
@@ -112,7 +114,7 @@ def shoot(shooter: Shooter, count: int) -> None:
     nodes = furnish(shooter.site, count)
     with Fleet(nodes) as fleet:
         time.sleep(3)
-        from tests.browser.furnish import assign, change, change_scenes, scenes
+        from tests.browser.furnish import alarm, alert_scenes, assign, change, change_scenes, scenes
 
         ids = assign(nodes)
         time.sleep(8)
@@ -121,7 +123,7 @@ def shoot(shooter: Shooter, count: int) -> None:
         time.sleep(float(os.environ.get("SHOTS_HISTORY_S", "15")))
         fleet.quiet.add(nodes[-1].name)
         time.sleep(8)
-        for name, path, prepare in scenes(ids):
+        for name, path, prepare in [*scenes(ids), *alert_scenes(alarm())]:
             shooter.take(name, path, prepare)
         nodes[4].phases[ids["idle"]] = Phase.EXITED
         change(ids)

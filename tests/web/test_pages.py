@@ -28,7 +28,6 @@ def test_an_empty_page_says_the_next_step(name: str, step: str, as_role: Clients
 
 def test_nothing_is_linked_that_does_not_exist_yet(as_role: Clients, fleet: SimpleNamespace) -> None:
     page = as_role("admin").get("/").content.decode()
-    assert "Alerts" not in page
     assert "Capacity" not in page
 
 
