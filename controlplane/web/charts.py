@@ -23,7 +23,7 @@ class Chart:
     shape: str = "lines"
     role: str = ""
     ask: str = ""
-    slo: float | None = None
+    slo: int | None = None
     empty: str = "No samples in this range: the node did not report then."
 
 
@@ -81,7 +81,7 @@ def of_deployment(deployment: Deployment, roles: Collection[str]) -> tuple[Chart
     return tuple(found)
 
 
-def _whole(ttft: float | None, itl: float | None, no_gpu: str) -> tuple[Chart, ...]:
+def _whole(ttft: int | None, itl: int | None, no_gpu: str) -> tuple[Chart, ...]:
     together = {"shape": "sum", "ask": "shape=total", "empty": NO_ENGINE_AT_ALL}
     return (
         Chart("GPU utilization", "%", ("utilization",), shape="band", ask="shape=band", empty=no_gpu),
@@ -92,8 +92,8 @@ def _whole(ttft: float | None, itl: float | None, no_gpu: str) -> tuple[Chart, .
     )
 
 
-def _common(objective: str) -> float | None:
-    wanted = Deployment.objects.exclude(**{objective: None}).values_list(objective, flat=True).distinct()[:2]
+def _common(objective: str) -> int | None:
+    wanted = Deployment.objects.exclude(**{objective: None}).order_by().values_list(objective, flat=True).distinct()[:2]
     return wanted[0] if len(wanted) == 1 else None
 
 
