@@ -9,7 +9,7 @@ import { isKnown, joined, newest, picture, samples, stepOf } from "./samples.js"
 import { tail } from "./tails.js";
 import { bounds, isLive } from "./timerange.js";
 
-const AGAIN_S = 10, slow = matchMedia("(prefers-reduced-motion: reduce)");
+const AGAIN_S = 10, BUSY_MS = 120, slow = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Chart {
   constructor(figure, group) {
@@ -41,7 +41,7 @@ export class Chart {
       });
       if (!this.bodies) await this.load();
     }
-    const every = slow.matches ? AGAIN_S : Math.max(1, (until - from) / 600); // a line moves when it moves by a pixel
+    const every = slow.matches ? AGAIN_S : Math.max(1, (until - from) / 600, this.group.cost / BUSY_MS); // a line moves when it moves by a pixel
     if (now() - this.drawnAt >= every) this.draw();
   }
 
@@ -70,7 +70,8 @@ export class Chart {
     this.drawnAt = now();
     const [from, to] = bounds(), { lines } = this.picture, heat = this.isHeat;
     const height = heat ? Math.min(260, Math.max(110, 32 + 18 * lines.length)) : this.group.height;
-    try { this.wire(await plot(this.canvas, this.picture, { heat, from, to, height, width: this.box.clientWidth, only: this.only, slo: this.slo, known: isKnown(this.picture) })); } catch (error) { this.failed = error.message; this.state(); return; }
+    try { this.took = await plot(this.canvas, this.picture, { heat, from, to, height, width: this.box.clientWidth, only: this.only, slo: this.slo, known: isKnown(this.picture) }); } catch (error) { this.failed = error.message; this.state(); return; }
+    this.wire();
     this.legend();
     if (this.figure.querySelector("details").open) this.fillTable();
     this.group.drawn(this);
@@ -84,7 +85,7 @@ export class Chart {
     text(this.none, this.empty || "No samples in this range.");
     if (this.failed) { this.say("error", this.picture ? `not renewed since ${new Date(this.loadedAt * 1000).toLocaleTimeString("en-GB")}: ${this.failed}` : `not loaded: ${this.failed}`, true); return; }
     if (!this.picture) return;
-    const last = known ? newest(this.picture) : null, old = isLive() && last !== null && now() - last > Math.max(30, 3 * this.picture.step);
+    const last = known ? newest(this.picture) : null, old = isLive() && last !== null && now() - last > Math.max(60, 3 * this.picture.step);
     this.say(!known ? "empty" : old ? "stale" : "good", old ? `last sample ${age(now() - last)} ago` : "");
   }
 

@@ -2,6 +2,7 @@
 import { Chart } from "./chart.js";
 import { el, text } from "./dom.js";
 import { store, now, subscribe } from "./live.js";
+import { isTrouble } from "./plot.js";
 import { note } from "./tails.js";
 import { bar, bounds, isLive, onRange, zoom } from "./timerange.js";
 
@@ -38,6 +39,9 @@ class Group {
     const roles = store.ready ? Object.fromEntries([...store.nodes.values()].flatMap((node) => node.partitions || []).map((part) => [part.id, part.role])) : JSON.parse(this.root.dataset.roles || "{}");
     return (id) => id === null || id === undefined || roles[id] === role;
   }
+
+  /** Milliseconds that all charts in sight take to draw: they are drawn so seldom that it is an eighth of the time. */
+  get cost() { return this.charts.reduce((sum, chart) => sum + (chart.visible ? chart.took || 0 : 0), 0); }
 
   reload() { this.point(null); this.charts.forEach((chart) => { if (chart.visible) chart.load(); else chart.bodies = null; }); }
 
@@ -120,7 +124,7 @@ class Group {
     this.events.hidden = !marks.length;
     text(this.events.querySelector("summary"), `${marks.length} event${marks.length === 1 ? "" : "s"} in this range`);
     const [from, to] = bounds();
-    this.events.querySelector("ol").replaceChildren(...[...marks].reverse().map((mark) => el("li", {}, el("button", { type: "button", "data-at": mark.at }, el("time", {}, moment(mark.at, to - from)), el("span", {}, mark.text)))));
+    this.events.querySelector("ol").replaceChildren(...[...marks].reverse().map((mark) => el("li", {}, el("button", { type: "button", "data-at": mark.at, class: isTrouble(mark) ? "bad" : "" }, el("time", {}, moment(mark.at, to - from)), el("span", {}, mark.text)))));
   }
 
   /** An event that is pointed at, or has the focus, is shown in all charts. */

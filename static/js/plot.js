@@ -12,7 +12,7 @@ const css = (name) => getComputedStyle(document.documentElement).getPropertyValu
 const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false };
 const MARGIN = { l: 44, r: 10, t: 10, b: 22 };
 const coarse = matchMedia("(pointer: coarse)"); // a finger scrolls the page; it does not draw a range
-let loading = null;
+let loading = null, queue = Promise.resolve();
 
 export function plotly() {
   loading ??= new Promise((resolve, reject) => {
@@ -26,13 +26,23 @@ export function plotly() {
 
 const when = (seconds) => new Date(seconds * 1000);
 
-/** Draws `picture` into `box`; {heat, only, slo, from, to, height, bare}: `only` is one line's place, `bare` a thumbnail. */
+/** Draws `picture` into `box`; {heat, only, slo, from, to, height, bare}: `only` is one line's place, `bare` a thumbnail. The
+ *  milliseconds that it took. */
 export async function plot(box, picture, how) {
   const Plotly = await plotly();
+  await turn();
+  const began = performance.now();
   const data = how.heat ? [nothing()] : [...picture.bands.flatMap(band), ...picture.lines.map((l, i) => line(l, i, how.only))];
   if (!how.bare) data.push(ticks(picture.marks));
   await Plotly.react(box, data, layout(picture, how), CONFIG);
-  return Plotly;
+  return performance.now() - began;
+}
+
+/** One drawing after another, with room between them for clicks and scrolling. */
+function turn() {
+  const mine = queue.then(() => new Promise((next) => setTimeout(next)));
+  queue = mine;
+  return mine;
 }
 
 function line({ points }, i, only) {
@@ -81,12 +91,18 @@ export const topOf = (lines, unit) => (unit === "%" ? 100 : lines.reduce((top, l
 
 const nothing = () => ({ type: "scatter", x: [], y: [], hoverinfo: "skip" }); // an axis without a trace is not drawn
 
-const ticks = (marks) => ({ type: "scatter", mode: "markers", x: marks.map((m) => when(m.at)), y: marks.map(() => 1), yaxis: "y2", hoverinfo: "skip", cliponaxis: false, marker: { symbol: "triangle-down", size: 7, color: css("--accent") } });
+/** Events as triangles; what went wrong as squares in another colour. */
+function ticks(marks) {
+  const bad = marks.map(isTrouble), accent = css("--accent"), warn = css("--bad");
+  return { type: "scatter", mode: "markers", x: marks.map((m) => when(m.at)), y: marks.map(() => 1), yaxis: "y2", hoverinfo: "skip", cliponaxis: false, marker: { symbol: bad.map((b) => (b ? "square" : "triangle-down")), size: 7, color: bad.map((b) => (b ? warn : accent)), line: { width: 0 } } };
+}
+
+export const isTrouble = ({ kind }) => /silent|lost|gone|crash|fail|expired|exited|firing|brake|unhealthy/.test(kind);
 
 function layout(picture, how) {
   const quiet = { size: 11, color: css("--muted") };
   const axis = { gridcolor: css("--line-soft"), zeroline: false, linecolor: css("--line"), tickfont: quiet };
-  const shapes = how.bare ? [] : picture.marks.map((m) => ({ type: "line", x0: when(m.at), x1: when(m.at), yref: "paper", y0: 0, y1: 1, layer: "below", line: { color: css("--accent"), width: 1, dash: "1px,3px" } }));
+  const shapes = how.bare ? [] : picture.marks.map((m) => ({ type: "line", x0: when(m.at), x1: when(m.at), yref: "paper", y0: 0, y1: 1, layer: "below", line: { color: css(isTrouble(m) ? "--bad" : "--accent"), width: 1, dash: "1px,3px" } }));
   if (how.slo) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: how.slo, y1: how.slo, line: { color: css("--bad"), width: 1.2, dash: "6px,4px" } });
   return {
     images: how.heat && picture.lines[0]?.points.length ? [heat(picture)] : [],
