@@ -32,6 +32,7 @@ app.conf.update(
         "alerts.tick": {"task": "alerts.tick", "schedule": 10.0, "options": {"expires": 8}},
         "alerts.deliver": {"task": "alerts.deliver", "schedule": 5.0, "options": {"expires": 4}},
         "alerts.prune": {"task": "alerts.prune", "schedule": 3600.0, "options": {"expires": 3000}},
+        "telemetry.roll_up": {"task": "telemetry.roll_up", "schedule": 60.0, "options": {"expires": 50}},
         "telemetry.prune": {"task": "telemetry.prune", "schedule": 600.0, "options": {"expires": 500}},
         "api.prune": {"task": "api.prune", "schedule": 600.0, "options": {"expires": 500}},
         "gateway.prune": {"task": "gateway.prune", "schedule": 3600.0, "options": {"expires": 3000}},

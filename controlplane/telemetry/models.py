@@ -97,7 +97,7 @@ class EngineMinute(EngineFigures):
     partition = models.ForeignKey(Partition, related_name="+", **_OWNER)
 
     class Meta:
-        indexes = [models.Index(fields=["deployment_id", "at"])]
+        indexes = [models.Index(fields=["deployment_id", "at"]), models.Index(fields=["at"])]
 
 
 class EngineHour(EngineFigures):
@@ -105,7 +105,7 @@ class EngineHour(EngineFigures):
     partition = models.ForeignKey(Partition, related_name="+", **_OWNER)
 
     class Meta:
-        indexes = [models.Index(fields=["deployment_id", "at"])]
+        indexes = [models.Index(fields=["deployment_id", "at"]), models.Index(fields=["at"])]
 
 
 class FleetSample(models.Model):

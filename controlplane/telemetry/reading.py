@@ -10,11 +10,12 @@ from django.db.models import Case, F, FloatField, Func, IntegerField, Q, QuerySe
 from django.db.models.functions import Cast
 
 from controlplane.domain.histograms import Counts
-from controlplane.telemetry import latencies
+from controlplane.telemetry import fleet_rows, latencies
 from controlplane.telemetry.metrics import Metric
-from controlplane.telemetry.spans import Span, Stretch, moment, stretches
+from controlplane.telemetry.spans import RAW, Span, Stretch, moment, stretches
 from controlplane.telemetry.subjects import Subject
 
+RAW_END_S = 900
 Place = tuple[int, int]  # the owner, and the step's start
 
 
@@ -67,6 +68,22 @@ def ended(subject: Subject, measured: Metric, over: Span) -> dict[Place, Latency
             elif mean is not None:
                 told.means.append(mean)
     return found
+
+
+def fleet(over: Span) -> Iterator[tuple[int, int, fleet_rows.Row]]:
+    """The fleet's own rows: the step each falls in, how wide it is, what it says."""
+    for stretch in stretches(over):
+        if stretch.tier.width != RAW:
+            for at, row in fleet_rows.read(stretch):
+                yield at // over.step * over.step, stretch.tier.width, row
+
+
+def raw_end(over: Span) -> Span:
+    """What the fleet has no wider rows of yet: a minute or two, and never more than RAW_END_S."""
+    last = stretches(over)[-1:]
+    if not last or last[0].tier.width != RAW:
+        return Span(over.end, over.end, over.step)
+    return Span(max(last[0].start, over.end - max(over.step, RAW_END_S)), over.end, over.step)
 
 
 def _rows(subject: Subject, measured: Metric, stretch: Stretch) -> QuerySet[Any]:

@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from django.conf import settings
+
 from controlplane.audit.models import AuditEvent
 from controlplane.domain.histograms import mean as mean_of
 from controlplane.domain.histograms import merged, quantile
 from controlplane.fleet.models import Gpu, Partition
-from controlplane.telemetry import reading
+from controlplane.telemetry import fleet_rows, latencies, reading
 from controlplane.telemetry.metrics import METRICS, Metric
 from controlplane.telemetry.reading import Latency, Place
 from controlplane.telemetry.spans import MAX_POINTS, Span, moment, span
@@ -28,7 +30,6 @@ from controlplane.telemetry.subjects import (
 T = TypeVar("T")
 LINES, BAND, TOTAL = "series", "band", "total"
 SHAPES = (LINES, BAND, TOTAL)
-BAND_SHARES = (0.1, 0.5, 0.9)
 MAX_LINES = 256
 MAX_MARKS = 100
 
@@ -36,6 +37,7 @@ __all__ = [
     "MAX_POINTS",
     "METRICS",
     "SHAPES",
+    "Span",
     "Subject",
     "of_deployment",
     "of_fleet",
@@ -87,22 +89,51 @@ def read(
 
 def _drawn(subject: Subject, measured: Metric, over: Span, shape: str) -> dict[str, Any]:
     if shape == LINES:
-        owners = _owners(subject, measured)
-        return _lines(owners, reading.means(subject, measured, over), over)
-    values = _by_step(reading.means(subject, measured, over))
+        subject = _all(measured) if subject.all_of_it else subject
+        return _lines(_owners(subject, measured), reading.means(subject, measured, over), over)
+    figures = _figures(subject, measured, over)
     if shape == BAND:
-        return _band({at: [_at(sorted(known), share) for share in BAND_SHARES] for at, known in values.items()}, over)
-    together = {at: sum(known) if measured.flows else sum(known) / len(known) for at, known in values.items()}
-    return {"series": [_line(None, "total" if measured.flows else "mean", together, over)]}
+        return _band({at: told[:-1] for at, told in figures.items()}, over)
+    label = "total" if measured.flows else "mean"
+    return {"series": [_line(None, label, {at: told[-1] for at, told in figures.items()}, over)]}
+
+
+def _figures(subject: Subject, measured: Metric, over: Span) -> dict[int, fleet_rows.Figures]:
+    """By step, over GPUs or engines. Of the fleet, steps of several rows have the mean of the rows' figures."""
+    if not (subject.all_of_it and over.width):
+        many = _by_step(reading.means(subject, measured, over))
+        return {at: fleet_rows.figures_of(known, measured.flows) for at, known in many.items()}
+    found: dict[int, list[tuple[int, fleet_rows.Figures]]] = {}
+    for at, weight, row in reading.fleet(over):
+        if told := row.metrics.get(_name(measured)):
+            found.setdefault(at, []).append((weight, told))
+    for at, told in _figures(subject, measured, reading.raw_end(over)).items():
+        found.setdefault(at, []).append((settings.SAMPLE_EVERY_S, told))
+    return {at: _weighed(many) for at, many in found.items()}
+
+
+def _weighed(many: Sequence[tuple[int, fleet_rows.Figures]]) -> fleet_rows.Figures:
+    weights = sum(weight for weight, _ in many)
+    columns = zip(*(told for _, told in many), strict=True)
+    return tuple(
+        sum(weight * (value or 0.0) for (weight, _), value in zip(many, column, strict=True)) / weights
+        for column in columns
+    )
+
+
+def _name(measured: Metric) -> str:
+    return next(name for name, metric in METRICS.items() if metric is measured)
 
 
 def _latency(subject: Subject, measured: Metric, over: Span, shape: str, quantiles: Sequence[float]) -> dict[str, Any]:
     """Percentiles are of all requests that ended, at whichever engine."""
-    found = reading.ended(subject, measured, over)
     if shape == LINES and not quantiles and measured.field:
-        return _lines(_owners(subject, measured), {place: _mean_ms(told) for place, told in found.items()}, over)
+        subject = _all(measured) if subject.all_of_it else subject
+        each = reading.ended(subject, measured, over)
+        return _lines(_owners(subject, measured), {place: _mean_ms(told) for place, told in each.items()}, over)
+    found = _ended(subject, measured, over)
     together = {at: merged(told.counts for told in many) for at, many in _by_step(found).items()}
-    shares = BAND_SHARES if shape == BAND else tuple(quantiles)
+    shares = fleet_rows.SHARES if shape == BAND else tuple(quantiles)
     if shape == TOTAL and not quantiles:
         means = {at: _mean_ms(_together(many)) for at, many in _by_step(found).items()}
         return {"series": [_line(None, "mean", means, over)]}
@@ -117,9 +148,21 @@ def _latency(subject: Subject, measured: Metric, over: Span, shape: str, quantil
     }
 
 
+def _ended(subject: Subject, measured: Metric, over: Span) -> dict[Place, Latency]:
+    """By engine and step; of the fleet's wider rows all are one."""
+    if not (subject.all_of_it and over.width):
+        return reading.ended(subject, measured, over)
+    found = reading.ended(subject, measured, reading.raw_end(over))
+    for at, _, row in reading.fleet(over):
+        told = found.setdefault((0, at), Latency())
+        if counts := latencies.decode(row.latencies).get(measured.latency):
+            told.counts.add(counts)
+        elif figures := row.metrics.get(_name(measured)):
+            told.means.append(figures[-1])
+    return found
+
+
 def _owners(subject: Subject, measured: Metric) -> dict[int, str]:
-    if subject.all_of_it:
-        subject = _all(measured)
     owners = subject.gpu_labels() if measured.of_gpus else subject.partition_labels()
     if len(owners) > MAX_LINES:
         raise TooManyLines(len(owners))
@@ -149,8 +192,8 @@ def _line(pk: int | None, label: str, values: Mapping[int, float | None], over: 
 
 
 def _band(values: Mapping[int, Sequence[float | None]], over: Span) -> dict[str, Any]:
-    nothing: list[float | None] = [None] * len(BAND_SHARES)
-    label = ", ".join(_percentile(share) for share in BAND_SHARES)
+    nothing: list[float | None] = [None] * len(fleet_rows.SHARES)
+    label = ", ".join(_percentile(share) for share in fleet_rows.SHARES)
     return {"bands": [{"label": label, "points": [[at, *values.get(at, nothing)] for at in over.points]}]}
 
 
@@ -159,14 +202,6 @@ def _by_step(values: Mapping[Place, T]) -> dict[int, list[T]]:
     for (_, at), value in values.items():
         steps.setdefault(at, []).append(value)
     return steps
-
-
-def _at(ordered: Sequence[float], share: float) -> float:
-    """The quantile of values in order, between two of them as far as it lies."""
-    place = share * (len(ordered) - 1)
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
 def _together(many: Iterable[Latency]) -> Latency:

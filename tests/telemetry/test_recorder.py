@@ -1,18 +1,15 @@
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
-from django.utils import timezone
 
 from controlplane.domain.histograms import Counts
 from controlplane.telemetry import latencies
 from controlplane.telemetry.ingest import Ingest
 from controlplane.telemetry.models import EngineSample, GpuSample
 from controlplane.telemetry.recorder import Recorder
-from controlplane.telemetry.tasks import prune
 from tests.factories import make_node, make_partition
 from tests.telemetry.reports import T0, replica, report, sample
 from workers.contract import Histogram
@@ -108,14 +105,3 @@ def test_the_thread_writes_what_is_unfinished_when_it_stops(filled: Any, ingest:
     made.start()
     made.stop()
     assert (GpuSample.objects.count(), EngineSample.objects.count()) == (1, 1)
-
-
-def test_old_samples_are_pruned(filled: Any, ingest: Ingest, settings: Any) -> None:
-    gpu = filled.gpus.get()
-    fresh = GpuSample.objects.create(gpu=gpu, at=timezone.now(), utilization=0.1)
-    Recorder(ingest).record(T0 + 10.0)
-    GpuSample.objects.exclude(pk=fresh.pk).update(at=timezone.now() - timedelta(hours=settings.SAMPLE_KEEP_H + 1))
-    EngineSample.objects.update(at=timezone.now() - timedelta(hours=settings.SAMPLE_KEEP_H + 1))
-    prune()
-    assert list(GpuSample.objects.all()) == [fresh]
-    assert not EngineSample.objects.exists()
