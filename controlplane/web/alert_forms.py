@@ -27,8 +27,9 @@ def words_of(rule: AlertRule) -> str:
     span = _span(rule.for_s)
     if kind.fixed:
         return span.capitalize()
-    side = "at least" if kind.above else "at most"
-    return f"{side} {rule.threshold / scale:g} {unit}, {span}".replace(" ,", ",").capitalize()
+    side, shown = "At least" if kind.above else "At most", rule.threshold / scale
+    one = unit[:-1] if shown == 1 and len(unit) > 1 else unit  # 1 error, 2 errors
+    return f"{side} {shown:g} {one}, {span}"
 
 
 class LabelsField(forms.CharField):

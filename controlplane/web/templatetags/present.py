@@ -122,6 +122,17 @@ def severity(value: str) -> SafeString:
 
 
 @register.filter
+def fired_for(alert: Alert) -> str:
+    if alert.fired_at is None or alert.resolved_at is None:
+        return UNKNOWN
+    seconds = (alert.resolved_at - alert.fired_at).total_seconds()
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds // 86400:.0f} d"
+
+
+@register.filter
 def alert_url(alert: Alert) -> str:
     """The page of what the alert is about; "" where it has none of its own."""
     if alert.subject_type == "brakerow":
