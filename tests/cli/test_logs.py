@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from controlplane.fleet.models import Partition
 from controlplane.telemetry import logs, valkey
+from controlplane.telemetry.process_log import Giver, ProcessLog
 from tests.cli.conftest import Terminal, Wire
 from tests.conftest import Broker
 from tests.factories import make_node, make_partition, make_token, make_user
+from tests.telemetry.sending import Node
 from workers.contract import LogChunk
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -113,6 +118,44 @@ def test_following_shows_what_comes_and_says_what_is_missing(viewer: Terminal, w
     assert result.exit_code == 130
     assert result.stdout == "one\ntwo\nmuch later\n"
     assert result.stderr.count("some lines are missing") == 1
+
+
+def test_lines_are_chosen_by_a_pattern_and_by_level(viewer: Terminal, wire: Wire, p0: Partition) -> None:
+    agent_sends(wire, p0, (0, "INFO step 1\nERROR step 2\n  in step 2\nINFO Step 30\n"))
+    assert viewer.ok("logs", "node-1/p0", "--level", "error") == "ERROR step 2\n  in step 2\n"
+    assert viewer.ok("logs", "node-1/p0", "--grep", r"step \d\d") == "INFO Step 30\n"
+    assert viewer.ok("logs", "node-1/p0", "--grep", r"[S]tep") == "INFO Step 30\n"
+    assert "is no regular expression" in viewer.run("logs", "node-1/p0", "--grep", "(").stderr
+
+
+def test_the_engine_before_the_last_minutes_and_the_agent(operator: Terminal, p0: Partition, tmp_path: Path) -> None:
+    node = Node(tmp_path, p0.node_id, p0.pk)
+    node.write("ERROR it died\nINFO again\n")
+    node.own.path.write_text("INFO workers.agent: generation 4\n")
+    node.record = msgspec.structs.replace(node.record, log_start=14)
+    with node.reporting():
+        assert operator.ok("logs", "node-1/p0", "--previous") == "ERROR it died\n"
+        assert operator.ok("logs", "node-1/p0", "--since", "5m") == "ERROR it died\nINFO again\n"
+        assert operator.ok("logs", "node-1/p0", "--since", "5m", "-n", "1") == "INFO again\n"
+        assert operator.ok("logs", "--node", "node-1") == "INFO workers.agent: generation 4\n"
+    assert "does not go on" in operator.fails(2, "logs", "node-1/p0", "--previous", "-f")
+
+
+def test_an_agents_log_is_not_for_viewers(viewer: Terminal, p0: Partition) -> None:
+    assert "needs the role operator" in viewer.fails(3, "logs", "--node", "node-1")
+
+
+def test_the_gateways_log_is_found_by_itself(operator: Terminal, wire: Wire, p0: Partition) -> None:
+    assert "No gateway runs." in operator.fails(2, "logs", "--gateway")
+    kept = ProcessLog()
+    giver = Giver("gateway@host:8001", "gateway", kept)
+    giver.beat(time.time())
+    kept.handle(logging.makeLogRecord({"msg": "the gateway listens", "levelname": "INFO", "name": "gw"}))
+    wire.on_look = lambda path: giver.answer_once()
+    assert "the gateway listens" in operator.ok("logs", "--gateway")
+    assert operator.json("logs", "--process", giver.name)["process"] == giver.name
+    assert giver.name in operator.fails(2, "logs", "--process", "web@nowhere:1")
+    assert "Say whose log" in operator.fails(2, "logs", "node-1/p0", "--gateway")
 
 
 @pytest.mark.django_db(transaction=True)
