@@ -68,14 +68,19 @@ class LogsQuery(serializers.Serializer):
         help_text="What was written in so many seconds before now, as far as its owner knows: at most the newest 256 "
         "KiB.",
     )  # fmt: skip
+    at = serializers.IntegerField(
+        required=False, min_value=0, max_value=2**62,
+        help_text="The 256 KiB from this byte on, however long ago that was, as far as its owner still has it.",
+    )  # fmt: skip
     follow = serializers.BooleanField(required=False, default=False, help_text="As a stream, until you leave.")
     download = serializers.BooleanField(required=False, default=False, help_text="As a file.")
 
     def validate(self, given: dict[str, Any]) -> dict[str, Any]:
         if given["follow"] and given["download"]:
             raise ValidationError("Give one of follow and download.")
-        if given["follow"] and (given.get("previous") or "since_s" in given):
-            raise ValidationError({"follow": ["What is over does not go on: leave out `previous` and `since_s`."]})
+        if given["follow"] and (given.get("previous") or given.keys() & {"since_s", "at"}):
+            text = "What is over does not go on: leave out `previous`, `since_s` and `at`."
+            raise ValidationError({"follow": [text]})
         return given
 
 
@@ -93,7 +98,7 @@ class _Logs(APIView):
     ) -> HttpResponseBase:
         asked = _query(request, shape)
         chosen = log_streams.Chosen(asked["search"], LogLevel[asked["level"].upper()])
-        which = Which(asked.get("previous", False), asked.get("since_s"))
+        which = Which(asked.get("previous", False), asked.get("since_s"), asked.get("at"))
         lasting = asked["follow"] or asked["download"] or which != Which()
         slot = _slot(request) if lasting else None
         try:

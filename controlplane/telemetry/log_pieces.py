@@ -25,15 +25,16 @@ class NotSent(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Which:
-    """Which text of a log: of the engine before the present one, or of the last `ago_s` seconds."""
+    """Which text of a log: of the engine before the present one, of the last `ago_s` seconds, or from byte `at` on."""
 
     previous: bool = False
     ago_s: float | None = None
+    at: int | None = None
 
 
 def fetch(source: Source, which: Which = Which(), limit: int = PIECE_BYTES, wait_s: float = WAIT_S) -> LogPiece:
-    """The newest `limit` bytes of it. Raises NotSent, and valkey.Unreachable."""
-    wanted = LogWanted(partition=source.part, id=uuid4().hex, limit=limit, previous=which.previous, ago_s=which.ago_s)
+    """The newest `limit` bytes of it, or the first from `at` on. Raises NotSent, and valkey.Unreachable."""
+    wanted = _step(source, which, logs.TAIL if which.at is None else which.at, limit)
     chunks = _answer(source, wanted, wait_s)
     text = "".join(chunk.text for chunk in chunks)
     first, last = chunks[0], chunks[-1]
@@ -43,7 +44,7 @@ def fetch(source: Source, which: Which = Which(), limit: int = PIECE_BYTES, wait
 def whole(source: Source, which: Which = Which(), limit: int = FILE_BYTES) -> Iterator[str]:
     """All that its owner still has, at most `limit` bytes, piece by piece up to where it ended when asked. Each is
     asked for when the one before was taken: a slow reader fills no memory. What is raised comes before the first."""
-    began = _answer(source, _step(source, which, LogWanted(partition=0).offset, limit), WAIT_S)
+    began = _answer(source, _step(source, which, logs.TAIL, limit), WAIT_S)
     end = began[0].end or 0
     yield "".join(chunk.text for chunk in began)
     at = _next(began)

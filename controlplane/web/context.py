@@ -21,6 +21,7 @@ _NAV = (
     ("web:nodes", "Nodes", "nodes", "gn"),
     ("web:alerts", "Alerts", "alerts", "gl"),
     ("web:activity", "Activity", "activity", "ga"),
+    ("web:logs", "Logs", "logs", "go"),
     ("web:settings", "Settings", "settings", "gs"),
 )
 _BELOW = {"models": ("/models/", "/deployments/"), "nodes": ("/nodes/", "/partitions/")}

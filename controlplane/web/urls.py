@@ -13,6 +13,7 @@ from controlplane.web.views import (
     deployments,
     drains,
     fleet,
+    logs,
     nodes,
     owners,
     palette,
@@ -52,6 +53,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("alerts/targets/<int:pk>/delete", alert_settings.target_delete, name="target-delete"),
     path("alerts/<int:pk>/", alerts.alert, name="alert"),
     path("alerts/<int:pk>/acknowledge", alerts.acknowledge, name="alert-acknowledge"),
+    path("logs/", logs.logs, name="logs"),
     path("activity/", activity.activity, name="activity"),
     *(
         path(f"activity/export.{kind}", activity.download, {"kind": kind}, name=f"activity-{kind}")

@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from controlplane.audit import roles
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.requests import actor_of
 from controlplane.domain.partitions import presets_for
@@ -208,8 +209,10 @@ def _split_context(row: rows.NodeRow) -> dict[str, Any]:
     return {"presets": choices, "busy": busy, "plan_form": forms.ApplyPlan() if offered else None}
 
 
-def _log(request: HttpRequest, row: rows.NodeRow) -> int | None:
-    """Which partition's log to follow: the one asked for, else the first that has an engine."""
+def _log(request: HttpRequest, row: rows.NodeRow) -> int | str | None:
+    """Which log to follow: the agent's or the partition's that is asked for, else of the first that has an engine."""
+    if request.GET.get("log") == "agent" and roles.allows(request.user, "log.system"):
+        return "agent"
     known = {str(part.partition.pk): part.partition.pk for part in row.in_use}
     return known.get(request.GET.get("log", ""), next(iter(known.values()), None))
 
