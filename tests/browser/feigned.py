@@ -22,6 +22,7 @@ from workers.contract import (
     Histogram,
     HostSample,
     LogChunk,
+    LogWanted,
     NodeReport,
     NodeSpec,
     Phase,
@@ -54,7 +55,8 @@ class FeignedNode:
         self.counted: dict[tuple[int, str], list[float]] = {}
         self.told_at: dict[int, float] = {}
         self.noise = random.Random(self.name)
-        self.wanted: list[int] = []
+        self.wanted: tuple[LogWanted, ...] = ()
+        self.started = time.time()
 
     def join(self, token: str) -> None:
         body = {
@@ -76,7 +78,7 @@ class FeignedNode:
         reply = client.post(f"{self.web}/agent/v1/report", content=body, headers=headers, timeout=30)
         assert reply.status_code == 200, reply.text
         answer = msgspec.json.decode(reply.content, type=ReportReply)
-        self.wanted = [wanted.partition for wanted in answer.logs]
+        self.wanted = answer.logs
         if answer.spec is not None:
             self.spec = answer.spec
 
@@ -108,7 +110,7 @@ class FeignedNode:
                 disk_free_bytes=3000 * GIB,
             ),
             replicas=tuple(self._replica(replica) for replica in replicas),
-            logs=tuple(LogChunk(partition=p, offset=0, text=self._log(p)) for p in self.wanted[:1]),
+            logs=tuple(self._chunk(wanted) for wanted in self.wanted),
         )
 
     def _uuid(self, index: int) -> str:
@@ -191,9 +193,25 @@ class FeignedNode:
         counts[-1] += more * median * 1.06
         return Histogram(les=les, counts=tuple(counts[: len(les)]), count=counts[len(les)], sum=counts[-1])
 
+    def _chunk(self, wanted: LogWanted) -> LogChunk:
+        """Lines go on being written, two a second."""
+        text = "ERROR feigned engine ended: out of memory\n" if wanted.previous else self._log(wanted.partition)
+        begin = max(0, len(text) - 16_384) if wanted.offset < 0 else min(wanted.offset, len(text))
+        return LogChunk(
+            partition=wanted.partition, offset=begin, text=text[begin:][:60_000], id=wanted.id, end=len(text)
+        )
+
     def _log(self, partition: int) -> str:
-        lines = [f"INFO feigned engine of partition {partition}: step {n}, {3 + n % 5} running" for n in range(40)]
-        return "\n".join(lines) + "\n"
+        who = f"feigned engine of partition {partition}" if partition else "feigned agent"
+        return "".join(_line(who, n) for n in range(60 + int(2 * (time.time() - self.started))))
+
+
+def _line(who: str, n: int) -> str:
+    if n % 20 == 13:
+        return f"WARNING {who}: step {n}, the KV cache is nearly full, so new requests wait\n"
+    if n % 50 == 37:
+        return f'ERROR {who}: step {n} failed\nTraceback (most recent call last):\n  File "feigned.py", line {n}\n'
+    return f"INFO {who}: step {n}, {3 + n % 5} running, 0 waiting\n"
 
 
 class Fleet:

@@ -130,7 +130,8 @@ class Running:
     def stop(self) -> None:
         for name in reversed(list(self.processes)):
             self.end(name)
-        self.valkey.stop()
+        if self.valkey.is_running():  # a test may have stopped it
+            self.valkey.stop()
 
     def manage(self, *arguments: str) -> str:
         done = subprocess.run(

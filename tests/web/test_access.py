@@ -43,6 +43,7 @@ PAGES = {
     "target-test": None,
     "target-delete": None,
     "activity": "viewer",
+    "logs": "viewer",
     "recent": "viewer",
     "activity-csv": "viewer",
     "activity-jsonl": "viewer",
