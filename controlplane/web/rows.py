@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
 from django.db.models import QuerySet
 
+from controlplane.audit.models import AuditEvent
 from controlplane.domain import health
 from controlplane.fleet.facts import node_view, partition_view
 from controlplane.fleet.models import Gpu, Node, Partition
-from workers.contract import DeviceKind
+from workers.contract import DeviceKind, Phase
 
 PARTITIONS = Partition.objects.select_related("node", "deployment", "deployment__model").prefetch_related("gpus")
 
@@ -25,6 +26,7 @@ class PartitionRow:
     gpus: list[Gpu]
     status: str
     confirmed: bool
+    last_words: AuditEvent | None = None  # of its engine, where one ended by itself and none has stayed up since
 
     @property
     def devices(self) -> str:
@@ -77,6 +79,20 @@ def nodes(rows: QuerySet[Node]) -> list[NodeRow]:
 def partitions(rows: Iterable[Partition]) -> list[PartitionRow]:
     now = time.time()
     return [_partition(row, now) for row in rows]
+
+
+def with_last_words(found: list[PartitionRow]) -> list[PartitionRow]:
+    """The same rows, with what the last engine said where it ended by itself."""
+    troubled = [row.partition.pk for row in found if row.partition.restarts or row.partition.phase == Phase.EXITED]
+    if not troubled:
+        return found
+    events = AuditEvent.objects.filter(
+        subject_type="partition", subject_id__in=troubled, verb__in=("engine-exited", "engine-crash-looping")
+    ).exclude(detail="")
+    newest: dict[int | None, AuditEvent] = {}
+    for event in events.order_by("-id")[: 10 * len(troubled)]:
+        newest.setdefault(event.subject_id, event)
+    return [replace(row, last_words=newest.get(row.partition.pk)) for row in found]
 
 
 def device_word(gpus: Iterable[Gpu]) -> str:

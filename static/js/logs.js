@@ -28,15 +28,20 @@ export function follow() {
       const response = await fetch(`${url}?${new URLSearchParams(asked)}`, { headers: { Accept: "application/json" } });
       const body = await response.json().catch(() => ({}));
       if (response.ok) return body;
-      text(state, body.detail || `not available (status ${response.status})`);
+      fail(body.detail || `not available (status ${response.status})`);
       stopped = [401, 403, 404].includes(response.status);
     } catch {
-      text(state, "server unreachable; trying again");
+      fail("server unreachable; trying again");
     }
     return null;
   }
+  function fail(words) {
+    state.classList.add("bad");
+    text(state, words);
+  }
   function take(body) {
     if (!body) return;
+    state.classList.remove("bad");
     if (offset !== -1 && body.text && body.offset !== offset) view.note(body.offset > offset ? "… a piece is missing …" : "… the log began anew …");
     if (body.text) { view.add(body.text, body.levels, body.offset); offset = body.next_offset; counted(); }
     text(state, STATES[body.state]?.(view.count().of === 0) ?? body.state);
@@ -49,6 +54,7 @@ export function follow() {
   function choose() {
     view.choose({ search: part("search").value, level: part("level").value, only: part("only").checked });
     counted();
+    part("newest").hidden = view.isAtEnd();
     link();
   }
   function pause(to) {

@@ -77,7 +77,7 @@ async def playground(request: HttpRequest, name: str) -> HttpResponseBase:
 def _replicas(deployment: Deployment) -> list[rows.PartitionRow]:
     found = rows.partitions(rows.PARTITIONS.filter(deployment=deployment))
     order = ["prefill", "decode", "aggregated"]
-    return sorted(found, key=lambda row: (order.index(row.partition.role), str(row.partition)))
+    return sorted(rows.with_last_words(found), key=lambda row: (order.index(row.partition.role), str(row.partition)))
 
 
 def _chat(raw: bytes, name: str) -> dict[str, Any]:

@@ -101,11 +101,17 @@ def _found(request: HttpRequest, key: str) -> Log | None:
 
 def _of_partition(row: Partition) -> Log:
     of = f"{row.role} of {row.deployment.name}" if row.deployment else "nothing assigned"
+    of += ", simulated" if row.node.simulated else ""
     return Log(f"partition:{row.pk}", str(row), of, reverse("api:partition-logs", args=[row.pk]), previous=True)
 
 
 def _of_node(row: Node) -> Log:
-    return Log(f"node:{row.pk}", row.name, "agent", reverse("api:node-logs", args=[row.pk]))
+    return Log(
+        f"node:{row.pk}",
+        row.name,
+        "agent, simulated" if row.simulated else "agent",
+        reverse("api:node-logs", args=[row.pk]),
+    )
 
 
 def _of_process(name: str) -> Log:

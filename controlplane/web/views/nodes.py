@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.db.models import Q
@@ -194,7 +195,8 @@ def _destroy(request: HttpRequest, pk: int, verb: str, service: Any, effect: str
 
 
 def _row(pk: int) -> rows.NodeRow:
-    return rows.nodes(Node.objects.filter(pk=find(Node.objects.only("pk"), pk, "node").pk))[0]
+    row = rows.nodes(Node.objects.filter(pk=find(Node.objects.only("pk"), pk, "node").pk))[0]
+    return replace(row, partitions=rows.with_last_words(row.partitions))
 
 
 def _split_context(row: rows.NodeRow) -> dict[str, Any]:
