@@ -41,7 +41,7 @@ def node(site: Running) -> Iterator[FeignedNode]:
 def test_a_log_is_followed_searched_paused_linked_and_taken_away(page: Page, node: FeignedNode, password: str) -> None:
     sign_in(page, password)
     page.keyboard.press("g")
-    page.keyboard.press("l")
+    page.keyboard.press("o")
     log, state = page.locator("#log"), page.locator("#log-state")
     expect(page.get_by_role("heading", name="sim-a/p0")).to_be_visible()
     expect(log.locator(".ln").first).to_contain_text("feigned engine of partition")
