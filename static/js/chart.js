@@ -69,7 +69,7 @@ export class Chart {
     if (!this.picture || !this.visible) { this.drawnAt = 0; return; }
     this.drawnAt = now();
     const [from, to] = bounds(), { lines } = this.picture, heat = this.isHeat;
-    const height = heat ? Math.min(260, Math.max(110, 32 + 18 * lines.length)) : this.group.height;
+    const height = heat ? Math.min(260, Math.max(this.group.height, 32 + 18 * lines.length)) : this.group.height;
     try { this.took = await plot(this.canvas, this.picture, { heat, from, to, height, width: this.box.clientWidth, only: this.only, slo: this.slo, known: isKnown(this.picture) }); } catch (error) { this.failed = error.message; this.state(); return; }
     this.wire();
     this.legend();

@@ -114,9 +114,10 @@ def shoot(shooter: Shooter, count: int) -> None:
     nodes = furnish(shooter.site, count)
     with Fleet(nodes) as fleet:
         time.sleep(3)
-        from tests.browser.furnish import alarm, alert_scenes, assign, change, change_scenes, scenes
+        from tests.browser.furnish import alarm, alert_scenes, assign, change, change_scenes, remember, scenes
 
         ids = assign(nodes)
+        remember(every_s=300)
         time.sleep(8)
         nodes[3].phases[ids["crashing"]] = Phase.EXITED
         nodes[4].phases[ids["draining"]] = Phase.DRAINING
