@@ -4,6 +4,7 @@
 import { fill } from "./cells.js";
 
 const POLL_MS = 5000, SLEPT_MS = 6000, RETRY_MS = [1000, 2000, 5000], SAY_MS = 200, MOST_WAITING = 30;
+const QUIET_MS = 8000; // frames come each second: a socket that says nothing for so long is dead, whatever it says of itself
 const BLANK = { type: "view", fill: null, nodes: [], detail: [] };
 let unreachable = "";
 export const store = { nodes: new Map(), summary: null, version: null, changes: [], epoch: null, seq: -1, offset: 0, ready: false, online: false, heard: 0 };
@@ -115,7 +116,7 @@ function open() {
   socket = new WebSocket(`${scheme}://${location.host}/ws/live?view`);
   socket.onopen = () => {
     const wasLost = lostAt !== null;
-    Object.assign(store, { online: true }); said = ""; retries = 0; lostAt = null; clearInterval(pollTimer); pollTimer = null;
+    Object.assign(store, { online: true, heard: Date.now() }); said = ""; retries = 0; lostAt = null; clearInterval(pollTimer); pollTimer = null;
     say();
     if (wasLost || !store.ready) snapshot(); else light("live"); // where something was missed in between, the next frame's number tells
   };
@@ -134,7 +135,15 @@ function closed() {
 function watchSleep() {
   const slept = Date.now() - lastTick > SLEPT_MS;
   lastTick = Date.now();
+  if (store.online && Date.now() - store.heard > QUIET_MS) leave();
   if (slept) snapshot();
+}
+
+/** A connection that is gone may take minutes to say so. */
+function leave() {
+  socket.onclose = socket.onmessage = null;
+  socket.close();
+  closed();
 }
 
 function signedOut() {
