@@ -13,16 +13,12 @@ import argparse
 import json
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import httpx
-import psutil
-
+from bench._asking import ask
 from tests.browser.running import Running
 
-QUIET_S = 3.0
 Row = dict[str, Any]
 
 
@@ -65,12 +61,9 @@ def measure(site: Running, count: int, requests: int) -> list[Row]:
         ("live snapshot", "/api/v1/live", token),
         ("fleet map, the page", "/", session),
     ]
-    web = psutil.Process(site.processes["web"].pid)
-    with _rows.Reports(nodes), httpx.Client(base_url=site.web, timeout=30) as client:
-        for _, path, headers in kinds:
-            client.get(path, headers=headers).raise_for_status()
-        idle = _idle_cores(web)
-        return [{"what": what, **_ask(client, web, path, headers, requests, idle)} for what, path, headers in kinds]
+    web = site.processes["web"].pid
+    with _rows.Reports(nodes):
+        return [{"what": what, **ask(f"{site.web}{path}", requests, web, headers)} for what, path, headers in kinds]
 
 
 def _credentials() -> tuple[dict[str, str], dict[str, str]]:
@@ -85,47 +78,12 @@ def _credentials() -> tuple[dict[str, str], dict[str, str]]:
     return {"Authorization": f"Token {make_token(user)}", "Accept-Encoding": "identity"}, session
 
 
-def _idle_cores(web: psutil.Process) -> float:
-    before = _cpu(web)
-    time.sleep(QUIET_S)
-    return (_cpu(web) - before) / QUIET_S
-
-
-def _ask(client: httpx.Client, web: psutil.Process, path: str, headers: dict[str, str], count: int, idle: float) -> Row:
-    took: list[float] = []
-    size = 0
-    before, began = _cpu(web), time.perf_counter()
-    for _ in range(count):
-        at = time.perf_counter()
-        reply = client.get(path, headers=headers)
-        took.append((time.perf_counter() - at) * 1000)
-        reply.raise_for_status()
-        size = len(reply.content)
-    spent = _cpu(web) - before - idle * (time.perf_counter() - began)
-    took.sort()
-    return {
-        "p50_ms": _at(took, 0.5),
-        "p99_ms": _at(took, 0.99),
-        "max_ms": took[-1],
-        "cpu_ms": max(0.0, spent) * 1000 / count,
-        "kb": size / 1000,
-    }
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
-
-
-def _at(values: list[float], share: float) -> float:
-    return values[min(len(values) - 1, int(share * len(values)))]
-
-
 def result(count: int, rows: list[Row]) -> dict[str, Any]:
     """`list` is the page of 50 nodes, `whole_list` all of them (500 at the most), `map` the snapshot behind the map."""
-    first = {"list": 0, "whole_list": 1, "gpus": 2, "partitions": 3, "map": 4, "page": 5}
+    of = {"list": 0, "whole_list": 1, "gpus": 2, "partitions": 3, "map": 4, "page": 5}
     names = ("p50_ms", "p99_ms", "max_ms", "cpu_ms")
-    figures = {f"{of}_{name}": round(rows[place][name], 2) for of, place in first.items() for name in names}
+    there = {key: rows[place] for key, place in of.items() if place < len(rows)}
+    figures = {f"{key}_{name}": round(row[name], 2) for key, row in there.items() for name in names}
     return {"nodes": count, **figures}
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any, ClassVar
 
 import msgspec
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import DateTimeField, QuerySet
 from django.http import HttpResponse
 from django.utils import timezone
 from rest_framework.request import Request
@@ -36,11 +36,11 @@ class PlainList:
         raise NotImplementedError
 
     def list(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
-        rows = self.paginate_queryset(self._rows(request))  # type: ignore[attr-defined]
+        rows = self.paginate_queryset(_Rows(self._rows(request), self.columns))  # type: ignore[attr-defined]
         answer = self.get_paginated_response(self.listed(rows))  # type: ignore[attr-defined]
         return HttpResponse(msgspec.json.encode(answer.data), content_type="application/json")
 
-    def _rows(self, request: Request) -> QuerySet[Any, Row]:
+    def _rows(self, request: Request) -> QuerySet[Any]:
         """Filters cost as much as the rest together: they are made where one is asked for."""
         found = self.get_queryset().select_related(None).prefetch_related(None)  # type: ignore[attr-defined]
         filters = [backend() for backend in self.filter_backends]  # type: ignore[attr-defined]
@@ -48,7 +48,20 @@ class PlainList:
             filters = filters[1:]
         for one in filters:
             found = one.filter_queryset(request, found, self)
-        return found.defer(None).values_list(*self.columns.all, named=True)
+        return found.defer(None)
+
+
+class _Rows:
+    """What a paginator needs of rows: their number, without the joins that showing some of them takes, and a slice."""
+
+    ordered = True
+
+    def __init__(self, rows: QuerySet[Any], columns: Columns) -> None:
+        self.count = rows.count
+        self._shown = rows.values_list(*columns.all, named=True)
+
+    def __getitem__(self, place: slice) -> Iterable[Row]:
+        return self._shown[place]
 
 
 class Columns:
@@ -57,9 +70,16 @@ class Columns:
     def __init__(self, shape: type[ModelSerializer], *, made: Iterable[str], of: Sequence[str]) -> None:
         self.plain = tuple(name for name in shape.Meta.fields if name not in set(made))
         self.all = (*self.plain, *of)
+        model = shape.Meta.model._meta
+        self._moments = [name for name in self.plain if isinstance(model.get_field(name), DateTimeField)]
 
-    def said(self, row: Row) -> dict[str, Any]:
-        return {name: _told(value) for name, value in zip(self.plain, row, strict=False)}
+    def said(self, row: Row, zone: tzinfo) -> dict[str, Any]:
+        """Moments as serializers write them: in the time zone of the settings."""
+        said = dict(zip(self.plain, row, strict=False))
+        for name in self._moments:
+            if (moment := said[name]) is not None:
+                said[name] = moment.astimezone(zone).isoformat().replace("+00:00", "Z")
+        return said
 
 
 NODE = Columns(NodeShape, made=("status", "drain", "owners"), of=("restricted",))
@@ -78,20 +98,21 @@ PARTITION = Columns(
 
 def nodes(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """As NodeShape, which is asked itself of the few that drain or are kept by owners."""
-    now = time.time()
+    now, zone = time.time(), timezone.get_current_timezone()
     rare = [row.id for row in rows if row.draining or row.restricted]
     whole: dict[int, dict[str, Any]] = {}
     if rare:
         of = Node.objects.defer("spec").filter(pk__in=rare).prefetch_related("partitions__deployment", "owners")
         whole = {shown["id"]: shown for shown in NodeShape(of, many=True).data}
-    return [whole.get(row.id) or _node(row, now) for row in rows]
+    return [whole.get(row.id) or _node(row, now, zone) for row in rows]
 
 
 def gpus(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """As GpuShape."""
+    zone = timezone.get_current_timezone()
     return [
         {
-            **GPU.said(row),
+            **GPU.said(row, zone),
             "node": {"id": row.node_id, "name": row.node__name},
             "partition": _link(row.partition_id, row.partition__name),
         }
@@ -101,25 +122,25 @@ def gpus(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def partitions(rows: Sequence[Row], *, endpoints: bool) -> list[dict[str, Any]]:
     """As PartitionShape."""
-    now = time.time()
+    now, zone = time.time(), timezone.get_current_timezone()
     members: dict[int, list[dict[str, Any]]] = defaultdict(list)
     of = Gpu.objects.filter(partition__in=[row.id for row in rows]).order_by("index")
     for partition, pk, index, uuid in of.values_list("partition_id", "pk", "index", "uuid"):
         members[partition].append({"id": pk, "index": index, "uuid": uuid})
-    return [_partition(row, members[row.id], now, endpoints) for row in rows]
+    return [_partition(row, members[row.id], endpoints, now, zone) for row in rows]
 
 
-def _node(row: Row, now: float) -> dict[str, Any]:
+def _node(row: Row, now: float, zone: tzinfo) -> dict[str, Any]:
     view = NodeView(name=row.name, schedulable=row.schedulable, revoked=row.revoked, last_seen=_unix(row.last_seen))
     return {
-        **NODE.said(row),
+        **NODE.said(row, zone),
         "status": health.node_status(view, now, settings.SILENT_AFTER_S).value,
         "drain": None,
         "owners": None,
     }
 
 
-def _partition(row: Row, members: list[dict[str, Any]], now: float, endpoints: bool) -> dict[str, Any]:
+def _partition(row: Row, members: list[dict[str, Any]], endpoints: bool, now: float, zone: tzinfo) -> dict[str, Any]:
     view = PartitionView(
         id=row.id,
         node_name=row.node__name,
@@ -133,7 +154,7 @@ def _partition(row: Row, members: list[dict[str, Any]], now: float, endpoints: b
         node_last_seen=_unix(row.node__last_seen),
     )
     return {
-        **PARTITION.said(row),
+        **PARTITION.said(row, zone),
         "node": {"id": row.node_id, "name": row.node__name},
         "gpus": members,
         "deployment": _link(row.deployment_id, row.deployment__name),
@@ -149,11 +170,6 @@ def _partition(row: Row, members: list[dict[str, Any]], now: float, endpoints: b
 
 def _link(pk: int | None, name: str | None) -> dict[str, Any] | None:
     return None if pk is None else {"id": pk, "name": name}
-
-
-def _told(value: Any) -> Any:
-    """Moments as serializers write them: in the time zone of the settings."""
-    return timezone.localtime(value).isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
 
 
 def _unix(moment: datetime | None) -> float | None:

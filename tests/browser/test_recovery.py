@@ -1,5 +1,5 @@
-"""Pages recover by themselves, without a reload: from a web process that is killed, a Valkey that restarts, a connection
-that falls silent, and a sleep of ten minutes."""
+"""Pages recover by themselves, without a reload: from a web process that is killed, a Valkey that restarts, a
+connection that falls silent, and a sleep of ten minutes."""
 
 from __future__ import annotations
 
