@@ -3,6 +3,7 @@ alert is open; of what it does not name, all is well - or nothing is known, wher
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,10 +17,12 @@ from controlplane.audit.models import AuditEvent
 from controlplane.domain.alert_rules import KV_WITHIN_S
 from controlplane.fleet import brake
 from controlplane.fleet.models import GatewayBeat, Gpu, Partition
+from controlplane.telemetry.models import EngineSample
 from workers.contract import DeviceSample, Phase
 
 Read = Callable[[Scene, Watch], Iterable[Fact]]
 DOWN = ("", Phase.STARTING.value, Phase.EXITED.value)
+KV_WITHIN = timedelta(seconds=KV_WITHIN_S)
 KV_VERBS = ("kv-expired", "kv-transfer-failed")
 HARMFUL = ("thermal", "hwslowdown", "hw_slowdown", "brake")  # a power cap alone is how a GPU is run
 
@@ -85,12 +88,30 @@ def _kv_full(scene: Scene, watch: Watch) -> Iterator[Fact]:
 
 
 def _kv_transfers(scene: Scene, watch: Watch) -> Iterator[Fact]:
-    began = scene.now - timedelta(seconds=KV_WITHIN_S)
-    events = AuditEvent.objects.filter(verb__in=KV_VERBS, subject_type="partition", at__gt=began, at__lte=scene.now)
-    counts = dict(events.order_by().values_list("subject_id").annotate(count=Count("id")))
+    """By what engines count, and by the events that were recorded of it; the larger, as both may tell of the same."""
+    counts = Counter(_kv_counted(scene.now))
+    counts |= Counter(_kv_events(scene.now))
     for part in _partitions(scene, Q(pk__in=counts)):
         count = counts[part.subject.id]
         yield Fact(part.subject, float(count), f"{count} times in 5 minutes a KV transfer failed or expired.")
+
+
+def _kv_counted(now: datetime) -> dict[int, int]:
+    bad = Q(kv_failures_ps__gt=0) | Q(kv_expired_ps__gt=0)
+    rows = EngineSample.objects.filter(bad, at__gt=now - KV_WITHIN, at__lte=now)
+    found: Counter[int] = Counter()
+    for pk, failures, expired, covered_s in rows.values_list(
+        "partition_id", "kv_failures_ps", "kv_expired_ps", "covered_s"
+    ):
+        found[pk] += max(1, round(((failures or 0.0) + (expired or 0.0)) * covered_s))
+    return found
+
+
+def _kv_events(now: datetime) -> dict[int, int]:
+    events = AuditEvent.objects.filter(
+        verb__in=KV_VERBS, subject_type="partition", at__gt=now - KV_WITHIN, at__lte=now
+    ).order_by()
+    return dict(events.values_list("subject_id").annotate(count=Count("id")))
 
 
 def _disk(scene: Scene, watch: Watch) -> Iterator[Fact]:

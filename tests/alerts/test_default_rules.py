@@ -17,6 +17,7 @@ from controlplane.domain.alert_rules import GIB, KINDS
 from controlplane.fleet import verified
 from controlplane.fleet.models import GatewayBeat, Node, Partition
 from controlplane.gateway.models import RequestRecord
+from controlplane.telemetry.models import EngineSample as EngineRow
 from tests.alerts.conftest import Stage
 from tests.alerts.sinks import MailSink, WebSink
 from tests.factories import make_deployment, make_node, make_partition
@@ -104,8 +105,11 @@ def kv_full(play: Play) -> Iterator[None]:
 
 
 def kv_transfers(play: Play) -> Iterator[None]:
+    at = play.stage.now - timedelta(seconds=5)
+    EngineRow.objects.create(partition=play.partition, at=at, kv_failures_ps=0.3, covered_s=10.0)
     record(Actor.agent("n"), "kv-expired", play.partition)
     play.look()
+    assert Alert.objects.get(rule="kv-transfers").value == 3
     yield
     play.look(2, every_s=300)
 
