@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+from controlplane.telemetry import kv_trouble
 from controlplane.telemetry.latest import EngineFigures, Latest
 from controlplane.telemetry.rates import History, known
 from controlplane.telemetry.windows import Closed, Windows
@@ -31,6 +32,7 @@ class Ingest:
         self._lock = threading.Lock()
         self._nodes: dict[int, _Heard] = {}
         self._windows = Windows(every_s)
+        self._trouble: dict[kv_trouble.Key, float] = {}
 
     def accept(self, node: int, report: NodeReport, now: float) -> Latest | None:
         """Add the report to its windows; its figures, or None for a report that is repeated or late."""
@@ -53,6 +55,12 @@ class Ingest:
             process_bytes={s.partition: s.memory_bytes for s in report.replicas if s.memory_bytes is not None},
         )
 
+    def pop_trouble(self) -> dict[kv_trouble.Key, float]:
+        """What grew since the last call of the counters that people are told of."""
+        with self._lock:
+            trouble, self._trouble = self._trouble, {}
+            return trouble
+
     def close(self, now: float, *, all_of_them: bool = False) -> list[Closed]:
         """The sampling windows that are over, and forget nodes that have long been silent."""
         with self._lock:
@@ -67,6 +75,10 @@ class Ingest:
         history = heard.engines.setdefault(status.partition, History())
         growth = history.add(now, status.pid, status.sample)
         self._windows.add_engine(node, status, growth, now)
+        for total, verb in kv_trouble.TOTALS.items():
+            if growth and (grown := growth.by[total]):
+                key = node, status.partition, verb
+                self._trouble[key] = self._trouble.get(key, 0.0) + grown
         return _figures(status.sample, history)
 
 

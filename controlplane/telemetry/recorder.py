@@ -11,7 +11,7 @@ import structlog
 from django.db import DatabaseError, close_old_connections, connection, transaction
 
 from controlplane.fleet.models import Deployment, Gpu, Partition
-from controlplane.telemetry import rows
+from controlplane.telemetry import kv_trouble, rows
 from controlplane.telemetry.ingest import Ingest
 from controlplane.telemetry.models import EngineSample, GpuSample
 from controlplane.telemetry.windows import ENGINE_COLUMNS, GPU_COLUMNS, Closed
@@ -27,6 +27,7 @@ class Recorder:
     def __init__(self, ingest: Ingest) -> None:
         self._ingest = ingest
         self._backlog: list[Closed] = []
+        self._trouble: dict[kv_trouble.Key, float] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -52,6 +53,12 @@ class Recorder:
             del self._backlog[:AT_ONCE]
         return written
 
+    def tell(self) -> None:
+        """Events of KV that was lost. They are kept for the next call if the database fails."""
+        for key, count in self._ingest.pop_trouble().items():
+            self._trouble[key] = self._trouble.get(key, 0.0) + count
+        self._trouble = kv_trouble.tell(self._trouble)
+
     def _run(self) -> None:
         try:
             while not self._stop.wait(LOOK_EVERY_S):
@@ -64,6 +71,7 @@ class Recorder:
         close_old_connections()
         try:
             self.record(time.time(), all_of_them=all_of_them)
+            self.tell()
         except DatabaseError:
             log.exception("samples not written", waiting=len(self._backlog))
 

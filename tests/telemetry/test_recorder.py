@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection
 
+from controlplane.audit.models import AuditEvent
 from controlplane.domain.histograms import Counts
 from controlplane.telemetry import latencies
 from controlplane.telemetry.ingest import Ingest
@@ -54,6 +55,18 @@ def test_a_window_holds_what_ended_in_it_by_interval(ingest: Ingest) -> None:
 def test_an_agent_that_sends_no_histograms_has_its_means(filled: Any, ingest: Ingest) -> None:
     Recorder(ingest).record(T0 + 10.0)
     assert EngineSample.objects.get().latencies is None
+
+
+def test_a_storm_of_lost_kv_is_one_event_a_minute_with_its_count(ingest: Ingest) -> None:
+    partition, made = make_partition(role="prefill"), Recorder(ingest)
+    for second in range(6):
+        status = replica(partition, kv_expired_total=100.0 + second, nixl_failures_total=7.0)
+        ingest.accept(partition.node_id, report(partition.node, second, replicas=(status,)), T0 + second)
+        if second >= 3:
+            made.tell()
+    event = AuditEvent.objects.get()
+    assert (event.verb, event.subject_type, event.subject_id) == ("kv-expired", "partition", partition.pk)
+    assert (event.after, event.source) == ({"count": 3.0}, "agent")
 
 
 def test_recording_again_writes_nothing_again(filled: Any, ingest: Ingest) -> None:
