@@ -11,8 +11,7 @@ MOST_LABELS = 20
 
 def labels_problems(labels: Mapping[str, str]) -> list[Problem]:
     sane = all(
-        isinstance(key, str) and isinstance(value, str) and 0 < len(key) <= 63 and len(value) <= 255
-        for key, value in labels.items()
+        _plain(key) and _plain(value) and 0 < len(key) <= 63 and len(value) <= 255 for key, value in labels.items()
     )
     if sane and len(labels) <= MOST_LABELS:
         return []
@@ -21,6 +20,11 @@ def labels_problems(labels: Mapping[str, str]) -> list[Problem]:
 
 
 def text_problem(code: str, text: str, most: int, what: str) -> list[Problem]:
-    if text.strip() and len(text) <= most and "\x00" not in text:
+    if text.strip() and len(text) <= most and _plain(text):
         return []
     return [Problem(code, f"{what} is 1 to {most} plain characters.", "Say it in a few words.")]
+
+
+def _plain(text: object) -> bool:
+    """What PostgreSQL can keep: no NUL, and no half of a surrogate pair, which JSON may carry and UTF-8 may not."""
+    return isinstance(text, str) and not any(letter == "\x00" or "\ud800" <= letter <= "\udfff" for letter in text)
