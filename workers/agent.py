@@ -9,7 +9,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import msgspec
 
@@ -20,24 +20,17 @@ from workers.engines import Engine
 from workers.logs import OWN, Logs
 from workers.probes import Probe, Prober
 from workers.processes import Children, Marked
+from workers.qualification import Qualification
+from workers.qualifying import Qualifier, busy
 from workers.reconcile import Action, Drain, Forget, Relabel, Start, Steady, Stop, Wait, reconcile
 from workers.starter import Starter
+from workers.view import View
 
 log = logging.getLogger(__name__)
 PERIOD_S = 1.0
 SOON_S = 0.2  # while something is about to happen: an engine is starting, draining or stopping
 SWEEP_S = 30.0  # how often stray engines are looked for
 _CHANGING = {Phase.STARTING, Phase.DRAINING, Phase.STOPPING}
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What the other threads see of the agent: a snapshot, replaced as a whole at every tick."""
-
-    generation: int = 0
-    records: tuple[Record, ...] = ()
-    waits: Mapping[int, tuple[ReplicaSpec, str]] = field(default_factory=dict)
-    at: float = 0.0
 
 
 class Agent:
@@ -52,11 +45,12 @@ class Agent:
         engines: Mapping[str, Engine],
         starter: Starter,
         prober: Prober,
+        qualifier: Qualifier,
         usable: Callable[[], frozenset[str] | None] = lambda: None,
     ) -> None:
         self._instance, self._held, self._book, self._logs = instance, held, book, logs
         self._children, self._engines, self._starter, self._prober = children, engines, starter, prober
-        self._usable = usable
+        self._qualifier, self._usable = qualifier, usable
         self._lock = threading.Lock()
         self._wake, self._done = threading.Event(), threading.Event()
         self._paused = self._retiring = False
@@ -125,27 +119,40 @@ class Agent:
     def tick(self, now: float) -> None:
         before = self.view
         waits: dict[int, tuple[ReplicaSpec, str]] = {}
+        qualifications = before.qualifications
         if not self._paused:
             for record in self._book:
                 _alone(self._observe, record, now)
             self._sweep(now)
-            for action in self._decide(now):
+            spec = self._wanted()
+            qualifications = self._qualify(spec, now)
+            for action in self._decide(spec, now):
                 _alone(self._act, action, now, waits)
             self._prober.keep_only(self._book)
-        self.view = View(self._held.generation, tuple(self._book), waits, now)
+        self.view = View(self._held.generation, tuple(self._book), waits, now, qualifications)
         if self._retiring and not len(self._book):
             self.finished.set()
-        if _shape(before) != _shape(self.view):
+        if before.shape() != self.view.shape():
             self.on_change()
 
-    def _decide(self, now: float) -> list[Action]:
+    def _wanted(self) -> NodeSpec | None:
         with self._lock:
             spec = self._held.spec
         if self._retiring:
-            spec = NodeSpec(node=spec.node if spec else 0, generation=self._held.generation)
+            return NodeSpec(node=spec.node if spec else 0, generation=self._held.generation)
+        return spec
+
+    def _qualify(self, spec: NodeSpec | None, now: float) -> tuple[Qualification, ...]:
+        """Before anything is started: a measurement makes way for an engine at once."""
+        if spec is None:
+            return ()
+        return self._qualifier.tick(spec.qualify, busy(spec, self._book, self._stray_gpus), now)
+
+    def _decide(self, spec: NodeSpec | None, now: float) -> list[Action]:
         if spec is None:
             return []  # nothing is known of what is wanted: an adopted engine must not be stopped for that
-        return reconcile(spec, self._book.replicas(), now, usable=self._usable(), held=self._stray_gpus)
+        held = self._stray_gpus | self._qualifier.held()
+        return reconcile(spec, self._book.replicas(), now, usable=self._usable(), held=held)
 
     # --- observe -----------------------------------------------------------------------------------------
 
@@ -292,10 +299,3 @@ def _alone(step: Callable[..., None], subject: Record | Action, *arguments: obje
 
 def _leads(stray: Marked) -> bool:
     return processes.session_of(stray.pid) == stray.pid
-
-
-def _shape(view: View) -> tuple[object, ...]:
-    """What of a view is worth an extra report when it changes."""
-    return view.generation, tuple(
-        (r.partition, r.replica.phase, r.replica.spec.generation, r.process, r.message) for r in view.records
-    )

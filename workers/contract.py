@@ -15,6 +15,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from workers.qualification import Qualification, QualifyWanted
+
 Text = Annotated[str, Meta(max_length=256)]
 Path = Annotated[str, Meta(max_length=4096)]
 Secret = Annotated[str, Meta(max_length=512)]
@@ -83,12 +85,14 @@ class NodeSpec(Struct, frozen=True, kw_only=True):
     """Everything that should run on `node`. Specs are ordered by `generation`; an older one is dropped.
 
     `drain_s`: how long an engine that is no longer in it may drain, from the moment it began to; None: as long as its
-    own spec said. An agent that does not know the field passes it over, and goes by the engine's own."""
+    own spec said. An agent that does not know the field passes it over, and goes by the engine's own. `qualify`: GPUs
+    to be measured while no engine has them."""
 
     node: Count
     generation: Count
     replicas: tuple[ReplicaSpec, ...] = ()
     drain_s: Annotated[float, Meta(ge=0)] | None = None
+    qualify: tuple[QualifyWanted, ...] = ()
 
 
 class LogWanted(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -267,6 +271,7 @@ class NodeReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     host: HostSample | None = None
     replicas: tuple[ReplicaStatus, ...] = ()
     logs: tuple[LogChunk, ...] = ()
+    qualifications: tuple[Qualification, ...] = ()  # of those that the spec asks for
 
 
 class JoinRequest(Struct, frozen=True, kw_only=True):

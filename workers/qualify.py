@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 # Without a workspace of its own cuBLAS may add up in another order the second time.
@@ -104,7 +105,7 @@ def matmul(bench: Bench, dtype: Any) -> dict[str, Any]:
             continue
         a, b = bench.random(n, dtype), bench.random(n, dtype)
         out = bench.torch.empty_like(a)
-        rate = bench.rate(lambda a=a, b=b, out=out: bench.torch.mm(a, b, out=out), 2 * n**3 / 1e12)
+        rate = bench.rate(partial(bench.torch.mm, a, b, out=out), 2 * n**3 / 1e12)
         tried.append({"n": n, "tflops": rate.median, "spread": rate.spread})
         if 8 * 2 * n**3 / 1e12 / rate.median > PHASE_S[bench.kind]:
             break  # the next size would be too slow to be measured twice: a CPU without bf16 instructions
@@ -136,7 +137,7 @@ def peers(bench: Bench, uuids: list[str]) -> Iterator[dict[str, Any]]:
     for number, uuid in enumerate(uuids, start=1):
         bench.require(0.0)
         target = bench.torch.empty(LINK_BYTES, dtype=bench.torch.uint8, device=f"cuda:{number}")
-        rate = bench.rate(lambda target=target: target.copy_(source, non_blocking=True), LINK_BYTES / 1e9)
+        rate = bench.rate(partial(target.copy_, source, non_blocking=True), LINK_BYTES / 1e9)
         direct = bool(bench.torch.cuda.can_device_access_peer(0, number))
         yield {"uuid": uuid, "gbs": rate.median, "direct": direct}
 

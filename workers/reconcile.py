@@ -93,7 +93,7 @@ def reconcile(
     """
     desired = {replica.partition: replica for replica in spec.replicas}
     actions = [_keep_or_retire(actual[p], desired.get(p), spec.drain_s, now) for p in sorted(actual)]
-    busy = _occupied(actual) | dict.fromkeys(held, "an engine left over from earlier")
+    busy = _occupied(actual) | dict.fromkeys(held, "a process left over from earlier")
     actions += [_admit(desired[p], actual.get(p), busy, usable, now) for p in sorted(desired)]
     return [action for action in actions if action is not None]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from workers import __version__, excerpts
-from workers.agent import Agent, View
+from workers.agent import Agent
 from workers.book import Record, clock
 from workers.config import Config
 from workers.contract import (
@@ -30,6 +30,7 @@ from workers.logs import Logs
 from workers.probes import Probe, Prober
 from workers.sampler import Sampler
 from workers.uplink import Answer, Outcome, Uplink
+from workers.view import View
 
 log = logging.getLogger(__name__)
 MIN_PERIOD_S, MAX_PERIOD_S = 0.2, 60.0
@@ -171,6 +172,7 @@ class Reporter:
             host=reading.host if reading else None,
             replicas=self._replicas(view, now),
             logs=excerpts.of(self._wanted, view.records, self._logs, self._agent.secrets(), now),
+            qualifications=view.qualifications,
         )
 
     def _replicas(self, view: View, now: float) -> tuple[ReplicaStatus, ...]:

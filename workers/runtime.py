@@ -18,9 +18,12 @@ from workers.devices.discover import discover
 from workers.engines import Engine
 from workers.engines.simulated import Simulated
 from workers.engines.vllm import Vllm
+from workers.engines.vllm_version import interpreter
 from workers.logs import Logs
+from workers.measuring import Program
 from workers.probes import Prober
 from workers.processes import Children
+from workers.qualifying import Qualifier
 from workers.redaction import of_environment, of_url
 from workers.reporter import Reporter
 from workers.sampler import Sampler
@@ -44,7 +47,13 @@ class Runtime:
         source = discover(settings, config)
         place = Place(config.instance, config.listen_host(), config.address, settings.engine_ports, settings.side_ports)
         prober = Prober(place.probe_host())
-        self._sampler = Sampler(source, lambda: book, prober, home.path)
+        self._qualifier = Qualifier(
+            home.path,
+            program=Program(home.path, source, lambda: interpreter(settings.vllm) if settings.vllm else ""),
+            source=source,
+            samples=lambda: self._sampler.latest.samples,
+        )
+        self._sampler = Sampler(source, lambda: book, prober, home.path, self._qualifier.holders)
         self._agent = Agent(
             instance=config.instance,
             held=HeldSpec(home.path / "spec.json", config.node),
@@ -54,6 +63,7 @@ class Runtime:
             engines=engines,
             starter=Starter(place, engines=engines, source=source, book=book, logs=logs, children=children),
             prober=prober,
+            qualifier=self._qualifier,
             usable=self._sampler.usable,
         )
         self._reporter = Reporter(
@@ -93,6 +103,7 @@ class Runtime:
         for part in (self._agent, self._reporter, self._sampler):
             part.stop()
         threads[0].join(5.0)  # whatever the agent is doing to a process, it shall finish and write down
+        self._qualifier.stop()
         if self._nudges:
             self._nudges.stop()
         return code

@@ -36,9 +36,16 @@ class Reading:
 
 class Sampler:
     def __init__(
-        self, source: Source, records: Callable[[], Iterable[Record]], prober: Prober, models: Path = Path("/")
+        self,
+        source: Source,
+        records: Callable[[], Iterable[Record]],
+        prober: Prober,
+        models: Path = Path("/"),
+        others: Callable[[], Iterable[Holder]] = tuple,
     ) -> None:
+        """`others`: what else of this agent's is on devices, besides the engines."""
         self._source, self._records, self._prober, self._models = source, records, prober, models
+        self._others = others
         self._done = threading.Event()
         self._pss: dict[Process, tuple[float, int | None]] = {}
         psutil.cpu_percent()  # the first call only starts the count
@@ -63,7 +70,7 @@ class Sampler:
         return frozenset(device.uuid for device in self.latest.devices if device.uuid not in lost)
 
     def read(self, now: float) -> Reading:
-        holders: list[Holder] = []
+        holders = list(self._others())
         memory: dict[int, int] = {}
         for record in self._records():
             if holder := self._holder(record):

@@ -30,6 +30,7 @@ from workers.contract import (
     ReportReply,
     Role,
 )
+from workers.qualification import QualifyWanted
 
 ROOT = Path(__file__).parents[2]
 NODE = 7
@@ -52,12 +53,13 @@ class Control:
     def last(self) -> NodeReport:
         return self.reports[-1]
 
-    def want(self, *replicas: ReplicaSpec) -> int:
+    def want(self, *replicas: ReplicaSpec, qualify: tuple[QualifyWanted, ...] = ()) -> int:
         generation = (self.spec.generation if self.spec else 0) + 1
         self.spec = NodeSpec(
             node=NODE,
             generation=generation,
             replicas=tuple(msgspec.structs.replace(r, generation=generation) for r in replicas),
+            qualify=qualify,
         )
         return generation
 

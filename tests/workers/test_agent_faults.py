@@ -18,8 +18,10 @@ from workers.contract import NodeSpec, Phase, ReplicaSpec
 from workers.devices.simulated import SimulatedDevices
 from workers.engines.simulated import Simulated
 from workers.logs import Log, Logs
+from workers.measuring import Program
 from workers.ports import parse_range
 from workers.probes import Prober
+from workers.qualifying import Qualifier
 from workers.starter import Place, Starter
 
 HOME = "home-of-the-fault-test"
@@ -45,6 +47,7 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
     made = Agent(
         instance=HOME, held=HeldSpec(tmp_path / "spec.json", NODE), book=book, logs=logs, children=children,
         engines=engines, starter=starter, prober=prober,
+        qualifier=Qualifier(tmp_path, program=Program(tmp_path, source, lambda: ""), source=source, samples=tuple),
     )  # fmt: skip
     yield made
     while strays := processes.marked(HOME):

@@ -53,7 +53,7 @@ class VersionOf:
 
 
 def _ask(program: Path) -> str:
-    python = _interpreter(program)
+    python = interpreter(program)
     argv = [python, "-I", "-c", _ASK] if python else [str(program), "--version"]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
@@ -64,7 +64,7 @@ def _ask(program: Path) -> str:
     return lines[-1].split()[-1][:64] if lines and done.returncode == 0 else ""
 
 
-def _interpreter(program: Path) -> str:
+def interpreter(program: Path) -> str:
     """The Python in the program's first line, or "" if it is no Python script."""
     try:
         with program.open("rb") as file:
