@@ -247,6 +247,18 @@ KV_LEASE_S = int(os.environ.get("FOREBAY_KV_LEASE_S", "30"))
 KV_DEADLINE_S = float(os.environ.get("FOREBAY_KV_DEADLINE_S", "10"))
 GATEWAY_CONTINUATIONS = int(os.environ.get("FOREBAY_GATEWAY_CONTINUATIONS", "3"))
 GATEWAY_WAIT_S = float(os.environ.get("FOREBAY_GATEWAY_WAIT_S", "20"))
+# Which devices are measured without being asked for, when they join and every so often while nothing is assigned to
+# them; for how long they are kept at work; and below what share of their siblings' median, or of the published figure,
+# or by what loss of rate, they are kept out of placement.
+QUALIFY = os.environ.get("FOREBAY_QUALIFY", "gpus")
+if QUALIFY not in {"gpus", "all", "never"}:
+    raise ValueError(f"FOREBAY_QUALIFY is {QUALIFY!r}; use gpus, all (CPU slots, too) or never.")
+QUALIFY_EVERY_H = float(os.environ.get("FOREBAY_QUALIFY_EVERY_H", "168"))
+QUALIFY_SOAK_S = float(os.environ.get("FOREBAY_QUALIFY_SOAK_S", "30"))
+QUALIFY_SOAK_CPU_S = float(os.environ.get("FOREBAY_QUALIFY_SOAK_CPU_S", "2"))
+QUALIFY_SIBLINGS = float(os.environ.get("FOREBAY_QUALIFY_SIBLINGS", "0.8"))
+QUALIFY_PUBLISHED = float(os.environ.get("FOREBAY_QUALIFY_PUBLISHED", "0.6"))
+QUALIFY_DRIFT = float(os.environ.get("FOREBAY_QUALIFY_DRIFT", "0.15"))
 SAMPLE_EVERY_S = int(os.environ.get("FOREBAY_SAMPLE_EVERY_S", "10"))
 SAMPLE_KEEP_H = int(os.environ.get("FOREBAY_SAMPLE_KEEP_H", "48"))
 SAMPLE_MINUTE_KEEP_DAYS = int(os.environ.get("FOREBAY_SAMPLE_MINUTE_KEEP_DAYS", "30"))

@@ -66,7 +66,7 @@ def check(
     """
     problems = [
         *_node_problems(node, now, silent_after_s),
-        *_device_problems(partition),
+        *_device_problems(partition, deployment),
         *_model_problems(partition, deployment, role),
         *_memory_problems(partition, deployment, role),
     ]
@@ -197,7 +197,7 @@ def _node_problems(node: NodeView, now: float, silent_after_s: float) -> Iterato
         yield Problem("node-cordoned", f"Node {node.name} is cordoned.", _NODE_REFUSALS[NodeStatus.CORDONED][2])
 
 
-def _device_problems(partition: PartitionView) -> Iterator[Problem]:
+def _device_problems(partition: PartitionView, deployment: DeploymentView) -> Iterator[Problem]:
     if not partition.gpus:
         yield Problem("partition-empty", f"{partition.label} has no GPU.", "Give it one, or delete it.")
         return
@@ -206,6 +206,10 @@ def _device_problems(partition: PartitionView) -> Iterator[Problem]:
         if gpu.foreign and gpu.is_usable:
             yield Problem("gpu-foreign", f"{gpu.label} of {partition.label} is used by a process of somebody else.",
                           "Stop that process, or choose another partition.")  # fmt: skip
+        if gpu.flag and partition.deployment != deployment.name:  # what it serves already may change its role there
+            yield Problem("gpu-below-bar",
+                          f"{gpu.label} of {partition.label} did not pass its qualification: {gpu.flag}.",
+                          "Measure it again, or accept it as it is, on its node's page.")  # fmt: skip
         if gpu.health == "degraded":
             detail = f": {gpu.health_detail}" if gpu.health_detail else ""
             yield Problem("gpu-degraded", f"{gpu.label} of {partition.label} is degraded{detail}.",

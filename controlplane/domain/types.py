@@ -61,6 +61,7 @@ class DeviceView:
     health: str = "ok"  # ok | degraded | lost
     health_detail: str = ""
     foreign: bool = False  # a process of somebody else's is on it
+    flag: str = ""  # why it did not pass its qualification
     present: bool = True  # in the node's last report
     mig_parent: str = ""
     peers: tuple[str, ...] = ()  # uuids reachable over NVLink

@@ -9,7 +9,7 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 
-from controlplane.fleet.models import Deployment, Gpu, JoinToken, Node, Partition, RegisteredModel
+from controlplane.fleet.models import Deployment, Gpu, GpuQualification, JoinToken, Node, Partition, RegisteredModel
 from controlplane.fleet.selectors import redacted_spec
 
 
@@ -61,6 +61,13 @@ class GpuAdmin(ReadOnly):
     list_filter = ["kind", "present", "health", "foreign", "node"]
     list_select_related = ["node", "partition__node"]
     search_fields = ["uuid"]
+
+
+@admin.register(GpuQualification)
+class GpuQualificationAdmin(ReadOnly):
+    list_display = ["__str__", "cause", "asked_by", "asked_at", "state", "message", "ended_at", "accepted_by"]
+    list_filter = ["state", "cause"]
+    list_select_related = ["gpu__node"]
 
 
 @admin.register(RegisteredModel)

@@ -20,6 +20,7 @@ def device_view(gpu: Gpu) -> DeviceView:
         health=gpu.health,
         health_detail=gpu.health_detail,
         foreign=gpu.foreign,
+        flag=gpu.flag,
         present=gpu.present,
         mig_parent=gpu.mig_parent,
         peers=tuple(gpu.peers),

@@ -10,9 +10,10 @@ from django.conf import settings
 from django.db import transaction
 
 from controlplane.domain.health import is_silent
-from controlplane.fleet import nudge
+from controlplane.fleet import nudge, qualified
 from controlplane.fleet.models import Deployment, Node, Partition
 from workers.contract import NodeSpec, ReplicaSpec, Role
+from workers.qualification import QualifyWanted
 
 
 def publish(node: Node) -> bool:
@@ -28,8 +29,8 @@ def publish(node: Node) -> bool:
     wanted = {replica.partition: replica for replica in _replicas(node)}
     from_the_future = node.observed_generation > node.generation
     changed = set(wanted) | set(held) if from_the_future else _changed(held, wanted)
-    drain_s = _drain_s(node)
-    is_same = _stated(held) == _stated(wanted) and (node.spec or {}).get("drain_s") == drain_s
+    drain_s, qualify = _drain_s(node), qualified.wanted(node)
+    is_same = _stated(held) == _stated(wanted) and _besides(node) == (drain_s, qualify)
     if is_same and node.spec is not None and not from_the_future:
         return False
     generation = max(node.generation, node.observed_generation) + 1
@@ -37,7 +38,8 @@ def publish(node: Node) -> bool:
         msgspec.structs.replace(replica, generation=generation if partition in changed else held[partition].generation)
         for partition, replica in wanted.items()
     )
-    spec = msgspec.to_builtins(NodeSpec(node=node.pk, generation=generation, replicas=replicas, drain_s=drain_s))
+    stated = NodeSpec(node=node.pk, generation=generation, replicas=replicas, drain_s=drain_s, qualify=qualify)
+    spec = msgspec.to_builtins(stated)
     node.spec, node.generation = spec, generation
     node.save(update_fields=["spec", "generation"])
     Partition.objects.filter(node=node, pk__in=changed).update(generation=generation)
@@ -53,6 +55,12 @@ def spec_of(node: Node) -> NodeSpec | None:
 def _held(node: Node) -> dict[int, ReplicaSpec]:
     spec = spec_of(node)
     return {replica.partition: replica for replica in spec.replicas} if spec else {}
+
+
+def _besides(node: Node) -> tuple[float | None, tuple[QualifyWanted, ...]]:
+    """What the stored spec says that no partition has to confirm."""
+    spec = spec_of(node)
+    return (spec.drain_s, spec.qualify) if spec else (None, ())
 
 
 def _drain_s(node: Node) -> float | None:

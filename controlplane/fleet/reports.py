@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import DatabaseError, transaction
 
 from controlplane.audit.services import Actor, record
-from controlplane.fleet import identity, observed
+from controlplane.fleet import identity, observed, qualified
 from controlplane.fleet.errors import BadReport, IdentityConflict, UnknownNode
 from controlplane.fleet.models import Node
 from controlplane.fleet.publish import publish, spec_of
@@ -158,7 +158,8 @@ def _apply(report: NodeReport, now: datetime) -> Node | None:
     events += observed.replicas(node, report, now)
     for event in events:
         record(Actor.agent(node.name), event.verb, event.subject, after=event.after, detail=event.detail)
-    if node.observed_generation > node.generation or node.spec is None:
+    is_measured = qualified.take(node, report, now)
+    if is_measured or node.observed_generation > node.generation or node.spec is None:
         publish(node)
     return node
 
@@ -225,6 +226,7 @@ def _news(report: NodeReport) -> bytes:
             report.engine_version, report.driver, report.simulated, report.devices, health,
             (report.host.memory_bytes, report.host.cpu_count) if report.host else None,
             [_replica_news(status) for status in report.replicas],
+            [(said.id, said.state) for said in report.qualifications],
         )
     )  # fmt: skip
 
@@ -237,4 +239,5 @@ def _replica_news(status: ReplicaStatus) -> tuple[object, ...]:
 
 
 def _rest(report: NodeReport) -> bytes:
-    return _encode([(status.message, status.ready_after_s) for status in report.replicas])
+    waits = [said.message for said in report.qualifications]
+    return _encode(([(status.message, status.ready_after_s) for status in report.replicas], waits))

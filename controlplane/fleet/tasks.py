@@ -10,7 +10,7 @@ from controlplane.celery import app
 from controlplane.fleet import brake, broker
 from controlplane.fleet.models import Node
 from controlplane.fleet.publish import publish
-from controlplane.fleet.services import advance_all
+from controlplane.fleet.services import advance_all, qualify_due
 
 logger = logging.getLogger(__name__)
 
@@ -37,3 +37,10 @@ def advance() -> None:
 def watch() -> None:
     """Whether many nodes fell silent together."""
     brake.look()
+
+
+@app.task(name="fleet.qualify", ignore_result=True)
+def qualify() -> None:
+    """Measure GPUs that nothing is assigned to, where they were last measured too long ago."""
+    if asked := qualify_due():
+        logger.info("%d GPUs are to be measured again", asked)

@@ -1,10 +1,12 @@
 """Desired and observed state of the fleet. Each column has one writer, named beside it.
 
 desired: fleet.services    published: fleet.publish    observed: fleet.reports    verified: fleet.verified
+qualified: fleet.qualified
 """
 
 from controlplane.fleet.models.changes import BrakeRow, Change, FleetVersion, Revision
 from controlplane.fleet.models.nodes import JoinToken, Node
+from controlplane.fleet.models.qualifying import GpuQualification
 from controlplane.fleet.models.serving import Deployment, GatewayBeat, Gpu, Partition, RegisteredModel, Role
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "FleetVersion",
     "GatewayBeat",
     "Gpu",
+    "GpuQualification",
     "JoinToken",
     "Node",
     "Partition",

@@ -142,6 +142,8 @@ class Gpu(models.Model):
     health = models.CharField(max_length=10, default="ok")
     health_detail = models.CharField(max_length=255, blank=True)
     foreign = models.BooleanField(default=False)  # a process of somebody else's is on it
+    # qualified: why nothing new is placed on it; "" = fit, accepted, or never measured
+    flag = models.CharField(max_length=255, blank=True)
     # services
     partition = models.ForeignKey(Partition, null=True, blank=True, on_delete=models.SET_NULL, related_name="gpus")
 

@@ -25,12 +25,21 @@ from controlplane.fleet.services.nodes import (
 )
 from controlplane.fleet.services.partitions import create_partition, delete_partition, split_node
 from controlplane.fleet.services.plans import apply_plan
+from controlplane.fleet.services.qualifications import (
+    accept_gpu,
+    qualify_due,
+    qualify_gpu,
+    qualify_node,
+    unaccept_gpu,
+    withdraw_qualification,
+)
 
 __all__ = [
     "MAX_DEADLINE_S",
     "MAX_RELEASE_S",
     "Shift",
     "Stale",
+    "accept_gpu",
     "advance",
     "advance_all",
     "apply_change",
@@ -58,6 +67,9 @@ __all__ = [
     "preview_change",
     "preview_drain",
     "preview_register",
+    "qualify_due",
+    "qualify_gpu",
+    "qualify_node",
     "read_facts",
     "register_model",
     "release",
@@ -71,7 +83,9 @@ __all__ = [
     "set_deployment_owners",
     "set_node_owners",
     "split_node",
+    "unaccept_gpu",
     "uncordon",
     "update_deployment",
     "who_can_own",
+    "withdraw_qualification",
 ]
