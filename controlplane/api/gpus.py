@@ -15,8 +15,9 @@ from rest_framework.response import Response
 from controlplane.api import lists
 from controlplane.api.filters import Filters, YesNo
 from controlplane.api.lists import PlainList
-from controlplane.api.resource import Resource
+from controlplane.api.qualifications import NEWEST, AcceptBody, QualifiesGpus
 from controlplane.api.shapes import GpuShape
+from controlplane.api.strict import Reason
 from controlplane.fleet import services
 from controlplane.fleet.models import Gpu
 
@@ -41,13 +42,14 @@ class GpuFilters(Filters):
     ),
     retrieve=extend_schema(summary="One GPU"),
 )
-class Gpus(PlainList, ListModelMixin, RetrieveModelMixin, Resource):
+class Gpus(QualifiesGpus, PlainList, ListModelMixin, RetrieveModelMixin):
     """One GPU or CPU slot as its agent last reported it."""
 
     noun = "GPU"
     columns = lists.GPU
-    role_actions = {"destroy": "node.change"}
-    queryset = Gpu.objects.select_related("node", "partition")
+    role_actions = dict.fromkeys(("destroy", "qualify", "cancel_qualification", "accept", "unaccept"), "node.change")
+    bodies = {"qualify": Reason, "cancel_qualification": Reason, "accept": AcceptBody, "unaccept": Reason}
+    queryset = Gpu.objects.select_related("node", "partition").prefetch_related(NEWEST)
     serializer_class = GpuShape
     filterset_class = GpuFilters
     ordering = ["node__name", "index"]

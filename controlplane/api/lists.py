@@ -18,10 +18,11 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.serializers import ModelSerializer
 
+from controlplane.api.qualifications import summary
 from controlplane.api.shapes import GpuShape, NodeShape, PartitionShape
 from controlplane.domain import health
 from controlplane.domain.types import NodeView, PartitionView, Phase, Role
-from controlplane.fleet import verified
+from controlplane.fleet import qualified, verified
 from controlplane.fleet.models import Gpu, Node
 
 Row = Any  # a named tuple of columns
@@ -83,7 +84,11 @@ class Columns:
 
 
 NODE = Columns(NodeShape, made=("status", "drain", "owners"), of=("restricted",))
-GPU = Columns(GpuShape, made=("node", "partition"), of=("node_id", "node__name", "partition_id", "partition__name"))
+GPU = Columns(
+    GpuShape,
+    made=("node", "partition", "qualification"),
+    of=("node_id", "node__name", "partition_id", "partition__name"),
+)
 PARTITION = Columns(
     PartitionShape,
     made=(
@@ -109,12 +114,13 @@ def nodes(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def gpus(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """As GpuShape."""
-    zone = timezone.get_current_timezone()
+    zone, known = timezone.get_current_timezone(), qualified.newest([row.id for row in rows])
     return [
         {
             **GPU.said(row, zone),
             "node": {"id": row.node_id, "name": row.node__name},
             "partition": _link(row.partition_id, row.partition__name),
+            "qualification": summary(known[row.id]) if row.id in known else None,
         }
         for row in rows
     ]

@@ -36,7 +36,8 @@ from controlplane.api.filters import Filters, YesNo
 from controlplane.api.lists import PlainList
 from controlplane.api.node_bodies import LabelsBody, PlanBody, SplitBody
 from controlplane.api.owners import OwnersBody, WithOwners
-from controlplane.api.resource import DRY_RUN, REASON, Resource
+from controlplane.api.qualifications import NEWEST, QualifiesNodes
+from controlplane.api.resource import DRY_RUN, REASON
 from controlplane.api.shapes import Facts, GpuShape, NodeShape, PartitionShape
 from controlplane.api.strict import Reason
 from controlplane.audit import roles
@@ -121,7 +122,7 @@ class NodeFilters(Filters):
         request=Reason,
     ),
 )
-class Nodes(WithOwners, PlainList, ListModelMixin, Resource):
+class Nodes(QualifiesNodes, WithOwners, PlainList, ListModelMixin):
     """A host with one agent."""
 
     noun = "node"
@@ -137,6 +138,7 @@ class Nodes(WithOwners, PlainList, ListModelMixin, Resource):
         "owners": "owners.change",
         "split": "partition.change",
         "plan": "partition.assign",
+        "qualify": "node.change",
     }
     queryset = Node.objects.defer("spec").prefetch_related(
         Prefetch("partitions", Partition.objects.select_related("deployment")), "owners"
@@ -157,6 +159,7 @@ class Nodes(WithOwners, PlainList, ListModelMixin, Resource):
         "owners": OwnersBody,
         "split": SplitBody,
         "plan": PlanBody,
+        "qualify": Reason,
     }
     set_owners = services.set_node_owners
 
@@ -283,7 +286,9 @@ class Nodes(WithOwners, PlainList, ListModelMixin, Resource):
 
     def _parts(self, node: Node) -> tuple[list[dict], list[dict]]:
         context = self.get_serializer_context()
-        gpus = Gpu.objects.filter(node=node).select_related("node", "partition").order_by("index")
+        gpus = (
+            Gpu.objects.filter(node=node).select_related("node", "partition").prefetch_related(NEWEST).order_by("index")
+        )
         partitions = (
             Partition.objects.filter(node=node)
             .select_related("node", "deployment")

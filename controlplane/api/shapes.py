@@ -11,6 +11,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from controlplane.api.owners import OwnersField
+from controlplane.api.qualifications import SummaryShape, summary_of
 from controlplane.audit import roles
 from controlplane.domain import health
 from controlplane.domain.types import NodeStatus, PartitionStatus
@@ -41,19 +42,26 @@ class GpuShape(serializers.ModelSerializer):
     node = Link()
     partition = Link(allow_null=True)
     peers = serializers.ListField(child=serializers.CharField(), help_text="uuids reachable over NVLink.")
+    qualification = serializers.SerializerMethodField(help_text="What it was last measured to be. null: never.")
 
     class Meta:
         model = Gpu
         fields = [
             "id", "node", "uuid", "index", "kind", "name", "memory_bytes", "mig_parent", "pci", "peers",
-            "present", "health", "health_detail", "foreign", "partition",
+            "present", "health", "health_detail", "foreign", "flag", "partition",
+            "qualification",
         ]  # fmt: skip
         extra_kwargs = {
             "kind": {"help_text": "nvidia, mig, cpu or simulated."},
             "present": {"help_text": "It is in the node's last report."},
             "health": {"help_text": "ok, degraded or lost."},
             "foreign": {"help_text": "A process of somebody else's is on it."},
+            "flag": {"help_text": "Why nothing new is placed on it: it did not pass its qualification."},
         }
+
+    @extend_schema_field(SummaryShape(allow_null=True))
+    def get_qualification(self, gpu: Gpu) -> dict[str, Any] | None:
+        return summary_of(gpu)
 
 
 class GpuRef(serializers.ModelSerializer):

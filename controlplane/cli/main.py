@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from controlplane.cli.commands import access, alerts, audit, changes, logs, looking, nodes, partitions
+from controlplane.cli.commands import access, alerts, audit, changes, gpus, logs, looking, nodes, partitions
 from controlplane.cli.failures import Exit, Failure
 from controlplane.cli.session import Session
 
@@ -65,6 +65,8 @@ for command in (
     nodes.cordon,
     nodes.uncordon,
     nodes.drain,
+    gpus.gpus,
+    gpus.qualify,
     logs.logs,
     alerts.alerts,
     audit.audit,

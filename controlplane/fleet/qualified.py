@@ -21,6 +21,7 @@ from workers.contract import DeviceKind, NodeReport
 from workers.qualification import Figures, Qualification, QualifyState, QualifyWanted
 
 MOST_SIBLINGS = 64  # the median of so many is that of all
+KEPT = 20  # measurements of one GPU, the newest ones
 MEASURED = (DeviceKind.NVIDIA.value, DeviceKind.MIG.value)
 State = GpuQualification.State
 
@@ -167,11 +168,19 @@ def _weigh_again(row: GpuQualification) -> None:
 
 def _ended(row: GpuQualification) -> None:
     actor = Actor.agent(row.gpu.node.name)
+    _prune(row.gpu)
     if row.state == State.FAILED:
         record(actor, "gpu-not-measured", row.gpu, detail=row.message)
         return
     weigh(row)
     _tell(row, actor)
+
+
+def _prune(gpu: Gpu) -> None:
+    """The oldest ones, though never the newest that is done: it says what is known of the GPU."""
+    known = [row.pk for row in newest([gpu]).values()]
+    recent = list(gpu.qualifications.values_list("pk", flat=True)[:KEPT])
+    gpu.qualifications.exclude(pk__in=[*known, *recent]).delete()
 
 
 def _tell(row: GpuQualification, actor: Actor) -> None:
