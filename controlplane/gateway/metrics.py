@@ -1,13 +1,15 @@
-"""Prometheus metrics of one gateway process. Fed from the records, off the path of requests."""
+"""Prometheus metrics of one gateway process. Fed from the records, off the path of requests. Where vLLM or Dynamo have
+a word for the same thing, the name has it too; docs/metrics.md lists them."""
 
 from __future__ import annotations
 
 from collections import Counter as Count
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 from controlplane.gateway.trip import Trip
+from controlplane.settings import VERSION
 
 LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 BETWEEN_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
@@ -20,26 +22,32 @@ class Metrics:
         self.registry = own = CollectorRegistry()
         name = "forebay_gateway_"
         served = ["deployment"]
+        Info("forebay_gateway_build", "The version that this process runs", registry=own).info({"version": VERSION})
         self.requests = Counter(
-            name + "requests", "Requests ended", ["deployment", "kind", "path", "outcome"], registry=own
+            name + "requests", "Requests that ended", ["deployment", "kind", "path", "outcome"], registry=own
         )
         self.unauthorized = Counter(name + "unauthorized", "Requests without a valid key", registry=own)
-        self.retries = Counter(name + "retries", "Attempts beyond the first", served, registry=own)
+        self.retries = Counter(name + "retries", "Attempts beyond a request's first", served, registry=own)
         self.continued = Counter(
-            name + "streams_continued", "Streams that went on on another engine", served, registry=own
+            name + "streams_continued", "Times that a stream went on on another engine", served, registry=own
         )
-        self.kv_late = Counter(name + "kv_late", "Prefills redone past the KV deadline", served, registry=own)
-        self.prompt = Counter(name + "prompt_tokens", "Prompt tokens", served, registry=own)
-        self.completion = Counter(name + "completion_tokens", "Tokens generated", served, registry=own)
-        self.ttft = Histogram(name + "ttft_seconds", "Time to first token", served, buckets=LATENCY_S, registry=own)
-        self.itl = Histogram(name + "itl_seconds", "Mean time between tokens", served, buckets=BETWEEN_S, registry=own)
-        self.prefill = Histogram(name + "prefill_seconds", "Prefill step", served, buckets=LATENCY_S, registry=own)
-        self.queue = Histogram(
-            name + "queue_seconds", "Wait for room at an engine", served, buckets=LATENCY_S, registry=own
-        )
-        self.queued = Gauge(name + "queued", "Requests that wait for room at an engine", served, registry=own)
-        self.in_flight = Gauge(name + "in_flight", "Requests in flight", registry=own)
-        self.dropped = Gauge(name + "records_dropped", "Records that could not be written", registry=own)
+        self.kv_late = Counter(name + "kv_late", "Prefills done again past the KV deadline", served, registry=own)
+        self.prompt = Counter(name + "prompt_tokens", "Prompt tokens taken in", served, registry=own)
+        self.generation = Counter(name + "generation_tokens", "Tokens generated", served, registry=own)
+
+        def seconds(of: str, text: str, buckets: tuple[float, ...] = LATENCY_S) -> Histogram:
+            return Histogram(name + of + "_seconds", text, served, buckets=buckets, registry=own)
+
+        self.ttft = seconds("time_to_first_token", "Time from a request's arrival to its first token")
+        self.itl = seconds("inter_token_latency", "A request's mean time between tokens", BETWEEN_S)
+        self.prefill = seconds("prefill_time", "Time of the prefill step")
+        self.transfer = seconds("kv_transfer_time", "Time from the prefill's answer to the first token")
+        self.duration = seconds("request_duration", "Time from a request's arrival to its end")
+        self.queue = seconds("queue_time", "Time that requests waited for room at an engine, of those that had to")
+        self.queued = Gauge(name + "queued_requests", "Requests that wait for room at an engine", served, registry=own)
+        self.in_flight = Gauge(name + "inflight_requests", "Requests in flight", registry=own)
+        self.unwritten = Gauge(name + "records_unwritten", "Records of requests that wait to be written", registry=own)
+        self.dropped = Counter(name + "records_dropped", "Records of requests that were given up", registry=own)
         self.verifications = Counter(
             name + "verifications", "The gateway's own requests to new engines", ["deployment", "outcome"], registry=own
         )
@@ -50,7 +58,7 @@ class Metrics:
         """Counters are summed up first: looking up a label costs more than counting."""
         ended: Count[tuple[str, ...]] = Count()
         sums: dict[Counter, Count[str]] = {
-            counter: Count() for counter in (self.retries, self.continued, self.kv_late, self.prompt, self.completion)
+            counter: Count() for counter in (self.retries, self.continued, self.kv_late, self.prompt, self.generation)
         }
         for trip in trips:
             name = trip.deployment
@@ -60,7 +68,7 @@ class Metrics:
                 sums[self.continued][name] += trip.continued
                 sums[self.kv_late][name] += trip.kv_late
                 sums[self.prompt][name] += trip.prompt_tokens or 0
-                sums[self.completion][name] += trip.completion_tokens or 0
+                sums[self.generation][name] += trip.completion_tokens or 0
                 self._times(name, trip)
         for labels, count in ended.items():
             self.requests.labels(*labels).inc(count)
@@ -69,7 +77,14 @@ class Metrics:
                 counter.labels(name).inc(count)
 
     def _times(self, name: str, trip: Trip) -> None:
-        for histogram, ms in ((self.ttft, trip.ttft_ms), (self.itl, trip.itl_ms), (self.prefill, trip.prefill_ms)):
+        times = (
+            (self.ttft, trip.ttft_ms),
+            (self.itl, trip.itl_ms),
+            (self.prefill, trip.prefill_ms),
+            (self.transfer, trip.transfer_ms),
+            (self.duration, trip.total_ms),
+        )
+        for histogram, ms in times:
             if ms is not None:
                 histogram.labels(name).observe(ms / 1e3)
         if trip.queued_s:

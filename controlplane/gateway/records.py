@@ -45,7 +45,7 @@ class Recorder(threading.Thread):
     def __init__(self, metrics: Metrics, *, period_s: float = 1.0, keep: int = KEEP) -> None:
         super().__init__(name="gateway-records", daemon=True)
         self.demand = Demand()
-        self.dropped = 0
+        self.dropped = self._told = 0  # `add` counts too, and must not touch the metrics
         self._metrics = metrics
         self._period_s = period_s
         self._new: deque[Trip] = deque(maxlen=keep)
@@ -53,6 +53,10 @@ class Recorder(threading.Thread):
         self._demand_at = 0.0
         self._stop_asked = threading.Event()
         self._failing = False
+
+    @property
+    def waiting(self) -> int:
+        return len(self._new) + len(self._unwritten)
 
     def add(self, trip: Trip) -> None:
         if len(self._new) == self._new.maxlen:
@@ -107,7 +111,8 @@ class Recorder(threading.Thread):
 
     def _drop(self, count: int) -> None:
         self.dropped += count
-        self._metrics.dropped.set(self.dropped)
+        self._metrics.dropped.inc(self.dropped - self._told)
+        self._told = self.dropped
 
     def _write_demand(self) -> None:
         minutes = self.demand.take(time.time())

@@ -171,6 +171,7 @@ class Gateway:
         if request.remote not in {"127.0.0.1", "::1"}:
             self._key(request)
         self.metrics.in_flight.set(self.in_flight)
+        self.metrics.unwritten.set(self.recorder.waiting)
         self.metrics.queued.clear()
         for deployment, length in self.engines.lines.lengths().items():
             self.metrics.queued.labels(deployment).set(length)

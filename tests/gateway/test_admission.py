@@ -233,8 +233,8 @@ async def test_the_metrics_are_of_what_went_through(make_site: MakeSite) -> None
     text = (await site.client.get("/metrics", headers={"Authorization": ""})).text
     row = 'requests_total{deployment="tiny",kind="completion",outcome="ok",path="two_step"} 1.0'
     assert f"forebay_gateway_{row}" in text
-    assert 'forebay_gateway_completion_tokens_total{deployment="tiny"} 4.0' in text
-    assert 'forebay_gateway_ttft_seconds_count{deployment="tiny"} 1.0' in text
+    assert 'forebay_gateway_generation_tokens_total{deployment="tiny"} 4.0' in text
+    assert 'forebay_gateway_time_to_first_token_seconds_count{deployment="tiny"} 1.0' in text
     assert "no-such" not in text, "clients make no labels"
 
 

@@ -100,13 +100,13 @@ async def test_the_line_is_bounded_and_in_the_metrics(make_site: MakeSite) -> No
     asked = [asyncio.create_task(site.complete()) for _ in range(3)]
     await eventually(lambda: site.gateway.engines.lines.length("tiny") == 2)
 
-    assert 'forebay_gateway_queued{deployment="tiny"} 2.0' in (await site.client.get("/metrics")).text
+    assert 'forebay_gateway_queued_requests{deployment="tiny"} 2.0' in (await site.client.get("/metrics")).text
     assert (await site.complete()).status_code == 503
 
     assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
-    assert "forebay_gateway_queued{" not in (await site.client.get("/metrics")).text
+    assert "forebay_gateway_queued_requests{" not in (await site.client.get("/metrics")).text
     site.gateway.metrics.observe(site.trips())
-    assert 'forebay_gateway_queue_seconds_count{deployment="tiny"} 2.0' in (await site.client.get("/metrics")).text
+    assert 'forebay_gateway_queue_time_seconds_count{deployment="tiny"} 2.0' in (await site.client.get("/metrics")).text
 
 
 async def test_one_who_leaves_the_line_does_not_hold_up_those_behind(make_site: MakeSite) -> None:

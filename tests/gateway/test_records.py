@@ -90,7 +90,7 @@ def test_while_the_database_is_away_the_newest_are_kept_and_the_lost_counted(
         assert recorder.dropped == 4
     recorder.flush()
     assert list(RequestRecord.objects.order_by("id").values_list("attempts", flat=True)) == list(range(4, 14))
-    assert "forebay_gateway_records_dropped 4.0" in recorder._metrics.text().decode()
+    assert "forebay_gateway_records_dropped_total 4.0" in recorder._metrics.text().decode()
 
 
 @pytest.mark.django_db
@@ -136,7 +136,7 @@ def test_a_record_that_the_database_does_not_take_is_dropped_alone(
 
     assert list(RequestRecord.objects.order_by("id").values_list("attempts", flat=True)) == [1, 3]
     assert recorder.dropped == 1
-    assert "forebay_gateway_records_dropped 1.0" in recorder._metrics.text().decode()
+    assert "forebay_gateway_records_dropped_total 1.0" in recorder._metrics.text().decode()
     assert "what a client sent" not in caplog.text
     recorder.add(trip(attempts=4))
     recorder.flush()
