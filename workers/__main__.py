@@ -41,6 +41,7 @@ environment:
   FOREBAY_CPU_SLOTS     CPU slots offered on a host without NVIDIA driver (default 2)
   FOREBAY_ENGINE_PORTS  ports of the engines' servers (default 18100-18199)
   FOREBAY_SIDE_PORTS    ports of the engines' KV side channels (default 18200-18299)
+  FOREBAY_AGENT_METRICS host:port where Prometheus may read the agent's figures, without a password (default: none)
   FOREBAY_LOG_LEVEL     DEBUG, INFO, WARNING (default INFO)"""
 
 

@@ -155,6 +155,7 @@ class Settings:
     cpu_slots: int
     engine_ports: range
     side_ports: range
+    metrics: tuple[str, int] | None = None  # where Prometheus may read the agent's figures
 
     @classmethod
     def read(cls, home: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -177,7 +178,18 @@ class Settings:
             cpu_slots=int(slots),
             engine_ports=engine_ports,
             side_ports=side_ports,
+            metrics=_address(environ.get("FOREBAY_AGENT_METRICS", "")),
         )
+
+
+def _address(text: str) -> tuple[str, int] | None:
+    """Of "host:port"; an IPv6 host may stand in brackets."""
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"FOREBAY_AGENT_METRICS is {text!r}; use host:port, for example 127.0.0.1:9464")
+    return host.strip("[]"), int(port)
 
 
 def _vllm(environ: Mapping[str, str]) -> Path | None:

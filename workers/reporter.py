@@ -26,6 +26,7 @@ from workers.contract import (
 )
 from workers.engines import Engine
 from workers.engines.metrics import HISTOGRAMS
+from workers.exposition import Figures
 from workers.logs import Logs
 from workers.probes import Probe, Prober
 from workers.sampler import Sampler
@@ -73,6 +74,7 @@ class Reporter:
         self._last: Answer | None = None
         self._conflict_since: float | None = None
         self._wake, self._done = threading.Event(), threading.Event()
+        self.figures = Figures()
         self.conflict = threading.Event()  # another agent has this identity, and keeps it
 
     def run(self) -> None:
@@ -101,7 +103,9 @@ class Reporter:
         self._done.wait(SOONEST_S)
 
     def _once(self) -> float:
-        outcome = self._uplink.report(self.build(clock()))
+        report, began = self.build(clock()), time.perf_counter()
+        outcome = self._uplink.report(report)
+        self.figures.reported(report, outcome.answer, time.perf_counter() - began)
         if outcome.answer != self._last:
             level = logging.INFO if outcome.answer == Answer.OK else logging.WARNING
             log.log(level, "control plane: %s %s", outcome.answer, outcome.detail)

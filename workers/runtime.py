@@ -19,6 +19,7 @@ from workers.engines import Engine
 from workers.engines.simulated import Simulated
 from workers.engines.vllm import Vllm
 from workers.engines.vllm_version import interpreter
+from workers.exposition import Listener
 from workers.logs import Logs
 from workers.measuring import Program
 from workers.probes import Prober
@@ -77,6 +78,7 @@ class Runtime:
             simulated=source.simulated,
         )
         self._agent.on_change = self._reporter.soon
+        self._metrics = Listener(settings.metrics, self._reporter.figures) if settings.metrics else None
         self._nudges = (
             Nudges(build_app(config.broker_url, config.queue, self._agent.submit), f"node@{config.name}")
             if config.broker_url and config.queue
@@ -106,6 +108,8 @@ class Runtime:
         self._qualifier.stop()
         if self._nudges:
             self._nudges.stop()
+        if self._metrics:
+            self._metrics.close()
         return code
 
     def _wait(self, stop: threading.Event) -> int:
