@@ -60,6 +60,7 @@ def measure(site: Running, count: int, requests: int) -> list[Row]:
         ("partitions, a page of 50", "/api/v1/partitions", token),
         ("live snapshot", "/api/v1/live", token),
         ("fleet map, the page", "/", session),
+        ("metrics", "/metrics", token),
     ]
     web = site.processes["web"].pid
     with _rows.Reports(nodes):
@@ -80,7 +81,7 @@ def _credentials() -> tuple[dict[str, str], dict[str, str]]:
 
 def result(count: int, rows: list[Row]) -> dict[str, Any]:
     """`list` is the page of 50 nodes, `whole_list` all of them (500 at the most), `map` the snapshot behind the map."""
-    of = {"list": 0, "whole_list": 1, "gpus": 2, "partitions": 3, "map": 4, "page": 5}
+    of = {"list": 0, "whole_list": 1, "gpus": 2, "partitions": 3, "map": 4, "page": 5, "metrics": 6}
     names = ("p50_ms", "p99_ms", "max_ms", "cpu_ms")
     there = {key: rows[place] for key, place in of.items() if place < len(rows)}
     figures = {f"{key}_{name}": round(row[name], 2) for key, row in there.items() for name in names}

@@ -12,9 +12,10 @@ http = get_asgi_application()  # sets Django up
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 
+from controlplane.api.report_timing import ReportTiming
 from controlplane.body_limit import BodyLimit
 from controlplane.gateway.records import live_summary
-from controlplane.telemetry import process_log
+from controlplane.telemetry import process_figures, process_log
 from controlplane.telemetry.hub import Hub
 from controlplane.telemetry.lifespan import Lifespan
 from controlplane.telemetry.recorder import Recorder
@@ -22,11 +23,13 @@ from controlplane.telemetry.services import ingest
 from controlplane.telemetry.sockets import BearerOrSession, routes
 
 hub = Hub(summary=live_summary)
+recorder = Recorder(ingest)
+process_figures.look_at(watchers=lambda: hub.watching, backlog=lambda: recorder.waiting)
 
 application = ProtocolTypeRouter(
     {
-        "http": BodyLimit(http),
+        "http": BodyLimit(ReportTiming(http)),
         "websocket": BearerOrSession(URLRouter(routes(hub))),
-        "lifespan": Lifespan(Recorder(ingest), hub, lambda: process_log.begin("web")),
+        "lifespan": Lifespan(recorder, hub, lambda: process_log.begin("web")),
     }
 )

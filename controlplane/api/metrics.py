@@ -1,15 +1,32 @@
-"""The web process's own figures for Prometheus. They name routes and models, so they need a token like all else."""
+"""The control plane's figures for Prometheus: of this web process, and of the fleet as any of them knows it. They name
+routes, nodes and models, so they need a token like all else. docs/metrics.md lists them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
+from django.db.models import Count
 from django.http import HttpResponse
+from django.utils import timezone
 from django_prometheus import exports
 from drf_spectacular.utils import extend_schema
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from rest_framework.exceptions import ValidationError
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
+
+from controlplane.alerts.models import Alert
+from controlplane.api.strict import refuse_unknown_parameters
+from controlplane.domain.alerting import SEVERITIES
+from controlplane.fleet.models import GatewayBeat
+from controlplane.fleet.verified import ALIVE_S
+from controlplane.telemetry import exposition, live
 
 
 class Text(BaseRenderer):
@@ -29,4 +46,46 @@ class Metrics(APIView):
 
     @extend_schema(exclude=True)
     def get(self, request: Request) -> HttpResponse:
-        return exports.ExportToDjangoView(request._request)
+        refuse_unknown_parameters(request, {"gpus"})
+        response = exports.ExportToDjangoView(request._request)
+        response.content += fleet_text(gpus=_wants_gpus(request))
+        return response
+
+
+def fleet_text(*, gpus: bool = False) -> bytes:
+    """What is the same whichever web process is asked."""
+    registry = CollectorRegistry()
+    registry.register(_Fleet(gpus))
+    return generate_latest(registry)
+
+
+class _Fleet(Collector):
+    def __init__(self, gpus: bool) -> None:
+        self._gpus = gpus
+
+    def collect(self) -> Iterator[Metric]:
+        yield from exposition.families(live.look().fleet, gpus=self._gpus)
+        yield from _gateways(timezone.now())
+        yield from _alerts()
+
+
+def _gateways(now: datetime) -> Iterator[Metric]:
+    alive = GatewayBeat.objects.filter(seen_at__gte=now - timedelta(seconds=ALIVE_S)).count()
+    yield GaugeMetricFamily("forebay_gateways", "Gateway processes that live", value=alive)
+
+
+def _alerts() -> Iterator[Metric]:
+    """Zeros too: a severity that is not there and one without alerts are not the same to a rule."""
+    firing = Alert.objects.filter(state=Alert.State.FIRING).order_by().values_list("severity").annotate(Count("pk"))
+    counts = dict(firing)
+    family = GaugeMetricFamily("forebay_alerts_firing", "Forebay's own alerts that fire", labels=["severity"])
+    for severity in SEVERITIES:
+        family.add_metric([severity.value], counts.get(severity.value, 0))
+    yield family
+
+
+def _wants_gpus(request: Request) -> bool:
+    wanted = request.query_params.get("gpus", "0")
+    if wanted not in {"0", "1"}:
+        raise ValidationError({"gpus": ["Use gpus=1 for the figures of each GPU, or leave it out."]})
+    return wanted == "1"

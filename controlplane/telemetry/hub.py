@@ -66,6 +66,10 @@ class Hub:
         self._troubled = False
         self._work: asyncio.Task[None] | None = None
 
+    @property
+    def watching(self) -> int:
+        return len(self._watchers)
+
     def join(self, watcher: Watcher) -> None:
         self._watchers.add(watcher)
         self._nobody.clear()

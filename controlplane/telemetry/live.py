@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from controlplane.fleet import change_facts, versions
@@ -27,25 +28,39 @@ REQUESTS_UNKNOWN: dict[str, Any] = {
 picture = Picture()
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """`source`: LIVE or DATABASE, where the figures come from."""
+
+    source: str
+    place: head.Place
+    fleet: Fleet
+
+
 def snapshot(*, summary: RequestSummary | None = None, endpoints: bool = False) -> dict[str, Any]:
     """Everything, as GET /api/v1/live gives it. `endpoints`: with the engines' addresses, for operators."""
-    try:
-        # The place is read before the figures: frames after it may repeat what is here, never miss any.
-        source, place = LIVE, head.read()
-        fleet = picture.look(lambda nodes, _: latest.read(nodes))
-    except valkey.Unreachable:
-        source, place = DATABASE, head.NOWHERE
-        fleet = picture.look(lambda *_: None)
+    found = look()
+    fleet = found.fleet
     return {
-        "seq": place.seq,
-        "epoch": place.epoch,
+        "seq": found.place.seq,
+        "epoch": found.place.epoch,
         "at": fleet.at,
-        "source": source,
+        "source": found.source,
         "nodes": [node.at(fleet.at, endpoints=endpoints) for node in fleet.nodes.values()],
         "summary": summarize(fleet, summary),
         "brake": fleet.brake.to_dict(),
         **intent(),
     }
+
+
+def look() -> Look:
+    """All nodes with their latest figures; those of the database where Valkey cannot be reached."""
+    try:
+        # The place is read before the figures: frames after it may repeat what is here, never miss any.
+        place = head.read()
+        return Look(LIVE, place, picture.look(lambda nodes, _: latest.read(nodes)))
+    except valkey.Unreachable:
+        return Look(DATABASE, head.NOWHERE, picture.look(lambda *_: None))
 
 
 def intent() -> dict[str, Any]:

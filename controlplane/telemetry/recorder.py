@@ -11,7 +11,7 @@ import structlog
 from django.db import DatabaseError, close_old_connections, connection, transaction
 
 from controlplane.fleet.models import Deployment, Gpu, Partition
-from controlplane.telemetry import kv_trouble, rows
+from controlplane.telemetry import kv_trouble, process_figures, rows
 from controlplane.telemetry.ingest import Ingest
 from controlplane.telemetry.models import EngineSample, GpuSample
 from controlplane.telemetry.windows import ENGINE_COLUMNS, GPU_COLUMNS, Closed
@@ -31,6 +31,11 @@ class Recorder:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Windows that are over and not written."""
+        return len(self._backlog)
+
     def start(self) -> None:
         if self._thread is None:
             self._stop.clear()
@@ -46,7 +51,10 @@ class Recorder:
 
     def record(self, now: float, *, all_of_them: bool = False) -> int:
         """Write the windows that are over; how many rows. They are kept for the next call if the database fails."""
-        self._backlog = (self._backlog + self._ingest.close(now, all_of_them=all_of_them))[-MAX_BACKLOG:]
+        self._backlog += self._ingest.close(now, all_of_them=all_of_them)
+        if (surplus := len(self._backlog) - MAX_BACKLOG) > 0:
+            del self._backlog[:surplus]
+            process_figures.windows_dropped.inc(surplus)
         written = 0
         while self._backlog:
             written += _write(self._backlog[:AT_ONCE])

@@ -1,14 +1,48 @@
-"""The web process's figures for Prometheus need a token."""
+"""The control plane's figures for Prometheus: who may read them, and what they say of the fleet."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from rest_framework.test import APIClient
 
-from tests.factories import make_user
+from controlplane.telemetry import latest
+from controlplane.telemetry import valkey as telemetry_valkey
+from tests import expositions
+from tests.factories import GIB, make_user
 
 pytestmark = pytest.mark.django_db
 SCRAPER = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"
+Labels = tuple[tuple[str, str], ...]
+
+
+@pytest.fixture
+def live(valkey: Any, settings: Any) -> Iterator[None]:
+    settings.REDIS_URL = valkey.url
+    telemetry_valkey.reset()
+    yield
+    telemetry_valkey.reset()
+
+
+def viewer() -> APIClient:
+    client = APIClient()
+    client.force_authenticate(make_user("viewer"))
+    return client
+
+
+def scraped(path: str = "/metrics") -> dict[str, dict[Labels, float]]:
+    """What a viewer reads: by name and labels."""
+    response = viewer().get(path, headers={"Accept": SCRAPER})
+    assert response.status_code == 200
+    assert response["Content-Type"].startswith("text/plain")
+    found: dict[str, dict[Labels, float]] = {}
+    for family in text_string_to_metric_families(response.content.decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+    return found
 
 
 def test_nobody_reads_metrics_without_a_login() -> None:
@@ -25,12 +59,47 @@ def test_a_user_without_a_role_does_not_read_them() -> None:
     assert client.get("/metrics").status_code == 403
 
 
-def test_a_viewer_reads_them_as_prometheus_asks() -> None:
-    client = APIClient()
-    client.force_authenticate(make_user("viewer"))
+def test_a_viewer_reads_the_fleet_as_prometheus_asks(live: None) -> None:
+    expositions.make_fleet()
+    found = scraped()
+    served = (("deployment", "chat"), ("role", "decode"))
+    nodes = {labels[0][1]: count for labels, count in found["forebay_nodes"].items() if count}
+    gpus = {labels[1][1]: count for labels, count in found["forebay_gpus"].items()}
 
-    response = client.get("/metrics", headers={"Accept": SCRAPER})
+    assert "django_http_requests_before_middlewares_total" in found
+    assert nodes == {"ready": 1.0, "silent": 1.0}
+    assert gpus == {"assigned": 1.0, "idle": 2.0, "degraded": 0.0, "lost": 0.0}
+    assert found["forebay_node_report_age_seconds"][("node", "n1"),] < 60
+    assert found["forebay_node_report_age_seconds"][("node", "n2"),] == pytest.approx(3600, abs=60)
+    assert found["forebay_replicas_wanted"][served] == found["forebay_replicas_confirmed"][served] == 1.0
+    assert found["forebay_replicas_minimum"][served] == 2.0
+    assert found["forebay_engine_requests_running"] == {served: 3.0}
+    assert found["forebay_gpus_memory_used_bytes"] == {
+        served: 8.0 * GIB,
+        (("deployment", ""), ("role", "")): 8.0 * GIB,  # of the heard node's other GPU
+    }
+    assert found["forebay_alerts_firing"][("severity", "critical"),] == 1.0
+    assert found["forebay_gateways"][()] == 1.0
+    assert "forebay_gpu_power_watts" not in found
 
-    assert response.status_code == 200
-    assert response["Content-Type"].startswith("text/plain")
-    assert b"django_http_requests_before_middlewares_total" in response.content
+
+def test_what_an_engine_does_not_tell_is_unknown_and_not_zero(live: None) -> None:
+    partition = expositions.make_fleet()
+    latest.keep(expositions.figures_of(partition, running=None, kv_usage=float("nan")))
+    found = scraped()
+
+    assert list(found["forebay_engines_unknown"].values()) == [1.0]
+    assert "forebay_engine_requests_running" not in found
+    assert "forebay_engine_kv_cache_usage_ratio" not in found
+    assert list(found["forebay_engine_requests_waiting"].values()) == [1.0]
+
+
+def test_single_gpus_are_told_only_where_they_are_asked_for(live: None) -> None:
+    partition = expositions.make_fleet()
+    found = scraped("/metrics?gpus=1")["forebay_gpu_power_watts"]
+
+    assert {dict(labels)["node"] for labels in found} == {"n1"}  # of the silent node nothing is known now
+    assert sorted(dict(labels)["deployment"] for labels in found) == ["", partition.deployment.name]
+    for wrong in ("gpus=all", "gpu=1"):
+        refusal = viewer().get(f"/metrics?{wrong}", headers={"Accept": SCRAPER})
+        assert refusal.status_code == 400

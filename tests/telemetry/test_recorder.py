@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
+from prometheus_client import REGISTRY
 
 from controlplane.audit.models import AuditEvent
 from controlplane.domain.histograms import Counts
-from controlplane.telemetry import latencies
+from controlplane.telemetry import latencies, recorder
 from controlplane.telemetry.ingest import Ingest
 from controlplane.telemetry.models import EngineSample, GpuSample
 from controlplane.telemetry.recorder import Recorder
@@ -118,3 +119,13 @@ def test_the_thread_writes_what_is_unfinished_when_it_stops(filled: Any, ingest:
     made.start()
     made.stop()
     assert (GpuSample.objects.count(), EngineSample.objects.count()) == (1, 1)
+
+
+def test_windows_that_are_given_up_are_counted(filled: Any, ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dropped() -> float:
+        return REGISTRY.get_sample_value("forebay_recorder_windows_dropped_total") or 0.0
+
+    monkeypatch.setattr(recorder, "MAX_BACKLOG", 1)
+    before = dropped()
+    assert Recorder(ingest).record(T0 + 10) == 1  # of two
+    assert dropped() - before == 1
