@@ -34,6 +34,7 @@ class Family:
     type: str
     help: str
     labels: frozenset[str]
+    values: frozenset[tuple[str, str]]  # of labels, buckets' bounds included
     samples: frozenset[str]  # names that a query may use
 
 
@@ -45,9 +46,11 @@ def families(text: str) -> dict[str, Family]:
         if not name.startswith("forebay_") or name.endswith("_created"):
             continue
         assert name not in found, f"{name} is there twice"
-        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        values = {pair for sample in family.samples for pair in sample.labels.items()}
+        labels = {label for label, _ in values} - {"le"}
         names = {sample.name for sample in family.samples if not sample.name.endswith("_created")}
-        found[name] = Family(name, family.type, family.documentation, frozenset(labels), frozenset(names))
+        told = (frozenset(labels), frozenset(values), frozenset(names))
+        found[name] = Family(name, family.type, family.documentation, *told)
     return found
 
 
