@@ -1,0 +1,101 @@
+"""Corrects a method's quantiles online, so that they mean what they say whatever the method.
+
+Two ways. The tracker of Angelopoulos, Candès and Tibshirani, "Conformal PID control for time series prediction", arXiv
+2307.16895: s <- s + eta (miss - (1 - level)), and q + s is told; its long-run coverage tends to the level for any
+sequence. And conformal: the quantile of the recent residuals, each in units of the root of what was told, for counts
+spread the more the greater they are; it is steadier, and slower to see that a method went wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from controlplane.domain.forecast.activity import Floats
+
+RATE = 0.05  # of the recent range of residuals
+RECENT = 288  # residuals whose range counts: two days of ten-minute windows
+FIRST = 12  # until so many are known, the greatest residual is a better guess than any step
+WEEK = 1008  # residuals whose quantile is taken
+SLOW = 0.02  # rate at which the conformal way leaves its quantile where that misses too often
+LEAK = 0.998  # of that departure is kept from one outcome to the next
+
+
+class Correction(Protocol):
+    def correct(self, quantiles: Floats) -> Floats:
+        """The told quantiles: never negative, rising with the level. Shape (levels,)."""
+        ...
+
+    def update(self, quantiles: Floats, outcome: float) -> None:
+        """`quantiles`: as the method gave them; `outcome`: what they were of. In the order of knowing them."""
+        ...
+
+
+@dataclass(slots=True)
+class Tracker:
+    """The quantile tracker, held within the residuals of the last two days: past those no step can help, and what a
+    cold start once needed is not carried along for weeks."""
+
+    levels: Floats
+    rate: float = RATE
+    _shift: Floats = field(init=False)
+    _residuals: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.levels = np.asarray(self.levels, np.float64)
+        self._shift = np.zeros(len(self.levels))
+        self._residuals = np.empty((0, len(self.levels)))
+
+    def correct(self, quantiles: Floats) -> Floats:
+        return _rising(quantiles + self._shift)
+
+    def update(self, quantiles: Floats, outcome: float) -> None:
+        told = np.ceil(self.correct(quantiles) - 1e-9)
+        recent = self._residuals = np.vstack([self._residuals[1 - RECENT :], outcome - quantiles])
+        if len(recent) <= FIRST:
+            self._shift = np.quantile(recent, self.levels, axis=0).diagonal().copy()
+            return
+        least, most = recent.min(axis=0), recent.max(axis=0)
+        step = self.rate * np.maximum(most - least, 1.0)
+        self._shift = np.clip(self._shift + step * ((outcome > told) - (1.0 - self.levels)), least, most)
+
+
+@dataclass(slots=True)
+class Conformal:
+    """The quantile of a week of scaled residuals, and a slow tracker on top."""
+
+    levels: Floats
+    rate: float = SLOW
+    _quantile: Floats = field(init=False)
+    _drift: Floats = field(init=False)
+    _residuals: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.levels = np.asarray(self.levels, np.float64)
+        self._quantile, self._drift = np.zeros(len(self.levels)), np.zeros(len(self.levels))
+        self._residuals = np.empty((0, len(self.levels)))
+
+    def correct(self, quantiles: Floats) -> Floats:
+        return _rising(quantiles + _unit(quantiles) * (self._quantile + self._drift))
+
+    def update(self, quantiles: Floats, outcome: float) -> None:
+        told = np.ceil(self.correct(quantiles) - 1e-9)
+        self._residuals = np.vstack([self._residuals[1 - WEEK :], (outcome - quantiles) / _unit(quantiles)])
+        recent = np.sort(self._residuals, axis=0)
+        count = len(recent)
+        if count > FIRST:
+            spread = recent[int(0.95 * (count - 1))] - recent[int(0.05 * (count - 1))]
+            self._drift = LEAK * self._drift + self.rate * spread * ((outcome > told) - (1.0 - self.levels))
+        # Of n residuals the (n + 1)-th part is left for one greater than all: with few, the greatest is told.
+        ranks = np.minimum(np.ceil(self.levels * (count + 1)).astype(np.int64), count) - 1
+        self._quantile = recent[ranks, np.arange(len(self.levels))]
+
+
+def _unit(quantiles: Floats) -> Floats:
+    return np.sqrt(np.maximum(quantiles, 1.0))
+
+
+def _rising(quantiles: Floats) -> Floats:
+    return np.maximum.accumulate(np.maximum(quantiles, 0.0))
