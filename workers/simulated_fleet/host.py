@@ -1,0 +1,306 @@
+"""One simulated node: the spec it holds, the processes it makes believe, its devices, and the report it sends."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from random import Random
+from uuid import uuid4
+
+from workers import __version__
+from workers.contract import (
+    Device,
+    DeviceKind,
+    DeviceSample,
+    EngineSample,
+    Exit,
+    HostSample,
+    LogChunk,
+    LogWanted,
+    NodeReport,
+    NodeSpec,
+    Phase,
+    ReplicaSpec,
+    ReplicaStatus,
+    ReportReply,
+)
+from workers.reconcile import Drain, Forget, Relabel, Replica, Start, Steady, Stop, Wait, reconcile
+from workers.simulated_fleet import load
+from workers.simulated_fleet.faults import Fault
+
+GIB = 2**30
+MEMORY_BYTES = 80 * GIB
+READY_AFTER_S = (6.0, 14.0)
+STOP_S = 1.0
+CRASH_AFTER_S = 2.0
+HISTOGRAMS_EVERY = 10  # reports
+LOG = "This engine is simulated: it serves nothing and writes no log.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What is asked of the engines."""
+
+    shape: str = "day"
+    seed: int = 0
+    day_s: float = load.DAY_S
+    ready_after_s: tuple[float, float] = READY_AFTER_S
+
+
+@dataclass(slots=True)
+class Process:
+    """What is known of one replica beyond what `reconcile` needs."""
+
+    pid: int
+    engine: load.Engine
+    ready_s: float  # from its start
+    ready_after_s: float | None = None
+    exit_code: int | None = None
+
+
+@dataclass
+class Host:
+    node: int
+    name: str
+    gpus: int
+    curve: Curve
+    instance: str = field(default_factory=lambda: uuid4().hex)
+    faults: frozenset[Fault] = frozenset()
+    spec: NodeSpec | None = None
+    period_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._random = Random(f"{self.curve.seed}/{self.name}")  # noqa: S311
+        self._seq, self._boot = time.time_ns() // 1_000_000, uuid4().hex
+        self._replicas: dict[int, Replica] = {}
+        self._processes: dict[int, Process] = {}
+        self._waiting: dict[int, str] = {}
+        self._logs: tuple[LogWanted, ...] = ()
+        self._last, self._pid, self._reports = 0.0, 1000, self._random.randrange(HISTOGRAMS_EVERY)
+        self._uuids = tuple(f"SIM-{self.name}-{index}" for index in range(self.gpus))
+        self._heat = [34.0] * self.gpus
+        self._devices = tuple(
+            Device(
+                uuid=uuid,
+                index=index,
+                kind=DeviceKind.SIMULATED,
+                name="Simulated accelerator",
+                memory_bytes=MEMORY_BYTES,
+                peers=tuple(other for other in self._uuids if other != uuid),
+            )
+            for index, uuid in enumerate(self._uuids)
+        )
+
+    @property
+    def is_silent(self) -> bool:
+        return bool(self._parts("silence"))
+
+    def restart(self) -> None:
+        """The agent begins anew and adopts what runs."""
+        self._boot = uuid4().hex
+
+    def take(self, reply: ReportReply) -> None:
+        """What a report was answered with."""
+        if reply.spec is not None and (self.spec is None or reply.spec.generation > self.spec.generation):
+            self.spec = reply.spec
+        self.period_s = reply.period_s or self.period_s
+        self._logs = reply.logs
+
+    def report(self, at: float) -> NodeReport:
+        """What is so at a moment (unix s); time goes on to it, whatever the fault."""
+        elapsed_s = min(at - self._last, 60.0) if self._last else 0.0
+        self._last, self._seq, self._reports = at, self._seq + 1, self._reports + 1
+        self._live(at, elapsed_s)
+        self._act(at)
+        skew = next((fault.value for fault in self.faults if fault.kind == "skew"), 0.0)
+        report = NodeReport(
+            node=self.node,
+            instance=self.instance,
+            boot=self._boot,
+            seq=self._seq,
+            at=at + skew,
+            generation=self.spec.generation if self.spec else 0,
+            period_s=self.period_s,
+            agent_version=__version__,
+            engine_version="simulated",
+            driver=f"{self.gpus} simulated devices",
+            simulated=True,
+            devices=self._devices,
+            samples=self._samples(elapsed_s),
+            host=self._host(),
+            replicas=tuple(self._statuses(at)),
+            logs=tuple(self._chunks()),
+        )
+        self._logs = ()
+        return report
+
+    # --- processes -----------------------------------------------------------------------------------------
+
+    def _act(self, at: float) -> None:
+        if self.spec is None:
+            return
+        self._waiting = {}
+        usable = set(self._uuids) - {f"SIM-{self.name}-{part}" for part in self._parts("lose")}
+        for action in reconcile(self.spec, self._replicas, at, usable=usable):
+            match action:
+                case Start(spec, restarts):
+                    self._start(spec, restarts, at)
+                case Relabel(spec):
+                    self._relabel(spec, at)
+                case Drain(partition):
+                    self._enter(partition, Phase.DRAINING, at)
+                case Stop(partition):
+                    self._enter(partition, Phase.STOPPING, at)
+                case Steady(partition):
+                    self._replicas[partition] = replace(self._replicas[partition], restarts=0)
+                case Forget(partition):
+                    del self._replicas[partition], self._processes[partition]
+                case Wait(spec, reason):
+                    self._waiting[spec.partition] = reason
+
+    def _start(self, spec: ReplicaSpec, restarts: int, at: float) -> None:
+        self._pid += 1
+        ready_s = self._random.uniform(*self.curve.ready_after_s)
+        self._processes[spec.partition] = Process(self._pid, load.Engine(spec.role, self._random), ready_s)
+        self._replicas[spec.partition] = Replica(spec, Phase.STARTING, at, restarts=restarts)
+
+    def _relabel(self, spec: ReplicaSpec, at: float) -> None:
+        was = self._replicas[spec.partition]
+        ends_drain = was.phase == Phase.DRAINING
+        phase, since = (Phase.READY, at) if ends_drain else (was.phase, was.since)
+        self._replicas[spec.partition] = replace(was, spec=spec, phase=phase, since=since, idle_since=None)
+        self._processes[spec.partition].engine.role = spec.role
+
+    def _enter(self, partition: int, phase: Phase, at: float) -> None:
+        was = self._replicas[partition]
+        self._replicas[partition] = replace(was, phase=phase, since=at, asked=was.asked or phase == Phase.STOPPING)
+
+    def _live(self, at: float, elapsed_s: float) -> None:
+        """What processes do by themselves."""
+        for partition, replica in list(self._replicas.items()):
+            process, age = self._processes[partition], at - replica.since
+            match replica.phase:
+                case Phase.STARTING | Phase.READY if self._is_crashing(replica) and age >= CRASH_AFTER_S:
+                    process.exit_code = 1
+                    self._replicas[partition] = replace(replica, phase=Phase.EXITED, since=at, asked=False)
+                case Phase.STARTING if age >= process.ready_s:
+                    process.ready_after_s = round(age, 2)
+                    self._enter(partition, Phase.READY, at)
+                case Phase.READY:
+                    self._serve(replica, process, at, elapsed_s)
+                case Phase.DRAINING if replica.idle_since is None:
+                    process.engine.live(0.0, elapsed_s)
+                    self._replicas[partition] = replace(replica, idle_since=at)
+                case Phase.STOPPING if age >= STOP_S:
+                    process.exit_code = 0
+                    self._enter(partition, Phase.EXITED, at)
+
+    def _serve(self, replica: Replica, process: Process, at: float, elapsed_s: float) -> None:
+        spec, curve = replica.spec, self.curve
+        asked = load.demand(curve.shape, spec.deployment, at, seed=curve.seed, day_s=curve.day_s)
+        full, expires = (spec.name in self._parts(kind) for kind in ("kv-full", "expire-kv"))
+        process.engine.live(asked, elapsed_s, kv_full=full, expires=expires)
+
+    def _is_crashing(self, replica: Replica) -> bool:
+        return replica.spec.name in self._parts("crash-loop")
+
+    def _parts(self, kind: str) -> set[str]:
+        return {fault.part for fault in self.faults if fault.kind == kind} if self.faults else set()
+
+    # --- what is told --------------------------------------------------------------------------------------
+
+    def _statuses(self, at: float) -> list[ReplicaStatus]:
+        told = [self._status(replica, at) for replica in self._replicas.values()]
+        held = self.spec.replicas if self.spec else ()
+        for spec in held:
+            if spec.partition in self._waiting and spec.partition not in self._replicas:
+                told.append(self._unstarted(spec))
+        return told
+
+    def _status(self, replica: Replica, at: float) -> ReplicaStatus:
+        spec, process = replica.spec, self._processes[replica.spec.partition]
+        alive = replica.phase != Phase.EXITED
+        last_exit = None
+        if not alive:
+            tail = "" if replica.asked else "simulated crash: the fault crash-loop is on this partition\n"
+            last_exit = Exit(code=process.exit_code, ago_s=round(at - replica.since, 1), log_tail=tail)
+        return ReplicaStatus(
+            partition=spec.partition,
+            deployment=spec.deployment,
+            role=spec.role,
+            generation=spec.generation,
+            phase=replica.phase,
+            phase_age_s=round(at - replica.since, 1),
+            pid=process.pid if alive else 0,
+            restarts=replica.restarts,
+            ready_after_s=process.ready_after_s,
+            memory_bytes=self._memory(process.engine) * len(spec.gpus) if alive else None,
+            engine_version="simulated",
+            message=self._waiting.get(spec.partition, ""),
+            last_exit=last_exit,
+            sample=self._sample(process) if replica.phase in (Phase.READY, Phase.DRAINING) else None,
+        )
+
+    def _unstarted(self, spec: ReplicaSpec) -> ReplicaStatus:
+        return ReplicaStatus(
+            partition=spec.partition,
+            deployment=spec.deployment,
+            role=spec.role,
+            generation=spec.generation,
+            phase=Phase.EXITED,
+            message=self._waiting[spec.partition],
+        )
+
+    def _sample(self, process: Process) -> EngineSample:
+        return process.engine.sample(whole=self._reports % HISTOGRAMS_EVERY == 0)
+
+    def _memory(self, engine: load.Engine) -> int:
+        return int((18 + 52 * engine.kv) * GIB)
+
+    def _samples(self, elapsed_s: float) -> tuple[DeviceSample, ...]:
+        engines = {
+            uuid: self._processes[partition].engine
+            for partition, replica in self._replicas.items()
+            if replica.phase != Phase.EXITED
+            for uuid in replica.spec.gpus
+        }
+        return tuple(self._device(i, uuid, engines.get(uuid), elapsed_s) for i, uuid in enumerate(self._uuids))
+
+    def _device(self, index: int, uuid: str, engine: load.Engine | None, elapsed_s: float) -> DeviceSample:
+        ill = {fault.kind for fault in self.faults if fault.part == str(index)} if self.faults else set()
+        if "lose" in ill:
+            return DeviceSample(uuid=uuid, health="lost", health_detail="simulated: the device is gone from the bus")
+        busy = engine.busy if engine else 0.0
+        self._heat[index] = heat = load.warmer(self._heat[index], busy, elapsed_s)
+        slowed = "throttle" in ill
+        return DeviceSample(
+            uuid=uuid,
+            utilization=round(busy, 3),
+            memory_used_bytes=self._memory(engine) if engine else GIB // 2,
+            power_w=round(load.power_w(busy) * (0.6 if slowed else 1.0), 1),
+            power_limit_w=700.0,
+            temperature_c=93.0 if "hot" in ill else round(heat, 1),
+            sm_clock_mhz=1005.0 if slowed else 1980.0,
+            memory_clock_mhz=2619.0,
+            ecc_uncorrected=2 if "ecc" in ill else 0,
+            throttle="HwThermalSlowdown" if slowed else "",
+        )
+
+    def _host(self) -> HostSample:
+        busy = sum(process.engine.busy for process in self._processes.values())
+        return HostSample(
+            cpu_utilization=round(min(1.0, 0.04 + 0.05 * busy), 3),
+            cpu_count=96,
+            memory_bytes=1024 * GIB,
+            memory_used_bytes=(60 + 24 * len(self._processes)) * GIB,
+            disk_free_bytes=(12 if self._parts("disk-low") else 2400) * GIB,
+        )
+
+    def _chunks(self) -> list[LogChunk]:
+        chunks = []
+        for want in self._logs:
+            offset = min(max(want.offset, 0), len(LOG))
+            if want.id or offset < len(LOG):
+                text = LOG[offset : offset + want.limit] if want.limit else LOG[offset:]
+                chunks.append(LogChunk(partition=want.partition, offset=offset, text=text, id=want.id, end=len(LOG)))
+        return chunks
