@@ -12,14 +12,16 @@ http = get_asgi_application()  # sets Django up
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 
-from controlplane.api.report_timing import ReportTiming
+from controlplane.api.door import Door
 from controlplane.body_limit import BodyLimit
+from controlplane.fleet import reports
+from controlplane.fleet.heard import Keeper
 from controlplane.gateway.records import live_summary
 from controlplane.telemetry import process_figures, process_log
 from controlplane.telemetry.hub import Hub
 from controlplane.telemetry.lifespan import Lifespan
 from controlplane.telemetry.recorder import Recorder
-from controlplane.telemetry.services import ingest
+from controlplane.telemetry.services import ingest, outbox
 from controlplane.telemetry.sockets import BearerOrSession, routes
 
 hub = Hub(summary=live_summary)
@@ -28,8 +30,8 @@ process_figures.look_at(watchers=lambda: hub.watching, backlog=lambda: recorder.
 
 application = ProtocolTypeRouter(
     {
-        "http": BodyLimit(ReportTiming(http)),
+        "http": BodyLimit(Door(http)),
         "websocket": BearerOrSession(URLRouter(routes(hub))),
-        "lifespan": Lifespan(recorder, hub, lambda: process_log.begin("web")),
+        "lifespan": Lifespan([Keeper(reports.note_written), outbox, recorder], hub, lambda: process_log.begin("web")),
     }
 )

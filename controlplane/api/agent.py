@@ -70,15 +70,20 @@ def answer_join(body: bytes, address: str) -> HttpResponse:
         return problem(error.code, error.status, error.message)
 
 
-def answer_report(body: bytes, authorization: str) -> HttpResponse:
-    """The token is looked at first: whoever has none learns nothing and costs one indexed query."""
+async def answer_report_on_a_thread(body: bytes, authorization: str, period_s: float) -> HttpResponse:
+    return await _on_own_thread(answer_report, body, authorization, period_s)
+
+
+def answer_report(body: bytes, authorization: str, period_s: float | None = None) -> HttpResponse:
+    """The token is looked at first: whoever has none learns nothing and costs one indexed query. `period_s`: how often
+    to report from now on, if not as configured."""
     now = timezone.now()
     try:
         node = _node_of(authorization)
         if node.revoked:
             return problem("node-revoked", 410, f"{node.name} is revoked: its agent ends its engines and itself.")
         said = _node_report.decode(body)
-        reply = reports.receive(said, node=node, now=now)
+        reply = reports.receive(said, node=node, now=now, period_s=period_s)
     except msgspec.DecodeError as error:
         return _undecodable(error)
     except UplinkError as error:
@@ -106,7 +111,7 @@ def problem(code: str, status: int, detail: str, *, retry_after_s: int | None = 
     return response
 
 
-async def _on_own_thread(answer: Callable[[bytes, str], HttpResponse], *arguments: bytes | str) -> HttpResponse:
+async def _on_own_thread(answer: Callable[..., HttpResponse], *arguments: bytes | str | float) -> HttpResponse:
     """Without threads of their own (FOREBAY_UPLINK_THREADS=0) requests run where Django puts synchronous code."""
     if not settings.UPLINK_THREADS:
         return await sync_to_async(_guarded)(answer, *arguments)
@@ -118,7 +123,7 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(settings.UPLINK_THREADS, thread_name_prefix="uplink")
 
 
-def _guarded(answer: Callable[..., HttpResponse], *arguments: bytes | str) -> HttpResponse:
+def _guarded(answer: Callable[..., HttpResponse], *arguments: bytes | str | float) -> HttpResponse:
     try:
         return answer(*arguments)
     except DatabaseError:

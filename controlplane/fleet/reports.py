@@ -19,6 +19,7 @@ from django.db import DatabaseError, transaction
 from controlplane.audit.services import Actor, record
 from controlplane.fleet import identity, observed, qualified
 from controlplane.fleet.errors import BadReport, IdentityConflict, UnknownNode
+from controlplane.fleet.heard import Entry, Touch, heard, is_silent
 from controlplane.fleet.models import Node
 from controlplane.fleet.publish import publish, spec_of
 from controlplane.fleet.services.advancing import advance_all
@@ -58,8 +59,9 @@ _written: dict[int, _Written] = {}
 _open = _Open()
 
 
-def receive(report: NodeReport, *, node: Node, now: datetime) -> ReportReply:
-    """`node` as it is in the database now; its spec need not be loaded."""
+def receive(report: NodeReport, *, node: Node, now: datetime, period_s: float | None = None) -> ReportReply:
+    """`node` as it is in the database now; its spec need not be loaded. `period_s`: how often it shall report, if not
+    as configured."""
     _require_sane(report, node)
     try:
         verdict = identity.judge(report, node=node, now=now)
@@ -72,16 +74,50 @@ def receive(report: NodeReport, *, node: Node, now: datetime) -> ReportReply:
         raise
     except Node.DoesNotExist:  # removed since its token was looked up
         raise UnknownNode from None
-    return ReportReply(
-        at=time.time(),
-        spec=spec,
-        period_s=settings.REPORT_PERIOD_S if report.period_s != settings.REPORT_PERIOD_S else None,
-    )
+    wanted_s = period_s or settings.REPORT_PERIOD_S
+    return ReportReply(at=time.time(), spec=spec, period_s=wanted_s if report.period_s != wanted_s else None)
+
+
+def is_nothing_new(report: NodeReport, entry: Entry, at: float) -> bool:
+    """Whether the report says what this process wrote of its node already. Then it is noted in memory that the node was
+    heard, and that is all there is to do. `at`: unix seconds. Runs once a report: it asks the database nothing."""
+    known = _written.get(entry.id)
+    if (
+        known is None
+        or report.node != entry.id
+        or report.generation < entry.generation
+        or report.instance != entry.instance
+        or not report.boot == entry.boot == known.boot
+        or report.seq <= known.heard_seq
+        or known.last_seq != entry.last_seq
+        or (_open.running and not 0 <= at - _open.looked_at < LOOK_EVERY_S)
+        or is_silent(entry, at)
+        or len(report.samples) > MAX_DEVICES
+        or known.news != _news(report)
+    ):
+        return False
+    if not 0 <= at - known.at < HEARD_EVERY_S:
+        skew = _skew_s(report, at)
+        if known.rest != _rest(report) or (abs(skew) > SKEW_FLAG_S) != (abs(entry.skew_s) > SKEW_FLAG_S):
+            return False
+        heard.touch(entry.id, Touch(report.instance, report.boot, report.seq, at, skew))
+        known.at = at
+    known.heard_seq = report.seq
+    return True
+
+
+def note_written(touches: dict[int, Touch]) -> None:
+    """The rows say now what these say."""
+    for id, touch in touches.items():
+        known = _written.get(id)
+        if known is not None and known.boot == touch.boot and known.last_seq < touch.seq:
+            known.last_seq = touch.seq
 
 
 def forget() -> None:
     """Begin as a fresh process does."""
     _written.clear()
+    heard.clear()
     _open.looked_at, _open.running = 0.0, 0
     identity.forget()
 
@@ -135,6 +171,7 @@ def _write(report: NodeReport, node: Node, verdict: identity.Verdict, now: datet
         if is_written and verdict.is_new_boot:
             identity.remember_boot(node.pk, left)
     if is_written:
+        heard.forget(node.pk)
         _written[node.pk] = _Written(report.seq, report.boot, report.seq, news, rest, at)
     return node, is_news
 
@@ -204,8 +241,12 @@ def _node_news(node: Node, verdict: identity.Verdict, report: NodeReport, now: d
 
 
 def _skew(report: NodeReport, now: datetime) -> float:
+    return _skew_s(report, now.timestamp())
+
+
+def _skew_s(report: NodeReport, at: float) -> float:
     """The agent's clock minus ours, for people; nothing is ever ordered by it."""
-    return round(report.at - now.timestamp(), 3)
+    return round(report.at - at, 3)
 
 
 def _skew_is_news(node: Node, report: NodeReport, now: datetime) -> bool:

@@ -48,7 +48,9 @@ _decoder = msgspec.msgpack.Decoder(Latest)
 
 
 def keep(*latest: Latest) -> None:
-    """Store these and mark their nodes as changed: one round trip."""
+    """Store these and mark their nodes as changed: one round trip, however many."""
+    if not latest:
+        return
     with valkey.connection() as client, client.pipeline(transaction=False) as pipe:
         for one in latest:
             pipe.set(_key(one.node), _encode(one), ex=KEEP_S)

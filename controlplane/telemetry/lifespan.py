@@ -1,20 +1,24 @@
-"""Start and end of the web process: the recorder runs in between, and watchers are told when it ends."""
+"""Start and end of the web process: its threads run in between, and watchers are told when it ends."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from controlplane.telemetry.hub import Hub
-from controlplane.telemetry.recorder import Recorder
+
+
+class Thread(Protocol):
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
 
 
 class Lifespan:
     """The ASGI application of scope "lifespan"."""
 
-    def __init__(self, recorder: Recorder, hub: Hub, begin_log: Callable[[], object] = lambda: None) -> None:
-        self._recorder = recorder
+    def __init__(self, threads: Sequence[Thread], hub: Hub, begin_log: Callable[[], object] = lambda: None) -> None:
+        self._threads = threads
         self._hub = hub
         self._begin_log = begin_log
 
@@ -23,10 +27,12 @@ class Lifespan:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self._begin_log()
-                self._recorder.start()
+                for thread in self._threads:
+                    thread.start()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self._hub.stop()
-                await asyncio.to_thread(self._recorder.stop)
+                for thread in self._threads:
+                    await asyncio.to_thread(thread.stop)
                 await send({"type": "lifespan.shutdown.complete"})
                 return

@@ -18,6 +18,8 @@ KEEP_FOR_S = 300
 PIECE_FOR_S = 60
 PIECE_CHUNKS = 32  # of one piece that wait to be taken
 TAIL = -1
+WANTED_OF = valkey.PREFIX + "logs:wanted-of"  # nodes, by until when
+_wanted_of: frozenset[int] = frozenset()
 
 # Append a chunk that continues the text, ignore one that is in it already, else begin anew with it: the file was
 # rotated, or something in between was skipped. Then cut the text's head to the limit.
@@ -83,7 +85,24 @@ def ask(owner: Owner, field: str, piece: LogWanted | None, for_s: float) -> None
     with valkey.connection() as client, client.pipeline(transaction=False) as pipe:
         pipe.hset(wanted_key(owner), field, asked)
         pipe.expire(wanted_key(owner), int(2 * for_s))  # what is on its way when interest ends still counts as wanted
+        pipe.zadd(WANTED_OF, {str(owner): time.time() + for_s})
         pipe.execute()
+
+
+def look_who_is_wanted() -> None:
+    """Ask which nodes' logs somebody looks at now; `is_wanted_of` then tells without asking."""
+    global _wanted_of  # noqa: PLW0603 - what this process knows
+    now = time.time()
+    with valkey.connection() as client, client.pipeline(transaction=False) as pipe:
+        pipe.zremrangebyscore(WANTED_OF, "-inf", now)
+        pipe.zrange(WANTED_OF, 0, -1)
+        _, owners = pipe.execute()
+    _wanted_of = frozenset(int(owner) for owner in owners if owner.isdigit())
+
+
+def is_wanted_of(node: int) -> bool:
+    """Whether a log of that node was wanted at the last look, a moment ago."""
+    return node in _wanted_of
 
 
 def wanted(owner: Owner) -> tuple[LogWanted, ...]:
