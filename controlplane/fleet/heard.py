@@ -76,7 +76,7 @@ class Heard:
             entry.is_usable = False
 
     def write(self) -> dict[int, Touch]:
-        """Write the touches and give them back. A row that a newer report or another agent has reached stays as it is."""
+        """Write the touches and give them back. A row that a newer report or another agent has reached stays."""
         touches = dict(self._touches)
         if not touches:
             return {}

@@ -1,0 +1,116 @@
+"""What a whole fleet's reports cost the control plane, and how old a sample is when it reaches a browser.
+
+usage: python -m bench.fleet [--quick] [--nodes N] [--gpus G] [--seconds S] [--watchers W]
+
+The real web process (uvicorn, its recorder, SQLite) and the real Valkey take the reports of simulated nodes over HTTP,
+one kept connection a node, one report a second, spread evenly; watchers look at the fleet map over real websockets. The
+players are processes of their own, and not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import _players, _site
+from bench._load import cpu_seconds
+
+WATCHED = 60  # nodes in sight of one browser
+WARM_S = 20.0  # first reports of all nodes, which write everything, and the first look of the watchers
+
+
+@dataclass(slots=True)
+class Spent:
+    at: float
+    web_s: float
+    valkey_s: float
+    rss_mb: float
+
+    @classmethod
+    def now(cls, site: _site.Site) -> Spent:
+        return cls(time.monotonic(), cpu_seconds(site.web_pid), cpu_seconds(site.valkey_pid), site.rss_bytes() / 2**20)
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--quick", action="store_true", help="under 50 s: 200 nodes for 15 s")
+    flags.add_argument("--nodes", type=int, default=1000)
+    flags.add_argument("--gpus", type=int, default=8)
+    flags.add_argument("--seconds", type=float, default=300.0)
+    flags.add_argument("--watchers", type=int, default=20)
+    options = flags.parse_args()
+    if options.quick:
+        options.nodes, options.seconds = min(options.nodes, 200), 15.0
+    with tempfile.TemporaryDirectory(prefix="forebay-bench-") as home, _site.Site(Path(home)) as site:
+        nodes = site.furnish(options.nodes, options.gpus)
+        site.start()
+        print(f"{options.nodes} nodes of {options.gpus} GPUs, {options.watchers} watchers; warming up", flush=True)
+        result = run(site, nodes, options)
+    print("RESULT " + json.dumps(result))
+
+
+def run(site: _site.Site, nodes: list[_site.Node], options: argparse.Namespace) -> dict[str, float]:
+    context = multiprocessing.get_context("spawn")
+    reports, ages = context.Queue(), context.Queue()
+    seconds = WARM_S / (2 if options.quick else 1) + options.seconds
+    player = context.Process(target=_players.report, args=(site.web_port, nodes, seconds + 8, reports))
+    watchers = context.Process(
+        target=_players.watch,
+        args=(site.web_port, site.token, [node.id for node in nodes], options.watchers, WATCHED, seconds + 4, ages),
+    )
+    player.start()
+    time.sleep(seconds - options.seconds - 4)
+    watchers.start()
+    time.sleep(4)
+    marks = [Spent.now(site)]
+    began = time.time()
+    for _ in range(5):
+        time.sleep(options.seconds / 5)
+        marks.append(Spent.now(site))
+    ended = time.time()
+    told, seen = reports.get(timeout=120), ages.get(timeout=120)
+    player.join(), watchers.join()
+    return _table(site, marks, told, [age for at, age in seen if began <= at <= ended], options, (began, ended))
+
+
+def _table(
+    site: _site.Site,
+    marks: list[Spent],
+    told: _players.Told,
+    ages: list[float],
+    options: argparse.Namespace,
+    between: tuple[float, float],
+) -> dict[str, float]:
+    first, last = marks[0], marks[-1]
+    elapsed = last.at - first.at
+    sent = sum(1 for at in told.answered if between[0] <= at <= between[1])
+    cpu_s = last.web_s - first.web_s + last.valkey_s - first.valkey_s
+    lost = told.sent - len(told.answered) + site.missing_samples(between, options.nodes * options.gpus)
+    ages = sorted(ages)
+    p50, p99 = (ages[min(len(ages) - 1, int(share * len(ages)))] if ages else float("nan") for share in (0.5, 0.99))
+    rows = {"web, with its recorder": (first.web_s, last.web_s), "Valkey": (first.valkey_s, last.valkey_s)}
+    print(f"{'':<26}{'cores':>8}{'ms/report':>11}")
+    for name, (one, two) in rows.items():
+        print(f"{name:<26}{(two - one) / elapsed:>8.3f}{(two - one) / sent * 1e3:>11.3f}")
+    print(f"reports {sent} in {elapsed:.0f} s, refused {told.refused}, slower than 1 s {told.slow}")
+    print(f"a sample's age at a browser: p50 {p50:.2f} s, p99 {p99:.2f} s, of {len(ages)}")
+    print("RSS of web over the run, MB: " + ", ".join(f"{mark.rss_mb:.0f}" for mark in marks))
+    return {
+        "nodes": options.nodes,
+        "reports": sent,
+        "lost": lost,
+        "cpu_cores": round(cpu_s / elapsed, 3),
+        "cpu_ms_per_report": round(cpu_s / sent * 1e3, 3),
+        "age_p50_s": round(p50, 2),
+        "age_p99_s": round(p99, 2),
+        "rss_mb": round(last.rss_mb),
+    }
+
+
+if __name__ == "__main__":
+    main()
