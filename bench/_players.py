@@ -10,6 +10,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ from workers.contract import (
 )
 
 TICK_S = 0.02
+SETTLED = 4  # answers
 MARKS = 900_000_000  # numbers from here on are places to fill in
 
 
@@ -41,8 +43,9 @@ class Told:
     answered: list[float] = field(default_factory=list)
 
 
-def report(port: int, nodes: list[Node], seconds: float, out: Queue[Told]) -> None:
-    out.put(uvloop.run(_play(port, nodes, seconds)))
+def report(port: int, nodes: list[Node], settled: Event, end: Event, out: Queue[Told]) -> None:
+    """Until `end`; `settled` once each node was answered a few times."""
+    out.put(uvloop.run(_play(port, nodes, settled, end)))
 
 
 class _Agent(asyncio.Protocol):
@@ -58,6 +61,7 @@ class _Agent(asyncio.Protocol):
         self._seq = time.time_ns() // 1_000_000
         self._sent_at = 0.0
         self.is_busy = False
+        self.answers = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
@@ -79,6 +83,7 @@ class _Agent(asyncio.Protocol):
             return
         self.is_busy = False
         if data.startswith(b"HTTP/1.1 200"):
+            self.answers += 1
             self._told.answered.append(self._sent_at)
         else:
             self._told.refused += 1
@@ -143,15 +148,17 @@ def _template(node: Node) -> Any:
     return fill
 
 
-async def _play(port: int, nodes: list[Node], seconds: float) -> Told:
+async def _play(port: int, nodes: list[Node], settled: Event, end: Event) -> Told:
     loop, told = asyncio.get_running_loop(), Told()
     agents: list[_Agent] = []
     for node in nodes:
         _, agent = await loop.create_connection(lambda node=node: _Agent(node, told), "127.0.0.1", port)
         agents.append(agent)
     began, sent = loop.time(), 0
-    while (elapsed := loop.time() - began) < seconds:
-        due = int(elapsed * len(agents))
+    while not end.is_set():
+        due = int((loop.time() - began) * len(agents))
+        if not settled.is_set() and all(agent.answers >= SETTLED for agent in agents):
+            settled.set()
         for place in range(sent, due):
             agents[place % len(agents)].send()
         sent = due
@@ -162,25 +169,22 @@ async def _play(port: int, nodes: list[Node], seconds: float) -> Told:
     return told
 
 
-def watch(
-    port: int, token: str, nodes: list[int], watchers: int, each: int, seconds: float, out: Queue[list[Any]]
-) -> None:
-    out.put(uvloop.run(_watch_all(port, token, nodes, watchers, each, seconds)))
+def watch(port: int, token: str, nodes: list[int], watchers: int, each: int, end: Event, out: Queue[list[Any]]) -> None:
+    out.put(uvloop.run(_watch_all(port, token, nodes, watchers, each, end)))
 
 
 async def _watch_all(
-    port: int, token: str, nodes: list[int], watchers: int, each: int, seconds: float
+    port: int, token: str, nodes: list[int], watchers: int, each: int, end: Event
 ) -> list[tuple[float, float]]:
     ages: list[tuple[float, float]] = []
-    until = time.monotonic() + seconds
     shown = [
         [nodes[(place * each + k) % len(nodes)] for k in range(min(each, len(nodes)))] for place in range(watchers)
     ]
-    await asyncio.gather(*(_watch(port, token, one, until, ages) for one in shown))
+    await asyncio.gather(*(_watch(port, token, one, end, ages) for one in shown))
     return ages
 
 
-async def _watch(port: int, token: str, nodes: list[int], until: float, ages: list[tuple[float, float]]) -> None:
+async def _watch(port: int, token: str, nodes: list[int], end: Event, ages: list[tuple[float, float]]) -> None:
     """What a fleet map does: it says which rows are in sight. Ages: of what a frame holds of those, at its receipt."""
     headers = {"Authorization": f"Token {token}"}
     mine = set(nodes)
@@ -188,7 +192,7 @@ async def _watch(port: int, token: str, nodes: list[int], until: float, ages: li
         f"ws://127.0.0.1:{port}/ws/live?view", additional_headers=headers, max_size=None, compression=None
     ) as socket:
         await socket.send(json.dumps({"type": "view", "fill": "utilization", "nodes": nodes}))
-        while time.monotonic() < until:
+        while not end.is_set():
             try:
                 text = await asyncio.wait_for(socket.recv(), 5)
             except TimeoutError:

@@ -21,7 +21,6 @@ from bench import _players, _site
 from bench._load import cpu_seconds
 
 WATCHED = 60  # nodes in sight of one browser
-WARM_S = 20.0  # first reports of all nodes, which write everything, and the first look of the watchers
 
 
 @dataclass(slots=True)
@@ -56,26 +55,28 @@ def main() -> None:
 
 def run(site: _site.Site, nodes: list[_site.Node], options: argparse.Namespace) -> dict[str, float]:
     context = multiprocessing.get_context("spawn")
-    reports, ages = context.Queue(), context.Queue()
-    seconds = WARM_S / (2 if options.quick else 1) + options.seconds
-    player = context.Process(target=_players.report, args=(site.web_port, nodes, seconds + 8, reports))
-    watchers = context.Process(
-        target=_players.watch,
-        args=(site.web_port, site.token, [node.id for node in nodes], options.watchers, WATCHED, seconds + 4, ages),
-    )
+    settled, end, reports, ages = context.Event(), context.Event(), context.Queue(), context.Queue()
+    ids = [node.id for node in nodes]
+    began = time.monotonic()
+    player = context.Process(target=_players.report, args=(site.web_port, nodes, settled, end, reports))
     player.start()
-    time.sleep(seconds - options.seconds - 4)
+    if not settled.wait(180):
+        raise SystemExit("the first reports of all nodes were not taken within 180 s")
+    print(f"the first reports of all nodes, which write everything, were taken in {time.monotonic() - began:.0f} s")
+    watching = (site.web_port, site.token, ids, options.watchers, WATCHED, end, ages)
+    watchers = context.Process(target=_players.watch, args=watching)
     watchers.start()
-    time.sleep(4)
+    time.sleep(5)
     marks = [Spent.now(site)]
-    began = time.time()
+    start = time.time()
     for _ in range(5):
         time.sleep(options.seconds / 5)
         marks.append(Spent.now(site))
     ended = time.time()
+    end.set()
     told, seen = reports.get(timeout=120), ages.get(timeout=120)
     player.join(), watchers.join()
-    return _table(site, marks, told, [age for at, age in seen if began <= at <= ended], options, (began, ended))
+    return _table(site, marks, told, [age for at, age in seen if start <= at <= ended], options, (start, ended))
 
 
 def _table(
