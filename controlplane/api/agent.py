@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 
 import msgspec
@@ -70,14 +70,17 @@ def answer_join(body: bytes, address: str) -> HttpResponse:
         return problem(error.code, error.status, error.message)
 
 
-async def answer_report_on_a_thread(body: bytes, authorization: str, period_s: float) -> HttpResponse:
-    return await _on_own_thread(answer_report, body, authorization, period_s)
+async def answer_report_on_a_thread(body: bytes, authorization: str, period_s: float, came_at: float) -> HttpResponse:
+    return await _on_own_thread(answer_report, body, authorization, period_s, came_at)
 
 
-def answer_report(body: bytes, authorization: str, period_s: float | None = None) -> HttpResponse:
+def answer_report(
+    body: bytes, authorization: str, period_s: float | None = None, came_at: float | None = None
+) -> HttpResponse:
     """The token is looked at first: whoever has none learns nothing and costs one indexed query. `period_s`: how often
-    to report from now on, if not as configured."""
-    now = timezone.now()
+    to report from now on, if not as configured. `came_at`: unix seconds; a report that had to wait for its turn here
+    makes neither a node silent nor its clock wrong."""
+    now = timezone.now() if came_at is None else datetime.fromtimestamp(came_at, UTC)
     try:
         node = _node_of(authorization)
         if node.revoked:

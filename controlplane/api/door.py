@@ -19,7 +19,7 @@ from controlplane.api import agent
 from controlplane.domain.pacing import Pace, next_pace
 from controlplane.fleet import reports
 from controlplane.fleet.credentials import digest
-from controlplane.fleet.heard import heard
+from controlplane.fleet.heard import Entry, heard
 from controlplane.telemetry import logs
 from controlplane.telemetry import services as telemetry
 from workers.contract import NodeReport, ReportReply
@@ -27,7 +27,7 @@ from workers.contract import NodeReport, ReportReply
 log = structlog.get_logger(__name__)
 
 PATH = "/agent/v1/report"
-MOST_WAITING = 2000  # reports for a thread; beyond it agents are told to come again
+MOST_WAITING = 128  # reports for a thread, a second's work or two; beyond it agents are told to come again
 TICK_S = 0.1
 LOOK_S = 1.0
 RETRY_AFTER_S = 2
@@ -58,41 +58,49 @@ class Door:
         if body is None:
             await _answer(send, agent.problem("body-too-large", 413, f"The body may hold {agent.MAX_BODY} bytes."))
             return
-        token = _bearer(scope["headers"])
-        reply = self._at_once(body, token)
-        if reply is not None:
+        came_at, token = time.time(), _bearer(scope["headers"])
+        said = self._known(body, token)
+        reply = said and self._at_once(*said, came_at)
+        if reply:
             self.short += 1
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             await send({"type": "http.response.body", "body": reply})
-            return
-        await _answer(send, await self._in_turn(body, token))
+        elif self.waiting < MOST_WAITING:
+            await _answer(send, await self._in_turn(body, token, came_at))
+        else:
+            await _answer(send, self._not_now(said, came_at))
 
-    def _at_once(self, body: bytes, authorization: str) -> bytes | None:
-        """The answer to a report that says nothing new, and asks for nothing; None for any other."""
+    def _known(self, body: bytes, authorization: str) -> tuple[NodeReport, Entry] | None:
+        """The report and its node, where both are as they should be; whatever else is told on a thread what it lacks."""
         entry = heard.find(digest(authorization[7:].strip())) if authorization[:7].lower() == "bearer " else None
         if entry is None or not entry.is_usable:
             return None
         try:
-            report = _decode(body)
+            return _decode(body), entry
         except msgspec.DecodeError:
             return None
-        at = time.time()
+
+    def _at_once(self, report: NodeReport, entry: Entry, at: float) -> bytes | None:
+        """The answer to a report that says nothing new, and asks for nothing; None for any other."""
         if report.logs or logs.is_wanted_of(entry.id) or not reports.is_nothing_new(report, entry, at):
             return None
         telemetry.take_soon(entry.id, report, at)
         return _encode(ReportReply(at=at, period_s=self._period_s(report)))
 
-    async def _in_turn(self, body: bytes, authorization: str) -> HttpResponse:
-        if self.waiting >= MOST_WAITING:
-            self.refused += 1
-            message = "More reports wait than can be taken in. Nothing is lost: the next one says it all again."
-            return agent.problem("overloaded", 503, message, retry_after_s=RETRY_AFTER_S)
+    async def _in_turn(self, body: bytes, authorization: str, came_at: float) -> HttpResponse:
         self.long += 1
         self.waiting += 1
         try:
-            return await agent.answer_report_on_a_thread(body, authorization, self._wanted_s())
+            return await agent.answer_report_on_a_thread(body, authorization, self._wanted_s(), came_at)
         finally:
             self.waiting -= 1
+
+    def _not_now(self, said: tuple[NodeReport, Entry] | None, at: float) -> HttpResponse:
+        self.refused += 1
+        if said and said[0].instance == said[1].instance:
+            heard.see(said[1].id, said[0].instance, at)
+        message = "More reports wait than can be taken in. Nothing is lost: the next one says it all again."
+        return agent.problem("overloaded", 503, message, retry_after_s=RETRY_AFTER_S)
 
     def _period_s(self, report: NodeReport) -> float | None:
         wanted_s = self._wanted_s()

@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY_S = 1.0
 STALE_S = 5.0  # older than this it answers nobody: the database is away, and agents are told so
 NODES = "SELECT token_hash, id, revoked, instance, boot, last_seq, last_seen, generation, clock_skew_s FROM fleet_node"
+SEEN = "UPDATE fleet_node SET last_seen = %s WHERE id = %s AND instance = %s AND last_seen < %s"
 TOUCH = (
     "UPDATE fleet_node SET last_seen = %s, last_seq = %s, clock_skew_s = %s "
     "WHERE id = %s AND instance = %s AND boot = %s AND last_seq < %s"
@@ -58,6 +59,7 @@ class Heard:
         self._by_id: dict[int, Entry] = {}
         self._read_at = 0.0  # monotonic
         self._touches: dict[int, Touch] = {}
+        self._seen: dict[int, tuple[str, float]] = {}
 
     def find(self, token_hash: str) -> Entry | None:
         """None where it is not known, or what is known is too old to go by."""
@@ -69,6 +71,10 @@ class Heard:
         """The newest of a node is written with those of all others."""
         self._touches[node_id] = touch
 
+    def see(self, node_id: int, instance: str, at: float) -> None:
+        """The node was heard, but what it said could not be taken in: it isn't silent, and its report stays news."""
+        self._seen[node_id] = instance, at
+
     def forget(self, node_id: int) -> None:
         """Its row was written just now: what is known of it is old, until the next look."""
         self._touches.pop(node_id, None)
@@ -77,14 +83,15 @@ class Heard:
 
     def write(self) -> dict[int, Touch]:
         """Write the touches and give them back. A row that a newer report or another agent has reached stays."""
-        touches = dict(self._touches)
-        if not touches:
+        touches, self._seen, seen = dict(self._touches), {}, self._seen
+        if not touches and not seen:
             return {}
         rows = [
             (_moment(one.at), one.seq, one.skew_s, id, one.instance, one.boot, one.seq) for id, one in touches.items()
         ]
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.executemany(TOUCH, rows)
+            cursor.executemany(SEEN, [(_moment(at), id, who, _moment(at)) for id, (who, at) in seen.items()])
         for id, one in touches.items():
             if self._touches.get(id) is one:
                 del self._touches[id]
@@ -118,6 +125,7 @@ class Keeper(threading.Thread):
         self._failing = False
 
     def run(self) -> None:
+        self.look()
         while not self._stop_asked.wait(LOOK_EVERY_S):
             self.look()
         self.look()
