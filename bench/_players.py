@@ -31,6 +31,8 @@ from workers.contract import (
 )
 
 TICK_S = 0.02
+_PERIOD = re.compile(rb'"period_s":([0-9.]+)')
+_RETRY_AFTER = re.compile(rb"retry-after: (\d+)", re.IGNORECASE)
 SETTLED = 4  # answers
 MARKS = 900_000_000  # numbers from here on are places to fill in
 
@@ -40,38 +42,58 @@ class Told:
     sent: int = 0
     refused: int = 0
     slow: int = 0
+    held: int = 0  # not sent, since the server asked for fewer
     answered: list[float] = field(default_factory=list)
 
 
-def report(port: int, nodes: list[Node], settled: Event, end: Event, out: Queue[Told]) -> None:
-    """Until `end`; `settled` once each node was answered a few times."""
-    out.put(uvloop.run(_play(port, nodes, settled, end)))
+def report(port: int, nodes: list[Node], taken: Event, settled: Event, end: Event, out: Queue[Told]) -> None:
+    """Until `end`. `taken` once each node was answered; `settled` once all may report each second."""
+    out.put(uvloop.run(_play(port, nodes, taken, settled, end)))
 
 
 class _Agent(asyncio.Protocol):
     """One node: a kept connection, a report at a time."""
 
-    def __init__(self, node: Node, told: Told) -> None:
-        self.node, self._told = node, told
+    def __init__(self, port: int, node: Node, told: Told) -> None:
+        self.node, self._port, self._told = node, port, told
         self._template = _template(node)
         self._head = (
             f"POST /agent/v1/report HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {node.token}\r\n"
             "content-type: application/json\r\ncontent-length: %d\r\n\r\n"
         ).encode()
         self._seq = time.time_ns() // 1_000_000
-        self._sent_at = 0.0
+        self._sent_at = self._not_before = 0.0
+        self._period_s = 0.0  # asked for, where it is not the configured one
         self.is_busy = False
         self.answers = 0
 
+    def _again(self) -> None:
+        self.is_busy = True
+        loop = asyncio.get_running_loop()
+        self._opening = loop.create_task(loop.create_connection(lambda: self, "127.0.0.1", self._port))
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
+        self.is_busy = False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_busy, self._transport = False, None
+
+    def is_free(self, at: float) -> bool:
+        return self._period_s <= 1 and self._not_before <= at
 
     def send(self) -> None:
         if self.is_busy:  # as an agent does: one report at a time, and the next one says it all
             self._told.slow += 1
             return
-        self._seq += 1
         now = time.time()
+        if now < self._not_before:  # told to come later, as agents obey
+            self._told.held += 1
+            return
+        if self._transport is None:  # the server closes what says nothing for some seconds
+            self._again()
+            return
+        self._seq += 1
         body = self._template(self._seq, now)
         self._told.sent += 1
         self.is_busy, self._sent_at = True, now
@@ -85,8 +107,13 @@ class _Agent(asyncio.Protocol):
         if data.startswith(b"HTTP/1.1 200"):
             self.answers += 1
             self._told.answered.append(self._sent_at)
+            asked = _PERIOD.search(data)
+            self._period_s = float(asked[1]) if asked else 0.0
+            self._not_before = self._sent_at + self._period_s - 0.5 if self._period_s > 1 else 0.0
         else:
             self._told.refused += 1
+            after = _RETRY_AFTER.search(data)
+            self._not_before = time.time() + (float(after[1]) if after else 1.0)
 
 
 def _template(node: Node) -> Any:
@@ -148,16 +175,18 @@ def _template(node: Node) -> Any:
     return fill
 
 
-async def _play(port: int, nodes: list[Node], settled: Event, end: Event) -> Told:
+async def _play(port: int, nodes: list[Node], taken: Event, settled: Event, end: Event) -> Told:
     loop, told = asyncio.get_running_loop(), Told()
     agents: list[_Agent] = []
     for node in nodes:
-        _, agent = await loop.create_connection(lambda node=node: _Agent(node, told), "127.0.0.1", port)
+        _, agent = await loop.create_connection(lambda node=node: _Agent(port, node, told), "127.0.0.1", port)
         agents.append(agent)
     began, sent = loop.time(), 0
     while not end.is_set():
         due = int((loop.time() - began) * len(agents))
-        if not settled.is_set() and all(agent.answers >= SETTLED for agent in agents):
+        if not taken.is_set() and all(agent.answers for agent in agents):
+            taken.set()
+        if not settled.is_set() and all(agent.answers >= SETTLED and agent.is_free(time.time()) for agent in agents):
             settled.set()
         for place in range(sent, due):
             agents[place % len(agents)].send()

@@ -55,14 +55,18 @@ def main() -> None:
 
 def run(site: _site.Site, nodes: list[_site.Node], options: argparse.Namespace) -> dict[str, float]:
     context = multiprocessing.get_context("spawn")
-    settled, end, reports, ages = context.Event(), context.Event(), context.Queue(), context.Queue()
+    taken, settled, end = context.Event(), context.Event(), context.Event()
+    reports, ages = context.Queue(), context.Queue()
     ids = [node.id for node in nodes]
     began = time.monotonic()
-    player = context.Process(target=_players.report, args=(site.web_port, nodes, settled, end, reports))
+    player = context.Process(target=_players.report, args=(site.web_port, nodes, taken, settled, end, reports))
     player.start()
-    if not settled.wait(180):
+    if not taken.wait(180):
         raise SystemExit("the first reports of all nodes were not taken within 180 s")
     print(f"the first reports of all nodes, which write everything, were taken in {time.monotonic() - began:.0f} s")
+    if not settled.wait(180):
+        raise SystemExit("the nodes may not yet report each second, 180 s after their first reports")
+    print(f"all report each second after {time.monotonic() - began:.0f} s", flush=True)
     watching = (site.web_port, site.token, ids, options.watchers, WATCHED, end, ages)
     watchers = context.Process(target=_players.watch, args=watching)
     watchers.start()
@@ -98,7 +102,7 @@ def _table(
     print(f"{'':<26}{'cores':>8}{'ms/report':>11}")
     for name, (one, two) in rows.items():
         print(f"{name:<26}{(two - one) / elapsed:>8.3f}{(two - one) / sent * 1e3:>11.3f}")
-    print(f"reports {sent} in {elapsed:.0f} s, refused {told.refused}, slower than 1 s {told.slow}")
+    print(f"reports {sent} in {elapsed:.0f} s, refused {told.refused}, slower than 1 s {told.slow}, held back as asked {told.held}")
     print(f"a sample's age at a browser: p50 {p50:.2f} s, p99 {p99:.2f} s, of {len(ages)}")
     print("RSS of web over the run, MB: " + ", ".join(f"{mark.rss_mb:.0f}" for mark in marks))
     return {

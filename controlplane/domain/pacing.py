@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 STEPS_S = (1.0, 2.0, 5.0, 10.0)  # times the configured period; the longest is below what makes a node silent
 LATE_S = 0.25  # the event loop answers later than this: it is overloaded
-CALM_S = 0.05
+CALM_S = 0.15
 CROWD = 64  # reports that wait for a thread
+FEW = 16
 UP_AFTER_S = 3.0
-DOWN_AFTER_S = 20.0  # slowly back, or it would swing
+DOWN_AFTER_S = 10.0  # slowly back, or it would swing
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ def next_pace(pace: Pace, *, late_s: float, waiting: int, now: float) -> Pace:
         if now - since >= UP_AFTER_S and pace.step + 1 < len(STEPS_S):
             return Pace(pace.step + 1, now)
         return Pace(pace.step, since)
-    if late_s > CALM_S or waiting:
+    if late_s > CALM_S or waiting > FEW:
         return replace(pace, strained_since=None, calm_since=None)
     since = pace.calm_since if pace.calm_since is not None else now
     if now - since >= DOWN_AFTER_S and pace.step:

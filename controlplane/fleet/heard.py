@@ -95,6 +95,8 @@ class Heard:
         for id, one in touches.items():
             if self._touches.get(id) is one:
                 del self._touches[id]
+            if (entry := self._by_id.get(id)) is not None:  # until the next look tells whether it did reach the row
+                entry.last_seq, entry.last_seen = one.seq, one.at
         return touches
 
     def read(self) -> None:
