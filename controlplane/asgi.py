@@ -30,7 +30,7 @@ process_figures.look_at(watchers=lambda: hub.watching, backlog=lambda: recorder.
 
 application = ProtocolTypeRouter(
     {
-        "http": BodyLimit(Door(http)),
+        "http": Door(BodyLimit(http)),
         "websocket": BearerOrSession(URLRouter(routes(hub))),
         "lifespan": Lifespan([Keeper(reports.note_written), outbox, recorder], hub, lambda: process_log.begin("web")),
     }

@@ -136,7 +136,7 @@ class Device(Struct, frozen=True, kw_only=True, omit_defaults=True):
     peers: tuple[Text, ...] = ()  # uuids reachable over NVLink
 
 
-class DeviceSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class DeviceSample(Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """One reading of a device. None means the device does not tell: unknown, never zero."""
 
     uuid: Text
@@ -154,7 +154,7 @@ class DeviceSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
     foreign_pids: tuple[int, ...] = ()  # processes on it that are not this agent's
 
 
-class Histogram(Struct, frozen=True, array_like=True):
+class Histogram(Struct, gc=False, frozen=True, array_like=True):
     """A histogram as an engine counts it since its start. `les`: upper bounds in seconds, ascending; `counts`: how many
     lie at or below each. A bound is left out where the counts just below and above it are its own; +Inf is `count`."""
 
@@ -164,7 +164,7 @@ class Histogram(Struct, frozen=True, array_like=True):
     sum: float | None = None
 
 
-class EngineSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class EngineSample(Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """Figures scraped from one engine's /metrics. Counters are running totals of that process. None: the engine does
     not tell, never zero. Histograms come with some reports only: None says nothing of them."""
 
@@ -232,7 +232,7 @@ class ReplicaStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sample: EngineSample | None = None
 
 
-class HostSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class HostSample(Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     cpu_utilization: float | None = None
     cpu_count: Count = 0
     memory_bytes: Count = 0

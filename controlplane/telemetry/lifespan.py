@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ class Lifespan:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self._begin_log()
+                _spare_the_collector()
                 for thread in self._threads:
                     thread.start()
                 await send({"type": "lifespan.startup.complete"})
@@ -36,3 +38,11 @@ class Lifespan:
                     await asyncio.to_thread(thread.stop)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+def _spare_the_collector() -> None:
+    """A full collection walks all that lives and stops everything meanwhile: 0.2 s with a thousand nodes. What was
+    loaded at the start stays out of it, and it comes less often; few of our objects are in cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from controlplane.domain.histograms import Counts, growth
 from controlplane.telemetry import latencies
@@ -14,7 +14,6 @@ GAP_S = 10.0  # totals further apart than this say nothing about any one moment 
 LEAST_S = 0.05  # totals closer together than this would make a rate of noise
 FLOW_S = 5.0  # tokens per second over the last few reports, so that one report's jitter does not show
 LATENCY_S = 60.0  # few requests finish per second: latencies need a longer look back
-
 HISTOGRAM_GAP_S = 30.0  # histograms come with some reports only
 
 TOTALS = (
@@ -39,13 +38,14 @@ TOTALS = (
     "itl_sum_s",
     "itl_count",
 )
+_NOTHING: dict[str, float | None] = dict.fromkeys(TOTALS)
+_read_totals = attrgetter(*TOTALS)
+LARGEST = 2.0**62
 
 
 def known(value: float | None) -> float | None:
     """The value if it is a number a database and a chart can hold, else None: unknown."""
-    if value is None or not math.isfinite(value) or abs(value) >= 2**62:
-        return None
-    return value
+    return value if value is not None and -LARGEST < value < LARGEST else None  # NaN is neither
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,13 @@ class History:
         self._process: int | None = None
         self._points: deque[tuple[float, EngineSample]] = deque()
         self._totals: dict[str, float] = {}  # the last known of each; a sample may leave some out
+        self._said: dict[str, float] = {}  # those of the last sample
         self._histograms: dict[str, tuple[float, Histogram]] = {}
 
     def add(self, at: float, process: int, sample: EngineSample) -> Growth | None:
         """Remember `sample`; the growth since the one before, or None where there is no telling."""
         previous = self._points[-1] if self._points else None
-        totals = {name: total for name in TOTALS if (total := known(getattr(sample, name))) is not None}
+        said, totals = self._said, _totals(sample)
         fell = any(total < self._totals.get(name, 0.0) for name, total in totals.items())
         broken = previous is None or process != self._process or not 0 <= at - previous[0] <= GAP_S or fell
         if broken:
@@ -78,12 +79,15 @@ class History:
         if process != self._process or fell:
             self._histograms.clear()
         self._totals.update(totals)
-        self._process = process
+        self._process, self._said = process, totals
         self._points.append((at, sample))
         while at - self._points[0][0] > LATENCY_S:
             self._points.popleft()
         ended = self._latencies(at, sample)
-        return None if broken or previous is None else _growth(previous, self._points[-1], ended)
+        if broken or previous is None or at - previous[0] < LEAST_S:
+            return None
+        grown = {name: total - said[name] if name in said else None for name, total in totals.items()}
+        return Growth(at - previous[0], _NOTHING | grown, ended)
 
     def per_second(self, total: str, over_s: float = FLOW_S) -> float | None:
         if (first := self._before(over_s)) is None:
@@ -119,6 +123,8 @@ class History:
         if not self._points:
             return None
         last, oldest = self._points[-1][0], self._points[0]
+        if last - oldest[0] <= over_s:
+            return oldest if last - oldest[0] >= LEAST_S else None
         found = next((point for point in reversed(self._points) if last - point[0] >= over_s), oldest)
         return found if last - found[0] >= LEAST_S else None
 
@@ -129,14 +135,10 @@ def ratio_ms(seconds: float | None, count: float | None) -> float | None:
     return seconds / count * 1000.0
 
 
-def _growth(
-    first: tuple[float, EngineSample], last: tuple[float, EngineSample], ended: dict[str, Counts]
-) -> Growth | None:
-    elapsed = last[0] - first[0]
-    if elapsed < LEAST_S:
-        return None
-    by = {name: _difference(getattr(first[1], name), getattr(last[1], name)) for name in TOTALS}
-    return Growth(elapsed, by, ended)
+def _totals(sample: EngineSample) -> dict[str, float]:
+    """Those that are known."""
+    read = zip(TOTALS, _read_totals(sample), strict=True)
+    return {name: total for name, total in read if total is not None and -LARGEST < total < LARGEST}
 
 
 def _difference(before: float | None, after: float | None) -> float | None:

@@ -48,7 +48,7 @@ class Sums:
     deployment: str = ""  # whose engine it is, as the last report says
 
     def add(self, name: str, value: float | None) -> None:
-        if (value := known(value)) is None:
+        if value is None or known(value) is None:
             return
         self.sums[name] = self.sums.get(name, 0.0) + value
         self.counts[name] = self.counts.get(name, 0) + 1
