@@ -39,11 +39,13 @@ MARKS = 900_000_000  # numbers from here on are places to fill in
 
 @dataclass(slots=True)
 class Told:
-    sent: int = 0
-    refused: int = 0
-    slow: int = 0
-    held: int = 0  # not sent, since the server asked for fewer
+    """Moments are unix seconds. `slow`: the one before was not answered yet; `held`: the server asked for fewer."""
+
+    sent: list[float] = field(default_factory=list)
     answered: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+    slow: list[float] = field(default_factory=list)
+    held: list[float] = field(default_factory=list)
 
 
 def report(port: int, nodes: list[Node], taken: Event, settled: Event, end: Event, out: Queue[Told]) -> None:
@@ -84,18 +86,18 @@ class _Agent(asyncio.Protocol):
 
     def send(self) -> None:
         if self.is_busy:  # as an agent does: one report at a time, and the next one says it all
-            self._told.slow += 1
+            self._told.slow.append(time.time())
             return
         now = time.time()
         if now < self._not_before:  # told to come later, as agents obey
-            self._told.held += 1
+            self._told.held.append(now)
             return
         if self._transport is None:  # the server closes what says nothing for some seconds
             self._again()
             return
         self._seq += 1
         body = self._template(self._seq, now)
-        self._told.sent += 1
+        self._told.sent.append(now)
         self.is_busy, self._sent_at = True, now
         self._transport.write(self._head % len(body) + body)
 
@@ -111,7 +113,7 @@ class _Agent(asyncio.Protocol):
             self._period_s = float(asked[1]) if asked else 0.0
             self._not_before = self._sent_at + self._period_s - 0.5 if self._period_s > 1 else 0.0
         else:
-            self._told.refused += 1
+            self._told.refused.append(self._sent_at)
             after = _RETRY_AFTER.search(data)
             self._not_before = time.time() + (float(after[1]) if after else 1.0)
 

@@ -93,16 +93,20 @@ def _table(
 ) -> dict[str, float]:
     first, last = marks[0], marks[-1]
     elapsed = last.at - first.at
-    sent = sum(1 for at in told.answered if between[0] <= at <= between[1])
+    count = {name: _within(getattr(told, name), between) for name in ("sent", "answered", "refused", "slow", "held")}
+    sent = count["answered"]
     cpu_s = last.web_s - first.web_s + last.valkey_s - first.valkey_s
-    lost = told.sent - len(told.answered) + site.missing_samples(between, options.nodes * options.gpus)
+    lost = count["sent"] - count["answered"] + site.missing_samples(between, options.nodes * options.gpus)
     ages = sorted(ages)
     p50, p99 = (ages[min(len(ages) - 1, int(share * len(ages)))] if ages else float("nan") for share in (0.5, 0.99))
     rows = {"web, with its recorder": (first.web_s, last.web_s), "Valkey": (first.valkey_s, last.valkey_s)}
     print(f"{'':<26}{'cores':>8}{'ms/report':>11}")
     for name, (one, two) in rows.items():
         print(f"{name:<26}{(two - one) / elapsed:>8.3f}{(two - one) / sent * 1e3:>11.3f}")
-    print(f"reports {sent} in {elapsed:.0f} s, refused {told.refused}, slower than 1 s {told.slow}, held back as asked {told.held}")
+    print(
+        f"reports answered {sent} in {elapsed:.0f} s, refused {count['refused']}; not sent since the one before was not"
+    )
+    print(f"answered yet {count['slow']}, since the server asked for fewer {count['held']}")
     print(f"a sample's age at a browser: p50 {p50:.2f} s, p99 {p99:.2f} s, of {len(ages)}")
     print("RSS of web over the run, MB: " + ", ".join(f"{mark.rss_mb:.0f}" for mark in marks))
     return {
@@ -115,6 +119,10 @@ def _table(
         "age_p99_s": round(p99, 2),
         "rss_mb": round(last.rss_mb),
     }
+
+
+def _within(moments: list[float], between: tuple[float, float]) -> int:
+    return sum(1 for at in moments if between[0] <= at <= between[1])
 
 
 if __name__ == "__main__":

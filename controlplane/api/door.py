@@ -71,7 +71,7 @@ class Door:
             await _answer(send, self._not_now(said, came_at))
 
     def _known(self, body: bytes, authorization: str) -> tuple[NodeReport, Entry] | None:
-        """The report and its node, where both are as they should be; whatever else is told on a thread what it lacks."""
+        """The report and its node, where both are as they should be; any other is told on a thread what it lacks."""
         entry = heard.find(digest(authorization[7:].strip())) if authorization[:7].lower() == "bearer " else None
         if entry is None or not entry.is_usable:
             return None

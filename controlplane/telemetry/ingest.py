@@ -14,6 +14,7 @@ from controlplane.telemetry.windows import Closed, Windows
 from workers.contract import EngineSample, NodeReport, ReplicaStatus
 
 FORGET_AFTER_S = 600.0
+FLOWS = ("prompt_tokens_total", "generation_tokens_total", "external_kv_tokens_total")
 
 
 @dataclass(slots=True)
@@ -98,13 +99,14 @@ def _advance(heard: _Heard, report: NodeReport, now: float) -> None:
 
 
 def _figures(sample: EngineSample, history: History) -> EngineFigures:
+    prompt, generation, kv_in = history.per_second(*FLOWS)
     return EngineFigures(
         running=known(sample.running),
         waiting=known(sample.waiting),
         kv_usage=known(sample.kv_usage),
-        prompt_tps=history.per_second("prompt_tokens_total"),
-        generation_tps=history.per_second("generation_tokens_total"),
-        kv_in_tps=history.per_second("external_kv_tokens_total"),
+        prompt_tps=prompt,
+        generation_tps=generation,
+        kv_in_tps=kv_in,
         ttft_ms=history.mean_ms("ttft_sum_s", "ttft_count"),
         itl_ms=history.mean_ms("itl_sum_s", "itl_count"),
     )

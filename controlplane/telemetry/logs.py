@@ -86,6 +86,7 @@ def ask(owner: Owner, field: str, piece: LogWanted | None, for_s: float) -> None
         pipe.hset(wanted_key(owner), field, asked)
         pipe.expire(wanted_key(owner), int(2 * for_s))  # what is on its way when interest ends still counts as wanted
         pipe.zadd(WANTED_OF, {str(owner): time.time() + for_s})
+        pipe.expire(WANTED_OF, KEEP_FOR_S)
         pipe.execute()
 
 

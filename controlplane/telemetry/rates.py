@@ -89,12 +89,13 @@ class History:
         grown = {name: total - said[name] if name in said else None for name, total in totals.items()}
         return Growth(at - previous[0], _NOTHING | grown, ended)
 
-    def per_second(self, total: str, over_s: float = FLOW_S) -> float | None:
+    def per_second(self, *totals: str, over_s: float = FLOW_S) -> list[float | None]:
+        """Of each; None where there is no telling."""
         if (first := self._before(over_s)) is None:
-            return None
-        last = self._points[-1]
-        grown = _difference(getattr(first[1], total), getattr(last[1], total))
-        return None if grown is None else grown / (last[0] - first[0])
+            return [None] * len(totals)
+        (begin, before), (end, after) = first, self._points[-1]
+        grown = (_difference(getattr(before, name), getattr(after, name)) for name in totals)
+        return [None if by is None else by / (end - begin) for by in grown]
 
     def mean_ms(self, sum_s: str, count: str, over_s: float = LATENCY_S) -> float | None:
         """Mean of what was counted in the last `over_s`; None when nothing was."""
