@@ -60,10 +60,11 @@ class Site:
             self._web.wait(15)
         self._valkey.stop()
 
-    def start(self) -> None:
+    def start(self, processes: int = 1) -> None:
         command = [
             sys.executable, "-m", "uvicorn", "controlplane.asgi:application", "--host", "127.0.0.1",
             "--port", str(self.web_port), "--no-access-log", "--log-level", "warning",
+            *(["--workers", str(processes)] if processes > 1 else []),
         ]  # fmt: skip
         self._web = subprocess.Popen(command, cwd=ROOT)
         deadline = time.monotonic() + 60
@@ -81,7 +82,12 @@ class Site:
         return self._web.pid
 
     def rss_bytes(self) -> int:
-        return psutil.Process(self.web_pid).memory_info().rss
+        """Of all web processes."""
+        return sum(one.memory_info().rss for one in self._processes())
+
+    def _processes(self) -> list[psutil.Process]:
+        web = psutil.Process(self.web_pid)
+        return [web, *web.children(recursive=True)]
 
     def furnish(self, count: int, gpus: int) -> list[Node]:
         """Simulated nodes with two partitions each, prefill and decode of one of twenty deployments."""

@@ -42,12 +42,13 @@ def main() -> None:
     flags.add_argument("--gpus", type=int, default=8)
     flags.add_argument("--seconds", type=float, default=300.0)
     flags.add_argument("--watchers", type=int, default=20)
+    flags.add_argument("--processes", type=int, default=1, help="web processes that share the port")
     options = flags.parse_args()
     if options.quick:
         options.nodes, options.seconds = min(options.nodes, 200), 15.0
     with tempfile.TemporaryDirectory(prefix="forebay-bench-") as home, _site.Site(Path(home)) as site:
         nodes = site.furnish(options.nodes, options.gpus)
-        site.start()
+        site.start(options.processes)
         print(f"{options.nodes} nodes of {options.gpus} GPUs, {options.watchers} watchers; warming up", flush=True)
         result = run(site, nodes, options)
     print("RESULT " + json.dumps(result))

@@ -233,7 +233,10 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"
 
 # --- Forebay ---------------------------------------------------------------------------------------------
 # Threads of the web process that take the nodes' reports, each with its own database connection; 0: none of their own.
-UPLINK_THREADS = int(os.environ.get("FOREBAY_UPLINK_THREADS", "4"))
+# SQLite has one writer at a time: more threads would wait for each other.
+_UPLINK_THREADS = "2" if "sqlite" in str(DATABASES["default"]["ENGINE"]) else "4"
+UPLINK_THREADS = int(os.environ.get("FOREBAY_UPLINK_THREADS", _UPLINK_THREADS))
+WEB_PROCESSES = int(os.environ.get("FOREBAY_WEB_PROCESSES", "1"))
 REPORT_PERIOD_S = float(os.environ.get("FOREBAY_REPORT_PERIOD_S", "1.0"))
 SILENT_AFTER_S = float(os.environ.get("FOREBAY_SILENT_AFTER_S", "10"))
 # Nothing happens by itself while this share of the nodes, and so many at the least, are silent; a node counts for so

@@ -6,7 +6,6 @@ known here, and every report takes the long way."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from datetime import UTC, datetime
 import structlog
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connection, transaction
+
+from controlplane.periodic import Periodic
 
 log = structlog.get_logger(__name__)
 
@@ -117,21 +118,14 @@ class Heard:
 heard = Heard()
 
 
-class Keeper(threading.Thread):
-    """`written` gets what was written, before the rows are read again."""
+class Keeper:
+    """Does so each second. `written` gets what was written, before the rows are read again."""
 
     def __init__(self, written: Callable[[dict[int, Touch]], None], *, known: Heard = heard) -> None:
-        super().__init__(name="fleet-heard", daemon=True)
         self._written, self._known = written, known
-        self._stop_asked = threading.Event()
         self._failing = False
-
-    def run(self) -> None:
-        self.look()
-        while not self._stop_asked.wait(LOOK_EVERY_S):
-            self.look()
-        self.look()
-        connection.close()
+        self._thread = Periodic("fleet-heard", LOOK_EVERY_S, self.look, lambda: connection.close())
+        self.start, self.stop = self._thread.start, self._thread.stop
 
     def look(self) -> None:
         close_old_connections()
@@ -140,15 +134,10 @@ class Keeper(threading.Thread):
             self._known.read()
         except DatabaseError as error:
             if not self._failing:
-                log.error("nodes cannot be read; reports are refused until they can", error=str(error))
+                log.error("nodes cannot be read; reports go the long way, or are refused", error=str(error))
             self._failing = True
             return
         self._failing = False
-
-    def stop(self) -> None:
-        self._stop_asked.set()
-        if self.is_alive():
-            self.join(timeout=10)
 
 
 def is_silent(entry: Entry, at: float) -> bool:

@@ -30,6 +30,8 @@ def web_part(machine: Machine) -> Part:
         "--host", machine.host, "--port", str(machine.web_port),
         "--no-access-log", "--timeout-graceful-shutdown", "3", "--log-level", "warning",
     ]  # fmt: skip
+    if settings.WEB_PROCESSES > 1:
+        command += ["--workers", str(settings.WEB_PROCESSES)]
     return Part("web", command, machine.logs / "web.log")
 
 

@@ -3,29 +3,27 @@ of taking it in. The same look asks which logs somebody wants."""
 
 from __future__ import annotations
 
-import threading
-
+from controlplane.periodic import Periodic
 from controlplane.telemetry import latest, logs, valkey
 from controlplane.telemetry.latest import Latest
 
 EVERY_S = 0.2
 
 
-class Outbox(threading.Thread):
+class Outbox:
     """`put` is called on the event loop. Of each node the newest waits; there is never more than one of each."""
 
     def __init__(self) -> None:
-        super().__init__(name="telemetry-outbox", daemon=True)
         self._waiting: dict[int, Latest] = {}
-        self._stop_asked = threading.Event()
+        self._thread = Periodic("telemetry-outbox", EVERY_S, self.flush, lambda: None)
+        self.start, self.stop = self._thread.start, self._thread.stop
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_running
 
     def put(self, figures: Latest) -> None:
         self._waiting[figures.node] = figures
-
-    def run(self) -> None:
-        while not self._stop_asked.wait(EVERY_S):
-            self.flush()
-        self.flush()
 
     def flush(self) -> None:
         """While Valkey is away they wait, and are replaced by newer ones."""
@@ -36,11 +34,6 @@ class Outbox(threading.Thread):
         except valkey.Unreachable:
             for figures in taken:
                 self._waiting.setdefault(figures.node, figures)
-
-    def stop(self) -> None:
-        self._stop_asked.set()
-        if self.is_alive():
-            self.join(timeout=5)
 
     def _take(self) -> list[Latest]:
         taken, self._waiting = self._waiting, {}

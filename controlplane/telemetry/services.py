@@ -21,7 +21,7 @@ def take(node: Node, report: NodeReport, now: datetime) -> None:
     figures = ingest.accept(node.pk, report, now.timestamp())
     if figures is None:
         return
-    if outbox.is_alive():
+    if outbox.is_running:
         outbox.put(figures)
         return
     try:
