@@ -45,4 +45,4 @@ def _spare_the_collector() -> None:
     loaded at the start stays out of it, and it comes less often; few of our objects are in cycles."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(20_000, 10, 10)
