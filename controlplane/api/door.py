@@ -20,7 +20,7 @@ from controlplane.domain.pacing import Pace, next_pace
 from controlplane.fleet import reports
 from controlplane.fleet.credentials import digest
 from controlplane.fleet.heard import Entry, heard
-from controlplane.telemetry import logs
+from controlplane.telemetry import logs, process_figures
 from controlplane.telemetry import services as telemetry
 from workers.contract import NodeReport, ReportReply
 
@@ -54,10 +54,16 @@ class Door:
             return
         if self._watch is None:
             self._watch = asyncio.create_task(self._keep_pace(), name="report-pace")
+        began = time.perf_counter()
+        process_figures.report(await self._take_in(scope, receive, send), time.perf_counter() - began)
+
+    async def _take_in(self, scope: Message, receive: Any, send: Any) -> int:
+        """Answers, and tells the status."""
         body = await _body(receive)
         if body is None:
-            await _answer(send, agent.problem("body-too-large", 413, f"The body may hold {agent.MAX_BODY} bytes."))
-            return
+            return await _answer(
+                send, agent.problem("body-too-large", 413, f"The body may hold {agent.MAX_BODY} bytes.")
+            )
         came_at, token = time.time(), _bearer(scope["headers"])
         said = self._known(body, token)
         reply = said and self._at_once(*said, came_at)
@@ -65,10 +71,10 @@ class Door:
             self.short += 1
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             await send({"type": "http.response.body", "body": reply})
-        elif self.waiting < MOST_WAITING:
-            await _answer(send, await self._in_turn(body, token, came_at))
-        else:
-            await _answer(send, self._not_now(said, came_at))
+            return 200
+        if self.waiting < MOST_WAITING:
+            return await _answer(send, await self._in_turn(body, token, came_at))
+        return await _answer(send, self._not_now(said, came_at))
 
     def _known(self, body: bytes, authorization: str) -> tuple[NodeReport, Entry] | None:
         """The report and its node, where both are as they should be; any other is told on a thread what it lacks."""
@@ -150,7 +156,8 @@ def _bearer(headers: list[tuple[bytes, bytes]]) -> str:
     return ""
 
 
-async def _answer(send: Any, response: HttpResponse) -> None:
+async def _answer(send: Any, response: HttpResponse) -> int:
     headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.items()]
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": response.content})
+    return response.status_code

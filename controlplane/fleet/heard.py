@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, connection, transaction
+from django.db import DatabaseError, close_old_connections, connection, connections, transaction
 
 from controlplane.periodic import Periodic
 
@@ -124,7 +124,7 @@ class Keeper:
     def __init__(self, written: Callable[[dict[int, Touch]], None], *, known: Heard = heard) -> None:
         self._written, self._known = written, known
         self._failing = False
-        self._thread = Periodic("fleet-heard", LOOK_EVERY_S, self.look, lambda: connection.close())
+        self._thread = Periodic("fleet-heard", LOOK_EVERY_S, self.look, connections.close_all)
         self.start, self.stop = self._thread.start, self._thread.stop
 
     def look(self) -> None:

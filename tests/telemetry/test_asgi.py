@@ -69,6 +69,8 @@ async def test_the_web_process_serves_pages_and_frames_and_stops_cleanly(
         assert stranger.close_code == 4401
     await asyncio.wait_for(page.wait_closed(), 5)
     assert page.close_code in (1012, 1013)  # come again later
-    assert not {"telemetry-recorder", "telemetry-outbox", "fleet-heard"} & {thread.name for thread in threading.enumerate()}
+    assert not {"telemetry-recorder", "telemetry-outbox", "fleet-heard"} & {
+        thread.name for thread in threading.enumerate()
+    }
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
     await sync_to_async(connections.close_all)()
