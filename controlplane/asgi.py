@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+# WhiteNoise hands out files as plain iterators. Django reads one whole on a thread; they are a few hundred kB at most.
+warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
 http = get_asgi_application()  # sets Django up
 
 from channels.routing import ProtocolTypeRouter, URLRouter
