@@ -41,6 +41,7 @@ class LiveGpu(serializers.Serializer):
     health = serializers.CharField(help_text="ok, degraded or lost")
     health_detail = serializers.CharField(allow_blank=True)
     foreign = serializers.BooleanField(help_text="A process of somebody else's is on it.")
+    flag = serializers.CharField(allow_blank=True, help_text="Why it did not pass its qualification.")
     present = serializers.BooleanField(help_text="In the node's last report.")
     partition = _whole("Id of the partition it lies in.")
 

@@ -17,6 +17,7 @@ from workers.qualification import Figures
 MIN_SIBLINGS = 2  # with fewer there is no telling which of them is the odd one
 MIN_FOR_Z = 3
 LINK_BAR = 0.5  # of the siblings' median: a link of half the lanes, or of an older generation
+NOISE = 0.005  # of the median: two runs of one GPU differ by as much, so the others are taken to differ by no less
 _MAD_TO_SIGMA = 0.6745
 
 
@@ -154,7 +155,7 @@ def _robust_z(value: float | None, others: Sequence[float]) -> float | None:
     if value is None or len(others) < MIN_FOR_Z:
         return None
     middle = median(others)
-    deviation = median(abs(other - middle) for other in others)
+    deviation = max(median(abs(other - middle) for other in others), NOISE * middle)
     return _MAD_TO_SIGMA * (value - middle) / deviation if deviation else None
 
 

@@ -29,7 +29,7 @@ SELECT node_id, COUNT(*), SUM((id % 997 + 1) * (
     COALESCE(partition_id, 0) % 1000003 * 8 + CASE WHEN present THEN 1 ELSE 0 END
     + CASE WHEN {foreign} THEN 2 ELSE 0 END + CASE health WHEN 'ok' THEN 0 WHEN 'degraded' THEN 3 ELSE 4 END
     + {index} % 1000003 * 16 + memory_bytes % 1000003
-    + LENGTH(health_detail) * 17 + LENGTH(name) * 19 + LENGTH(uuid) * 23
+    + LENGTH(health_detail) * 17 + LENGTH(name) * 19 + LENGTH(uuid) * 23 + LENGTH(flag) * 29
 )) FROM fleet_gpu GROUP BY node_id
 """
 PARTITIONS = """

@@ -81,11 +81,14 @@ def result_of(row: GpuQualification) -> Qualification:
 
 def siblings_of(gpu: Gpu) -> list[Figures]:
     """What was last measured of other GPUs of the same name."""
-    others = Gpu.objects.filter(kind=gpu.kind, name=gpu.name).exclude(pk=gpu.pk)
-    done = GpuQualification.objects.filter(gpu__in=others, state=State.DONE)
-    newest_ids = done.order_by().values("gpu").annotate(newest=Max("pk")).order_by("-newest").values("newest")
-    rows = GpuQualification.objects.filter(pk__in=[row["newest"] for row in newest_ids[:MOST_SIBLINGS]])
-    return [figures_of(row) for row in rows]
+    return [figures for pk, figures in figures_by_gpu(gpu.kind, gpu.name).items() if pk != gpu.pk]
+
+
+def figures_by_gpu(kind: str, name: str) -> dict[int, Figures]:
+    """The newest of GPUs of this name, of those measured last where they are many."""
+    done = GpuQualification.objects.filter(gpu__kind=kind, gpu__name=name, state=State.DONE)
+    ids = done.order_by().values("gpu").annotate(newest=Max("pk")).order_by("-newest").values_list("newest", flat=True)
+    return {row.gpu_id: figures_of(row) for row in GpuQualification.objects.filter(pk__in=list(ids[:MOST_SIBLINGS]))}
 
 
 def compared(row: GpuQualification) -> list[Compared]:
@@ -163,7 +166,7 @@ def _weigh_again(row: GpuQualification) -> None:
     Node.objects.select_for_update().get(pk=row.gpu.node_id)
     current = newest([row.gpu]).get(row.gpu_id)
     if current is not None and weigh(current):
-        _tell(current, Actor.system("qualification"))
+        _tell(current, Actor.system("qualification"), "unflag-gpu", "flag-gpu")
 
 
 def _ended(row: GpuQualification) -> None:
@@ -173,7 +176,7 @@ def _ended(row: GpuQualification) -> None:
         record(actor, "gpu-not-measured", row.gpu, detail=row.message)
         return
     weigh(row)
-    _tell(row, actor)
+    _tell(row, actor, "gpu-qualified", "gpu-below-bar")
 
 
 def _prune(gpu: Gpu) -> None:
@@ -183,12 +186,12 @@ def _prune(gpu: Gpu) -> None:
     gpu.qualifications.exclude(pk__in=[*known, *recent]).delete()
 
 
-def _tell(row: GpuQualification, actor: Actor) -> None:
+def _tell(row: GpuQualification, actor: Actor, fit: str, unfit: str) -> None:
     """The audit trail, of what the newest result says of the GPU."""
     found = figures_of(row)
     facts = {"bf16_tflops": found.bf16_tflops, "memory_gbs": found.memory_gbs}
-    verb = "gpu-below-bar" if row.findings else "gpu-qualified"
-    record(actor, verb, row.gpu, after=facts, detail="\n".join(finding["message"] for finding in row.findings))
+    detail = "\n".join(finding["message"] for finding in row.findings)
+    record(actor, unfit if row.findings else fit, row.gpu, after=facts, detail=detail)
 
 
 def _ask_of_new(node: Node, report: NodeReport) -> bool:

@@ -157,6 +157,7 @@ def _gpu(gpu: Gpu) -> dict[str, Any]:
         "health": gpu.health,
         "health_detail": gpu.health_detail,
         "foreign": gpu.foreign,
+        "flag": gpu.flag,
         "present": gpu.present,
         "partition": gpu.partition_id,
     }

@@ -31,6 +31,7 @@ export function describe(gpu, part, node) {
   lines.push(...told("power", gpu.power_w, (v) => `${Math.round(v)} W`));
   if (!gpu.present) lines.push("not in the last report");
   if (gpu.health !== "ok") lines.push(`health ${gpu.health}${gpu.health_detail ? `: ${gpu.health_detail}` : ""}`);
+  if (gpu.flag) lines.push(`did not pass its qualification: ${gpu.flag}`);
   if (gpu.foreign) lines.push("a process of somebody else runs on it");
   lines.push(node.seen === null ? "never reported" : `reported ${age(ageOf(node))} ago`);
   return lines.join("\n");

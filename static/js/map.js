@@ -15,7 +15,7 @@ export const partOf = (node, gpu) => node.partitions.find((part) => part.id === 
 /** Everything that changes a row's shape; the rest is repainted in place. */
 export function shape(node, view) {
   const parts = node.partitions.map((p) => [p.id, p.name, p.role, p.deployment?.name, p.status, p.confirmed, p.gpus.join()]);
-  const gpus = node.gpus.map((g) => [g.id, g.index, g.partition, g.health, g.present, g.foreign]);
+  const gpus = node.gpus.map((g) => [g.id, g.index, g.partition, g.health, g.present, g.foreign, g.flag]);
   return JSON.stringify([node.name, node.labels, node.status, node.schedulable, node.draining, node.simulated, parts, gpus, view.columns, view.dense]);
 }
 
@@ -82,7 +82,7 @@ function label(node, { part, gpus }) {
   return `${where}: partition ${part.name}, ${part.deployment ? `${part.role} of ${part.deployment.name}, ${words(part.status)}` : "not assigned"}`;
 }
 
-const trouble = (gpu) => gpu.health !== "ok" || !gpu.present || gpu.foreign;
+const trouble = (gpu) => gpu.health !== "ok" || !gpu.present || gpu.foreign || Boolean(gpu.flag);
 
 /** A cell's words, made when somebody points at it. */
 export function explain(cell, node) {

@@ -8,7 +8,7 @@ const MOST_NODES = 12, inOrder = new Intl.Collator("en", { numeric: true }).comp
 const known = (value) => value !== null && value !== undefined;
 const mean = (things, key) => { const v = things.map((t) => t[key]).filter(known); return v.length ? v.reduce((a, b) => a + b) / v.length : null; };
 const sum = (things, key) => { const v = things.map((t) => t[key]).filter(known); return v.length ? v.reduce((a, b) => a + b) : null; };
-const isSick = (gpu) => gpu.health !== "ok" || !gpu.present || gpu.foreign;
+const isSick = (gpu) => gpu.health !== "ok" || !gpu.present || gpu.foreign || Boolean(gpu.flag);
 const kindOf = (gpu) => (gpu.kind === "cpu" ? "CPU slot" : "GPU");
 const link = (href, label, kind = "") => el("a", { class: `btn ${kind}`, href }, label);
 
@@ -96,16 +96,16 @@ export function below({ kind, node, part, gpus }) {
 
 const trouble = (node) => (isStale(node) ? 4 : 0) + (node.gpus.some(isSick) ? 2 : 0) + (node.partitions.some((p) => ["crash_looping", "lost"].includes(p.status)) ? 2 : 0) + (node.draining || !node.schedulable ? 1 : 0);
 const runs = (part) => (!part ? "in no partition" : part.deployment ? `${part.deployment.name}${part.status === "ready" ? "" : `, ${words(part.status)}`}` : `${part.name}, idle`);
-const gpuHealth = (g) => (!g.present ? "not in the last report" : g.foreign ? "a process of somebody else runs on it" : g.health === "ok" ? "" : `${g.health} ${g.health_detail}`.trim());
+const gpuHealth = (g) => (!g.present ? "not in the last report" : g.foreign ? "a process of somebody else runs on it" : g.health !== "ok" ? `${g.health} ${g.health_detail}`.trim() : g.flag ? "did not pass its qualification" : "");
 
 function nodeNote(node) {
   if (node.seen === null) return "never reported";
   if (isStale(node)) return `silent for ${age(ageOf(node))}`;
   const sick = node.gpus.filter(isSick).length, crashing = node.partitions.filter((p) => p.status === "crash_looping").length;
-  return [node.status === "ready" ? "" : words(node.status), sick ? `${plural(sick, "GPU")} unhealthy` : "", crashing ? `${plural(crashing, "engine")} crash-looping` : ""].filter(Boolean).join(", ") || "ready";
+  return [node.status === "ready" ? "" : words(node.status), sick ? `${plural(sick, "GPU")} unfit` : "", crashing ? `${plural(crashing, "engine")} crash-looping` : ""].filter(Boolean).join(", ") || "ready";
 }
 
-export const messages = ({ kind, part, gpus }) => (kind === "c" ? [] : [kind === "p" ? part.message : "", ...gpus.filter(isSick).map((g) => `${kindOf(g)} ${g.index}: ${gpuHealth(g)}`)].filter(Boolean));
+export const messages = ({ kind, part, gpus }) => (kind === "c" ? [] : [kind === "p" ? part.message : "", ...gpus.filter(isSick).map((g) => `${kindOf(g)} ${g.index}: ${gpuHealth(g)}${g.flag ? `: ${g.flag}` : ""}`)].filter(Boolean));
 
 /** [subject, metric, words, shape] of its charts over the last hour. */
 export function hours({ kind, node, gpu, part }) {

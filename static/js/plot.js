@@ -97,7 +97,7 @@ function ticks(marks) {
   return { type: "scatter", mode: "markers", x: marks.map((m) => when(m.at)), y: marks.map(() => 1), yaxis: "y2", hoverinfo: "skip", cliponaxis: false, marker: { symbol: bad.map((b) => (b ? "square" : "triangle-down")), size: 7, color: bad.map((b) => (b ? warn : accent)), line: { width: 0 } } };
 }
 
-export const isTrouble = ({ kind }) => /silent|lost|gone|crash|fail|expired|exited|firing|brake|unhealthy/.test(kind);
+export const isTrouble = ({ kind }) => /silent|lost|gone|below-bar|crash|fail|expired|exited|firing|brake|unhealthy/.test(kind);
 
 function layout(picture, how) {
   const quiet = { size: 11, color: css("--muted") };

@@ -51,6 +51,12 @@ PAGES = {
     "brake-banner": "viewer",
     "brake-release": None,
     "brake-restore": None,
+    "node-qualification": "viewer",
+    "node-qualify": None,
+    "gpu-qualify": None,
+    "gpu-withdraw": None,
+    "gpu-accept": None,
+    "gpu-unaccept": None,
     "models": "viewer",
     "register": "operator",
     "fit": "operator",
@@ -106,6 +112,11 @@ PAGES = {
 PUBLIC = {"sign-on", "sign-on-back"}  # before anybody is signed in
 # Lowest role that may POST it, where that is not the one that may GET it.
 POSTS = {
+    "node-qualify": "operator",
+    "gpu-qualify": "operator",
+    "gpu-withdraw": "operator",
+    "gpu-accept": "operator",
+    "gpu-unaccept": "operator",
     "alert-acknowledge": "operator",
     "silence-end": "operator",
     "target-test": "admin",
@@ -157,6 +168,7 @@ def address(name: str, fleet: SimpleNamespace) -> str:
         "alert": fleet.alert,
         "silence": fleet.silence,
         "target": fleet.target,
+        "gpu": fleet.prefill.gpus.get(),
     }
     if name in {"alert-rule", "alert-target"}:
         return reverse(f"web:{name}", args=[(fleet.rule if name == "alert-rule" else fleet.target).pk])

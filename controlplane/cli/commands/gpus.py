@@ -18,8 +18,8 @@ from controlplane.cli.text import UNKNOWN, moment, size, table
 @pass_session
 def gpus(session: Session, node: str | None) -> None:
     """GPUs and CPU slots: what they were last measured to be, and those that did not pass."""
-    only = {} if node is None else {"node": str(names.node(session.client, node)["id"])}
-    rows = session.client.every("gpus", **only)
+    only: Row = {} if node is None else {"node": str(names.node(session.client, node)["id"])}
+    rows = session.client.every("gpus", None, **only)
     session.answer(rows, lambda: _table(rows))
 
 

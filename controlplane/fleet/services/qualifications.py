@@ -13,7 +13,7 @@ from django.utils import timezone
 from controlplane.audit.services import Actor, record
 from controlplane.domain.types import Problem
 from controlplane.fleet import owners, qualified
-from controlplane.fleet.errors import NotFound, Refused
+from controlplane.fleet.errors import Invalid, NotFound, Refused
 from controlplane.fleet.models import Gpu, GpuQualification, Node
 from controlplane.fleet.publish import publish
 from controlplane.fleet.services import rows
@@ -65,6 +65,8 @@ def withdraw_qualification(gpu_id: int, *, actor: Actor, reason: str = "") -> Gp
 @transaction.atomic
 def accept_gpu(gpu_id: int, *, actor: Actor, reason: str) -> Gpu:
     """It may be used as it is, until it is measured again."""
+    if not reason:
+        raise Invalid([Problem("reason", "An acceptance needs a reason.", "Say why the GPU may be used as it is.")])
     gpu = _lock(gpu_id, actor)
     row = qualified.newest([gpu]).get(gpu.pk)
     if row is None or not row.findings:

@@ -33,7 +33,11 @@ _SAID = {
     "revoke-token": "revoked a REST token of", "forget-gpu": "forgot", "cancel-drain": "cancelled the drain of",
     "brake-on": "put on", "brake-off": "took off", "release-brake": "released", "restore-brake": "holds again",
     "rotate-token": "gave a new token to", "alert-fired": "raised an alert on", "alert-resolved": "ended an alert on",
-    "acknowledge": "looks after", "silence": "silenced", "end-silence": "ended the silence of", "test": "tried out",
+    "qualify": "asked to measure", "withdraw-qualification": "gave up measuring", "accept-gpu": "accepted, as it is,",
+    "unaccept-gpu": "took back the acceptance of", "flag-gpu": "now finds below the bar", "unflag-gpu": "now finds fit",
+    "gpu-qualified": "passed its qualification", "gpu-below-bar": "did not pass its qualification",
+    "gpu-not-measured": "could not be measured", "acknowledge": "looks after", "silence": "silenced",
+    "end-silence": "ended the silence of", "test": "tried out",
 }  # fmt: skip
 _SAID_OF_CHANGES = {
     "change": "began", "undo": "began, as an undo,", "drain": "began, to drain a node,", "resume": "resumed",
@@ -63,6 +67,33 @@ def figure(value: float | None, unit: str = "") -> str:
         return UNKNOWN
     text = f"{value:,.0f}" if abs(value) >= 10 or float(value).is_integer() else f"{value:,.1f}"
     return f"{text} {unit}".strip()
+
+
+@register.filter
+def rate(value: float | None) -> str:
+    """Four digits, or all of a whole number."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+@register.filter
+def amount(value: float | None, unit: str) -> str:
+    """A rate with its unit, of which a CPU takes a smaller one."""
+    if value is not None and unit == "TFLOP/s" and value < 0.1:
+        return f"{rate(1000 * value)} GFLOP/s"
+    return UNKNOWN if value is None else f"{rate(value)} {unit}"
+
+
+@register.filter
+def percent(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.0%}"
+
+
+@register.filter
+def drift(value: float) -> str:
+    """Of a rate, by how much it changed."""
+    return "steady" if abs(value) < 0.005 else f"{-value:+.1%}"
 
 
 @register.filter

@@ -21,6 +21,7 @@ from controlplane.fleet.models import Deployment, JoinToken, Node
 from controlplane.web import charts, forms, rows, undo
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, back, done, find, refused, sent, show
+from controlplane.web.views import qualification
 from controlplane.web.views.drains import progress_of
 
 _INTENTS = {
@@ -69,6 +70,7 @@ def node(request: HttpRequest, pk: int) -> HttpResponse:
     row = _row(pk)
     events = AuditEvent.objects.filter(_about(row.node))[:8]
     context = {"row": row, "events": events, "log": _log(request, row), "charts": charts.NODE, **progress_of(row.node)}
+    context |= qualification.context(row.node)
     return show(request, "nodes/detail.html", context)
 
 
