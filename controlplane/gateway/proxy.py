@@ -30,8 +30,10 @@ OFF = frozenset({"off", "0", "false", "no"})
 
 
 class Proxy:
-    def __init__(self, engines: Engines, limits: Limits, table: Callable[[], Table]) -> None:
-        self._engines, self._limits, self._table = engines, limits, table
+    def __init__(
+        self, engines: Engines, limits: Limits, table: Callable[[], Table], *, attempt: type[Attempt] = Attempt
+    ) -> None:
+        self._engines, self._limits, self._table, self._new_attempt = engines, limits, table, attempt
 
     async def serve(self, trip: Trip, ask: Ask, request: web.BaseRequest) -> web.StreamResponse:
         """The answer to the client. Raises ApiError when no engine gives one."""
@@ -93,7 +95,7 @@ class Proxy:
             tries += 1
             trip.attempts += 1
             try:
-                return await Attempt(
+                return await self._new_attempt(
                     trip, ask, choice.route, table=choice.table, latest=self._table, engines=self._engines,
                     limits=self._limits, failed=failed, streaming=streaming and streaming(),
                 ).run()  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Container
+from collections.abc import Callable, Container
 from datetime import UTC, datetime
 
 import structlog
@@ -42,11 +42,20 @@ COLUMNS = (
 class Recorder(threading.Thread):
     """`add` is called on the event loop, everything else in the thread."""
 
-    def __init__(self, metrics: Metrics, *, period_s: float = 1.0, keep: int = KEEP) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        period_s: float = 1.0,
+        keep: int = KEEP,
+        trace: Callable[[list[Trip]], None] | None = None,
+    ) -> None:
+        """`trace`: who else wants to know of requests that are over."""
         super().__init__(name="gateway-records", daemon=True)
         self.demand = Demand()
         self.dropped = self._told = 0  # `add` counts too, and must not touch the metrics
         self._metrics = metrics
+        self._trace = trace
         self._period_s = period_s
         self._new: deque[Trip] = deque(maxlen=keep)
         self._unwritten: deque[Trip] = deque(maxlen=keep)
@@ -106,8 +115,10 @@ class Recorder(threading.Thread):
         self._unwritten.extend(moved)
         try:
             self._metrics.observe(moved)
+            if self._trace is not None:
+                self._trace(moved)
         except Exception:
-            log.exception("requests are not in the metrics")
+            log.exception("requests are not in the metrics or traces")
 
     def _drop(self, count: int) -> None:
         self.dropped += count

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
@@ -20,11 +23,16 @@ from controlplane.gateway.records import Recorder
 from controlplane.gateway.server import Gateway
 from controlplane.gateway.table import Table, Watch
 from controlplane.gateway.telling import Teller
+from controlplane.gateway.traced import TracedGateway
 from controlplane.gateway.trials import Pace
 from controlplane.gateway.warming import Warming
 
+if TYPE_CHECKING:
+    from controlplane.gateway.tracing import Tracer  # its packages may not be installed
+
 log = structlog.get_logger(__name__)
 SWEEP_S = 1.0
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 CONNECTION_S = 60  # that a thread keeps its connection to the database
 
 
@@ -38,14 +46,16 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     metrics = Metrics()
-    watch, recorder = Watch(), Recorder(metrics)
+    tracer = tracer_from(os.environ, f"{socket.gethostname()}:{port}")
+    watch, recorder = Watch(), Recorder(metrics, trace=tracer.export if tracer else None)
     watch.start()
     recorder.start()
     await asyncio.to_thread(watch.looked.wait, 30.0)
     teller = Teller()
     warming = Warming(Prober(limits.upstream), teller.tell, metrics, Pace())
     follow(watch, warming)
-    gateway = Gateway(lambda: warming.table, recorder, metrics, limits)
+    parts = (lambda: warming.table, recorder, metrics, limits)
+    gateway = TracedGateway(tracer, *parts) if tracer else Gateway(*parts)
     protocol = gateway.server()
     listener = await listen(protocol, host, port, limits)
     port = listener.sockets[0].getsockname()[1]
@@ -63,6 +73,20 @@ async def serve(
     watch.stop()
     await asyncio.to_thread(teller.stop)
     await asyncio.to_thread(recorder.stop)
+    if tracer:
+        await asyncio.to_thread(tracer.stop)
+
+
+def tracer_from(environ: Mapping[str, str], instance: str) -> Tracer | None:
+    """None where nobody says where traces go, or what sends them is not installed: requests are served all the same."""
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(environ.get(name) for name in ENDPOINTS):
+        return None
+    try:
+        from controlplane.gateway.tracing import Tracer
+    except ImportError as error:
+        log.error("no traces: install requirements-otel.txt", missing=str(error))
+        return None
+    return Tracer(instance, environ)
 
 
 def follow(watch: Watch, warming: Warming) -> None:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from os import urandom
 
 from controlplane.gateway.openai import Usage
+from controlplane.gateway.spans import Trace
 
 MOST = 2**31 - 1  # what a column of the records takes
 
@@ -51,6 +52,7 @@ class Trip:
     last: float = 0.0
     events: int = 0
     ended: float = 0.0
+    trace: Trace | None = None  # where traces are noted
 
     def take_usage(self, usage: Usage | None) -> None:
         if usage is not None:

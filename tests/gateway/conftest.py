@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from controlplane.gateway.run import end, listen
 from controlplane.gateway.server import Gateway
 from controlplane.gateway.table import Engine, Key, Served, Table
 from controlplane.gateway.trip import Trip
+from tests.gateway.collector import ENDPOINT, Collector
 from tests.standin_engine import Fabric, Standin
 
 KEY = "fb-test"
@@ -83,7 +84,9 @@ async def make_site() -> AsyncIterator[MakeSite]:
     Unless a test says otherwise, no request waits for an engine to come."""
     sites: list[tuple[Site, asyncio.Server]] = []
 
-    async def make(prefill: int = 1, decode: int = 1, aggregated: int = 0, **limits: Any) -> Site:
+    async def make(
+        prefill: int = 1, decode: int = 1, aggregated: int = 0, kind: Callable[..., Gateway] = Gateway, **limits: Any
+    ) -> Site:
         fabric = Fabric()
         roles = {"prefill": prefill, "decode": decode, "aggregated": aggregated}
         engines = {
@@ -93,7 +96,7 @@ async def make_site() -> AsyncIterator[MakeSite]:
         table = table_of(engines)
         table.keys[hash_of(KEY)] = Key(id=1)
         metrics = Metrics()
-        gateway = Gateway(lambda: table, Recorder(metrics), metrics, Limits(**{"wait_s": 0.0} | limits))
+        gateway = kind(lambda: table, Recorder(metrics), metrics, Limits(**{"wait_s": 0.0} | limits))
         protocol = gateway.server()
         listener = await listen(protocol, "127.0.0.1", 0, gateway.limits)
         port = listener.sockets[0].getsockname()[1]
@@ -123,6 +126,16 @@ def table_of(engines: dict[str, list[Standin]]) -> Table:
             ready[role] = (*ready.get(role, ()), row.id)
     served = Served("tiny", created=1, ready=Ready(**ready))
     return Table({}, {"tiny": served, "small": served}, rows, read_at=1.0)
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """Where this process, and those that it starts, send traces."""
+    made = Collector()
+    monkeypatch.setenv(ENDPOINT, made.url)
+    made.thread.start()
+    yield made
+    made.close()
 
 
 async def eventually(true: Callable[[], Any], within_s: float = 30.0) -> None:

@@ -27,6 +27,7 @@ from controlplane.fleet.models import Partition
 from controlplane.gateway import services
 from controlplane.gateway.models import DemandMinute, RequestRecord
 from tests.factories import make_deployment, make_node, make_partition, make_ready
+from tests.gateway.collector import Collector
 from tests.standin_engine import Fabric, Standin
 
 ROOT = Path(__file__).parents[2]
@@ -195,3 +196,17 @@ def test_a_new_engine_is_verified_and_the_gateway_is_known_to_live(
     process.wait(20)
     assert not verified.gateway_alive(timezone.now())
     assert not RequestRecord.objects.exists() and not DemandMinute.objects.exists()
+
+
+def test_a_process_sends_its_traces_where_it_is_told_to(
+    collector: Collector, gateway: tuple[subprocess.Popen[bytes], str]
+) -> None:
+    process, url = gateway
+    _, key = services.create_key(name="one", actor=Actor.system("test"))
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=20)
+    client.completions.create(model="tiny", prompt="What holds water?", max_tokens=2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+
+    assert {span.name for span in collector.spans()} == {"text_completion tiny", "prefill", "decode"}
+    assert len({span.trace_id for span in collector.spans()}) == 1
