@@ -196,7 +196,7 @@ def _tell(row: GpuQualification, actor: Actor, fit: str, unfit: str) -> None:
 
 def _ask_of_new(node: Node, report: NodeReport) -> bool:
     """What was never measured is, before it is first assigned."""
-    kinds = automatic_kinds()
+    kinds = () if report.simulated else automatic_kinds()
     if not any(device.kind in kinds for device in report.devices):
         return False
     new = unassigned(Gpu.objects.filter(node=node, kind__in=kinds, qualifications=None))

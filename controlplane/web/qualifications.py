@@ -51,7 +51,8 @@ class Row:
     @property
     def can_measure(self) -> bool:
         assigned = self.gpu.partition is not None and self.gpu.partition.deployment_id is not None
-        return self.gpu.present and not assigned and not self.is_open and self.gpu.kind != DeviceKind.SIMULATED
+        simulated = self.gpu.kind == DeviceKind.SIMULATED or self.gpu.node.simulated
+        return self.gpu.present and not (assigned or simulated or self.is_open)
 
     @property
     def is_open(self) -> bool:

@@ -148,9 +148,12 @@ def test_asking_again_changes_nothing_and_what_cannot_be_measured_is_refused(act
     services.qualify_node(node.pk, actor=actor, reason="new fan")
     assert wanted(node) == [gpus[0].uuid]
     assert AuditEvent.objects.get(verb="qualify").reason == "new fan"
-    simulated = make_node(gpus=1)
-    with pytest.raises(Refused, match="simulated"):
-        services.qualify_node(simulated.pk, actor=actor)
+    feigned, _ = make_h100s(1, simulated=True)
+    tell(feigned, simulated=True)
+    for simulated in (make_node(gpus=1), feigned):
+        assert open_rows(simulated) == [] and services.qualify_due() == 0
+        with pytest.raises(Refused, match="simulated"):
+            services.qualify_node(simulated.pk, actor=actor)
     with pytest.raises(NotFound):
         services.qualify_gpu(0, actor=actor)
 

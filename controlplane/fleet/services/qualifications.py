@@ -104,7 +104,8 @@ def _due() -> list[Gpu]:
     now = timezone.now()
     since = now - timedelta(hours=settings.QUALIFY_EVERY_H)
     heard = now - timedelta(seconds=settings.SILENT_AFTER_S)
-    gpus = Gpu.objects.filter(kind__in=qualified.automatic_kinds(), node__revoked=False, node__last_seen__gte=heard)
+    kinds, hosts = qualified.automatic_kinds(), {"node__revoked": False, "node__simulated": False}
+    gpus = Gpu.objects.filter(kind__in=kinds, node__last_seen__gte=heard, **hosts)
     lately = GpuQualification.objects.filter(Q(ended_at__gte=since) | Q(state__in=GpuQualification.OPEN))
     return qualified.unassigned(gpus).exclude(pk__in=lately.values("gpu"))
 
@@ -137,7 +138,7 @@ def _obstacles(gpus: Sequence[Gpu]) -> list[Problem]:
 def _obstacle(gpu: Gpu) -> Problem | None:
     if not gpu.present:
         return Problem("gpu-lost", f"{gpu} is not in its node's reports.", "Repair it first.")
-    if gpu.kind == DeviceKind.SIMULATED:
+    if gpu.kind == DeviceKind.SIMULATED or gpu.node.simulated:
         return Problem("gpu-simulated", f"{gpu} is simulated.", "There is nothing to measure.")
     if gpu.node.revoked:
         return Problem("node-revoked", f"{gpu.node.name} is revoked.", "Remove it and join it anew.")
