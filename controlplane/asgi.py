@@ -29,11 +29,17 @@ from controlplane.telemetry.sockets import BearerOrSession, routes
 
 hub = Hub(summary=live_summary)
 recorder = Recorder(ingest)
-process_figures.look_at(watchers=lambda: hub.watching, backlog=lambda: recorder.waiting)
+door = Door(BodyLimit(http))
+process_figures.look_at(
+    watchers=lambda: hub.watching,
+    backlog=lambda: recorder.waiting,
+    waiting=lambda: door.waiting,
+    period_s=door.wanted_s,
+)
 
 application = ProtocolTypeRouter(
     {
-        "http": Door(BodyLimit(http)),
+        "http": door,
         "websocket": BearerOrSession(URLRouter(routes(hub))),
         "lifespan": Lifespan([Keeper(reports.note_written), outbox, recorder], hub, lambda: process_log.begin("web")),
     }

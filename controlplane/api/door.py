@@ -69,6 +69,7 @@ class Door:
         reply = said and self._at_once(*said, came_at)
         if reply:
             self.short += 1
+            process_figures.reports_from_memory.inc()
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             await send({"type": "http.response.body", "body": reply})
             return 200
@@ -97,7 +98,7 @@ class Door:
         self.long += 1
         self.waiting += 1
         try:
-            return await agent.answer_report_on_a_thread(body, authorization, self._wanted_s(), came_at)
+            return await agent.answer_report_on_a_thread(body, authorization, self.wanted_s(), came_at)
         finally:
             self.waiting -= 1
 
@@ -109,10 +110,11 @@ class Door:
         return agent.problem("overloaded", 503, message, retry_after_s=RETRY_AFTER_S)
 
     def _period_s(self, report: NodeReport) -> float | None:
-        wanted_s = self._wanted_s()
+        wanted_s = self.wanted_s()
         return wanted_s if report.period_s != wanted_s else None
 
-    def _wanted_s(self) -> float:
+    def wanted_s(self) -> float:
+        """How often nodes shall report at present."""
         return self.pace.period_s(settings.REPORT_PERIOD_S, settings.SILENT_AFTER_S)
 
     async def _keep_pace(self) -> None:

@@ -43,7 +43,7 @@ def families(fleet: Fleet, *, gpus: bool = False) -> Iterator[Metric]:
     """`gpus`: with the figures of each GPU."""
     nodes = fleet.nodes.values()
     yield from _nodes(nodes, fleet.at)
-    yield _gpu_states(nodes)
+    yield from _gpu_states(nodes)
     yield from _replicas(nodes)
     yield from _engines(nodes)
     yield from _gpu_sums(nodes)
@@ -67,15 +67,19 @@ def _nodes(nodes: Iterable[LiveNode], at: float) -> Iterator[Metric]:
     yield _gauge("forebay_node_clock_skew_seconds", "The node's clock minus the server's", ["node"], skews)
 
 
-def _gpu_states(nodes: Iterable[LiveNode]) -> Metric:
+def _gpu_states(nodes: Iterable[LiveNode]) -> Iterator[Metric]:
     counts: Counter[tuple[str, ...]] = Counter()
+    flagged: Counter[str] = Counter()
     for node in nodes:
         assigned = {part["id"] for part in node.shape.partitions if part["deployment"]}
         for gpu in node.shape.gpus:
             counts[gpu["kind"], _state(gpu, assigned)] += 1
+            flagged[gpu["kind"]] += bool(gpu["flag"])
     kinds = sorted({kind for kind, _ in counts})
     told = {(kind, state): float(counts[kind, state]) for kind in kinds for state in GPU_STATES}
-    return _gauge("forebay_gpus", "GPUs and CPU slots by state; each is in one", ["kind", "state"], told)
+    yield _gauge("forebay_gpus", "GPUs and CPU slots by state; each is in one", ["kind", "state"], told)
+    kept_out = {(kind,): float(flagged[kind]) for kind in kinds}
+    yield _gauge("forebay_gpus_flagged", "GPUs that were measured and are kept out of placement", ["kind"], kept_out)
 
 
 def _state(gpu: dict[str, Any], assigned: set[int]) -> str:

@@ -15,6 +15,9 @@ REPORT_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 Info("forebay_build", "The version that this process runs").info({"version": VERSION})
 _reports = Counter("forebay_reports", "Reports of nodes that were answered", ["outcome"])
 _seconds = Histogram("forebay_report_duration_seconds", "Time to the answer of a report", buckets=REPORT_S)
+_waiting = Gauge("forebay_reports_waiting", "Reports that wait for a thread, or are on one")
+_period = Gauge("forebay_reports_period_seconds", "How often nodes are asked to report at present")
+reports_from_memory = Counter("forebay_reports_from_memory", "Reports that said nothing new and took no thread")
 _watchers = Gauge("forebay_live_watchers", "Pages and programs that watch the fleet over a websocket here")
 _backlog = Gauge("forebay_recorder_backlog_windows", "Sampling windows that wait to be written to the database")
 windows_dropped = Counter(
@@ -30,10 +33,18 @@ def report(status: int, seconds: float) -> None:
     _seconds.observe(seconds)
 
 
-def look_at(*, watchers: Callable[[], int], backlog: Callable[[], int]) -> None:
+def look_at(
+    *,
+    watchers: Callable[[], int],
+    backlog: Callable[[], int],
+    waiting: Callable[[], int],
+    period_s: Callable[[], float],
+) -> None:
     """Ask these whenever somebody reads the figures."""
     _watchers.set_function(watchers)
     _backlog.set_function(backlog)
+    _waiting.set_function(waiting)
+    _period.set_function(period_s)
 
 
 def _outcome(status: int) -> str:

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rest_framework.test import APIClient
 
+from controlplane.fleet.models import Gpu
 from controlplane.telemetry import latest
 from controlplane.telemetry import valkey as telemetry_valkey
 from tests import expositions
@@ -61,6 +62,7 @@ def test_a_user_without_a_role_does_not_read_them() -> None:
 
 def test_a_viewer_reads_the_fleet_as_prometheus_asks(live: None) -> None:
     expositions.make_fleet()
+    Gpu.objects.filter(node__name="n2").update(flag="Its matmul rate is below the bar.")
     found = scraped()
     served = (("deployment", "chat"), ("role", "decode"))
     nodes = {labels[0][1]: count for labels, count in found["forebay_nodes"].items() if count}
@@ -69,6 +71,7 @@ def test_a_viewer_reads_the_fleet_as_prometheus_asks(live: None) -> None:
     assert "django_http_requests_before_middlewares_total" in found
     assert nodes == {"ready": 1.0, "silent": 1.0}
     assert gpus == {"assigned": 1.0, "idle": 2.0, "degraded": 0.0, "lost": 0.0}
+    assert found["forebay_gpus_flagged"] == {(("kind", "simulated"),): 1.0}
     assert found["forebay_node_report_age_seconds"][("node", "n1"),] < 60
     assert found["forebay_node_report_age_seconds"][("node", "n2"),] == pytest.approx(3600, abs=60)
     assert found["forebay_replicas_wanted"][served] == found["forebay_replicas_confirmed"][served] == 1.0

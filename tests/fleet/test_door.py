@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from asgiref.sync import async_to_sync
 from django.utils import timezone
+from prometheus_client import REGISTRY
 
 from controlplane.api import agent
 from controlplane.api import door as doors
@@ -88,14 +89,19 @@ def settle(door: Door, node: Node) -> None:
     door.short = door.long = 0
 
 
+def counted_from_memory() -> float:
+    return REGISTRY.get_sample_value("forebay_reports_from_memory_total") or 0.0
+
+
 def test_a_report_that_says_nothing_new_asks_the_database_nothing(
     door: Door, node: Node, django_assert_num_queries: Any
 ) -> None:
     settle(door, node)
-    body, token = msgspec.json.encode(report_of(node)), token_of(node)
+    body, token, before = msgspec.json.encode(report_of(node)), token_of(node), counted_from_memory()
     with django_assert_num_queries(0):
         status, _, reply = send(door, body, token)
     assert (status, door.short, door.long) == (200, 1, 0)
+    assert counted_from_memory() - before == 1
     assert abs(reply["at"] - time.time()) < 5
 
 
