@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.db import connection
 from django.db.models import Case, F, FloatField, Func, IntegerField, Q, QuerySet, Sum, When
 from django.db.models.functions import Cast
 
@@ -25,8 +26,8 @@ class Epoch(Func):
     output_field = IntegerField()
 
     def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
-        # The percent sign is unquoted twice: by this template, and when the parameters are filled in.
-        template = "CAST(strftime('%%%%s', %(expressions)s) AS INTEGER)"
+        # Three times as quick as strftime, which writes text. Half a millisecond is what its days lack in digits.
+        template = "CAST((julianday(%(expressions)s) - 2440587.5) * 86400.0 + 0.0005 AS INTEGER)"
         return self.as_sql(compiler, connection, template=template, **extra)
 
     def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
@@ -45,15 +46,14 @@ class Latency:
 
 def means(subject: Subject, measured: Metric, over: Span) -> dict[Place, float]:
     """By owner and step; what is not there is unknown."""
-    tops: dict[Place, float] = {}
-    bottoms: dict[Place, float] = {}
+    sums: dict[Place, tuple[float, float]] = {}
     for stretch in stretches(over):
         for owner, bucket, top, bottom in _sums(_rows(subject, measured, stretch), measured, over.step):
             if top is not None and bottom:
-                place = owner, int(bucket) * over.step
-                tops[place] = tops.get(place, 0.0) + top
-                bottoms[place] = bottoms.get(place, 0.0) + bottom
-    return {place: measured.scale * top / bottoms[place] for place, top in tops.items()}
+                place = owner, bucket * over.step
+                before = sums.get(place)
+                sums[place] = (top + before[0], bottom + before[1]) if before else (top, bottom)
+    return {place: measured.scale * top / bottom for place, (top, bottom) in sums.items()}
 
 
 def ended(subject: Subject, measured: Metric, over: Span) -> dict[Place, Latency]:
@@ -112,7 +112,12 @@ def _sums(rows: QuerySet[Any], measured: Metric, step: int) -> Iterable[tuple[in
     else:
         bottom = Sum(Case(When(**{f"{measured.field}__isnull": False}, then=weight)))
     grouped = rows.annotate(bucket=Epoch("at") / step).values(owner, "bucket")
-    return grouped.annotate(top=top, bottom=bottom).values_list(owner, "bucket", "top", "bottom")
+    sql, parameters = (
+        grouped.annotate(top=top, bottom=bottom).values_list(owner, "bucket", "top", "bottom").query.sql_with_params()
+    )
+    with connection.cursor() as cursor:  # as they come: turning each figure into itself took a third of the time
+        cursor.execute(sql, parameters)
+        return cursor.fetchall()
 
 
 def _latency_rows(
