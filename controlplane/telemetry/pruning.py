@@ -1,5 +1,6 @@
 """Deletes what is older than its width is kept, a little at a time so that other writers need not wait. Nothing raw
-goes before the rows of its minute are made, nor a minute's before its hour's."""
+goes before the rows of its minute are made, nor a minute's before its hour's. Where rows lie in a table
+a day, a day goes when all of it may."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from typing import Any
 from django.db import connection
 from django.db.models import Min, Model
 
+from controlplane.telemetry import days
 from controlplane.telemetry.models import FleetSample, GpuHour, GpuMinute
 from controlplane.telemetry.rollup import made_upto
 from controlplane.telemetry.spans import HOUR, TIERS, Tier, moment
@@ -41,6 +43,9 @@ def _oldest(tier: Tier, next_one: Tier | None, now: float) -> datetime | None:
 
 
 def _delete(model: type[Model], before: datetime, until: float) -> None:
+    if days.are_kept(model):
+        days.drop(model, before)
+        return
     for some in _parts(model, before):
         if time.monotonic() > until:
             return

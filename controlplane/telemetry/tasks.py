@@ -8,7 +8,8 @@ from typing import Any
 from celery import shared_task
 from celery.signals import worker_ready
 
-from controlplane.telemetry import process_log, pruning, rollup
+from controlplane.telemetry import days, process_log, pruning, rollup
+from controlplane.telemetry.spans import moment
 
 
 @shared_task(name="telemetry.roll_up", ignore_result=True)
@@ -18,7 +19,9 @@ def roll_up() -> None:
 
 @shared_task(name="telemetry.prune", ignore_result=True)
 def prune() -> None:
-    pruning.prune(time.time())
+    now = time.time()
+    days.make_ahead(moment(now))
+    pruning.prune(now)
 
 
 @worker_ready.connect
