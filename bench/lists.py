@@ -1,10 +1,11 @@
 """What the lists and the live view cost: the real web process on SQLite with simulated nodes of eight GPUs, while the
 figures of all of them change each second.
 
-    python -m bench.lists [--nodes 110,1000] [--requests 200] [--quick]
+    python -m bench.lists [--nodes 110,1000] [--requests 200] [--gpustack FOLDER/bin/gpustack] [--quick]
 
 One client asks one thing after another over one kept connection. CPU is that of the web process, less what it takes
-without a request.
+without a request. With --gpustack (2.3.0, as root) its list of as many workers as the first size is asked in the same
+run by the same client; its CPU is that of its server, without its PostgreSQL.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", default="110,1000", help="sizes of the fleet, with commas, growing")
     parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--gpustack", type=Path, help="its program, to be measured beside ours")
     parser.add_argument("--quick", action="store_true", help="110 nodes, 60 requests of each kind")
     options = parser.parse_args()
     counts = [110] if options.quick else [int(count) for count in options.nodes.split(",")]
@@ -36,8 +38,9 @@ def main() -> None:
         os.environ.update({k: v for k, v in site.environ.items() if k.startswith(("FOREBAY_", "DJANGO_"))})
         for count in counts:
             rows = measure(site, count, requests)
-            print_table(count, requests, rows)
-            print("RESULT", json.dumps(result(count, rows)), flush=True)
+            peer = beside(options.gpustack, site.home, count, requests) if count == counts[0] else []
+            print_table(count, requests, [*rows, *peer])
+            print("RESULT", json.dumps(result(count, rows) | peer_result(peer)), flush=True)
     finally:
         site.stop()
 
@@ -67,6 +70,16 @@ def measure(site: Running, count: int, requests: int) -> list[Row]:
         return [{"what": what, **ask(f"{site.web}{path}", requests, web, headers)} for what, path, headers in kinds]
 
 
+def beside(program: Path | None, home: Path, count: int, requests: int) -> list[Row]:
+    if program is None:
+        print("GPUStack is left out: give its program with --gpustack (pip install gpustack==2.3.0)")
+        return []
+    from bench._gpustack import Gpustack
+
+    with Gpustack(program, home / "gpustack", count) as peer:
+        return [peer.ask(requests)]
+
+
 def _credentials() -> tuple[dict[str, str], dict[str, str]]:
     from django.test import Client
 
@@ -86,6 +99,11 @@ def result(count: int, rows: list[Row]) -> dict[str, Any]:
     there = {key: rows[place] for key, place in of.items() if place < len(rows)}
     figures = {f"{key}_{name}": round(row[name], 2) for key, row in there.items() for name in names}
     return {"nodes": count, **figures}
+
+
+def peer_result(rows: list[Row]) -> dict[str, float]:
+    names = ("p50_ms", "p99_ms", "max_ms", "cpu_ms")
+    return {f"gpustack_{name}": round(row[name], 2) for row in rows for name in names}
 
 
 def print_table(count: int, requests: int, rows: list[Row]) -> None:
