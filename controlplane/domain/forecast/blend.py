@@ -10,7 +10,7 @@ import numpy as np
 
 from controlplane.domain.forecast.activity import Floats
 from controlplane.domain.forecast.history import UNKNOWN, Method, Seen
-from controlplane.domain.forecast.tracker import Correction, Tracker
+from controlplane.domain.forecast.tracker import Correction, Flags, Tracker
 
 JUDGED_DAYS = 5  # over which methods are compared
 POWER = 6.0  # a method with twice another's loss counts 1 / 2^6 as much: the best lead, near ties share
@@ -24,6 +24,19 @@ def pinball(told: Floats, outcome: Floats | float, levels: Floats) -> Floats:
 
 
 @dataclass(slots=True)
+class _Waiting:
+    """A window that is not over: what the method said of it, what was told, and which levels are known to be missed."""
+
+    place: int
+    raw: Floats
+    told: Floats
+    counted: Flags
+
+    def passed(self, peak: float) -> Flags:
+        return np.asarray(peak > np.ceil(self.told - 1e-9))
+
+
+@dataclass(slots=True)
 class Tracked:
     """One method and its correction. Outcomes reach it when their window is over, and not before."""
 
@@ -34,7 +47,7 @@ class Tracked:
     _correction: Correction = field(init=False)
     _losses: deque[Floats] = field(default_factory=deque)
     _total: Floats = field(init=False)
-    _waiting: deque[tuple[int, Floats, Floats]] = field(default_factory=deque)
+    _waiting: deque[_Waiting] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self._correction = self.by(self.levels)
@@ -49,22 +62,27 @@ class Tracked:
         self._learn(seen)
         said = self.method.quantiles(seen, self.levels) if raw is None else raw
         self.told = self._correction.correct(said)
-        self._waiting.append((seen.place, said, self.told))
+        self._waiting.append(_Waiting(seen.place, said, self.told, np.zeros(len(self.levels), bool)))
         return self.told
 
     def _learn(self, seen: Seen) -> None:
         """Take in the windows that are over by now."""
         peaks = seen.peaks
-        while self._waiting and self._waiting[0][0] < len(peaks):
-            place, raw, told = self._waiting.popleft()
-            if peaks[place] == UNKNOWN:
+        while self._waiting and self._waiting[0].place < len(peaks):
+            one = self._waiting.popleft()
+            if peaks[one.place] == UNKNOWN:
                 continue
-            outcome = float(peaks[place])
-            self._correction.update(raw, outcome)
-            self._losses.append(pinball(told, outcome, self.levels))
+            outcome = float(peaks[one.place])
+            self._correction.update(one.raw, outcome, one.passed(outcome) & ~one.counted)
+            self._losses.append(pinball(one.told, outcome, self.levels))
             self._total = self._total + self._losses[-1]
             while len(self._losses) > JUDGED_DAYS * seen.per_day:
                 self._total = self._total - self._losses.popleft()
+        so_far = seen.so_far
+        for one in self._waiting:
+            missed = one.passed(float(so_far[one.place - seen.place])) & ~one.counted
+            if missed.any():
+                one.counted |= self._correction.miss(missed)
 
     @property
     def judged(self) -> int:

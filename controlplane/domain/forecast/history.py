@@ -30,12 +30,15 @@ class History:
     active: Ints = field(init=False)  # A at each moment
     peaks: Ints = field(init=False)  # Y of the window that begins at each moment; those behind `end` are not whole
 
+    _steps: Ints = field(init=False)  # the peak of each step
+
     def __post_init__(self) -> None:
         self.runs = runs(self.requests, self.keep_alive_s)
         self.count = count(self.runs)
         self.moments = np.arange(self.start, self.end, self.step_s)
         self.active = self.count.at(self.moments)
         self.peaks = self.count.peak(self.moments, self.horizon_s)
+        self._steps = self.count.peak(self.moments, self.step_s)
         for gap in self.outages:
             self.active[(self.moments >= gap.start) & (self.moments < gap.end)] = UNKNOWN
             self.peaks[(self.moments + self.horizon_s > gap.start) & (self.moments < gap.end)] = UNKNOWN
@@ -48,6 +51,11 @@ class History:
     @property
     def per_day(self) -> int:
         return max(1, round(DAY_S / self.step_s))
+
+    def so_far(self, place: int) -> Ints:
+        """The peak from each of the last moments, whose windows are not over, to that one."""
+        steps = self._steps[max(0, place - self.lag + 1) : place]
+        return np.asarray(np.maximum.accumulate(steps[::-1])[::-1])
 
     def seen_at(self, place: int) -> Seen:
         return Seen(self, place)
@@ -107,6 +115,12 @@ class Seen:
     def peaks(self) -> Ints:
         """Y of the windows that are over."""
         return self.history.peaks[: max(0, self.place - self.lag + 1)]
+
+    @property
+    def so_far(self) -> Ints:
+        """The peak, up to now, of each window that is not over; the last entry is of the one that began a step ago. In
+        an outage it is of what was on record."""
+        return self.history.so_far(self.place)
 
     def runs(self, since_s: float) -> Runs:
         """What is known of the runs of the last `since_s`, as of the last sight."""

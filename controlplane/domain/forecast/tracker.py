@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controlplane.domain.forecast.activity import Floats
+
+Flags = NDArray[np.bool_]
 
 RATE = 0.05  # of the recent range of residuals
 RECENT = 288  # residuals whose range counts: two days of ten-minute windows
@@ -28,8 +31,13 @@ class Correction(Protocol):
         """The told quantiles: never negative, rising with the level. Shape (levels,)."""
         ...
 
-    def update(self, quantiles: Floats, outcome: float) -> None:
-        """`quantiles`: as the method gave them; `outcome`: what they were of. In the order of knowing them."""
+    def update(self, quantiles: Floats, outcome: float, missed: Flags) -> None:
+        """`quantiles`: as the method gave them; `outcome`: what they were of; `missed`: at which levels it is more than
+        was told, less what `miss` counted. In the order of knowing them."""
+        ...
+
+    def miss(self, missed: Flags) -> Flags:
+        """A window that is not over has passed these levels already. Which of them count."""
         ...
 
 
@@ -51,15 +59,23 @@ class Tracker:
     def correct(self, quantiles: Floats) -> Floats:
         return _rising(quantiles + self._shift)
 
-    def update(self, quantiles: Floats, outcome: float) -> None:
-        told = np.ceil(self.correct(quantiles) - 1e-9)
+    def update(self, quantiles: Floats, outcome: float, missed: Flags) -> None:
         recent = self._residuals = np.vstack([self._residuals[1 - RECENT :], outcome - quantiles])
         if len(recent) <= FIRST:
             self._shift = np.quantile(recent, self.levels, axis=0).diagonal().copy()
             return
-        least, most = recent.min(axis=0), recent.max(axis=0)
-        step = self.rate * np.maximum(most - least, 1.0)
-        self._shift = np.clip(self._shift + step * ((outcome > told) - (1.0 - self.levels)), least, most)
+        self._step(missed - (1.0 - self.levels))
+
+    def miss(self, missed: Flags) -> Flags:
+        """Over an hour's horizon an hour is long to wait for what is known now."""
+        if len(self._residuals) <= FIRST:
+            return np.zeros_like(missed)
+        self._step(missed.astype(np.float64))
+        return missed
+
+    def _step(self, by: Floats) -> None:
+        least, most = self._residuals.min(axis=0), self._residuals.max(axis=0)
+        self._shift = np.clip(self._shift + self.rate * np.maximum(most - least, 1.0) * by, least, most)
 
 
 @dataclass(slots=True)
@@ -80,17 +96,19 @@ class Conformal:
     def correct(self, quantiles: Floats) -> Floats:
         return _rising(quantiles + _unit(quantiles) * (self._quantile + self._drift))
 
-    def update(self, quantiles: Floats, outcome: float) -> None:
-        told = np.ceil(self.correct(quantiles) - 1e-9)
+    def update(self, quantiles: Floats, outcome: float, missed: Flags) -> None:
         self._residuals = np.vstack([self._residuals[1 - WEEK :], (outcome - quantiles) / _unit(quantiles)])
         recent = np.sort(self._residuals, axis=0)
         count = len(recent)
         if count > FIRST:
             spread = recent[int(0.95 * (count - 1))] - recent[int(0.05 * (count - 1))]
-            self._drift = LEAK * self._drift + self.rate * spread * ((outcome > told) - (1.0 - self.levels))
+            self._drift = LEAK * self._drift + self.rate * spread * (missed - (1.0 - self.levels))
         # Of n residuals the (n + 1)-th part is left for one greater than all: with few, the greatest is told.
         ranks = np.minimum(np.ceil(self.levels * (count + 1)).astype(np.int64), count) - 1
         self._quantile = recent[ranks, np.arange(len(self.levels))]
+
+    def miss(self, missed: Flags) -> Flags:
+        return np.zeros_like(missed)
 
 
 def _unit(quantiles: Floats) -> Floats:

@@ -37,6 +37,18 @@ def test_no_method_looks_ahead_what_comes_later_changes_no_decision() -> None:
     assert any((before != second[name]).any() for name, before in first.items())
 
 
+def test_over_an_hour_too_nothing_is_known_of_a_window_but_what_has_passed() -> None:
+    requests, cut = fleet(10, 1.2), DAY_S
+    other = requests.within(0.0, cut)
+    decided = int(cut // 600) + 1
+    first, second = (
+        run(History(one, 300.0, 3600.0, 0.0, 1.2 * DAY_S), make(("best", "last"), LEVELS), LEVELS, judge_from=0.0).told
+        for one in (requests, other)
+    )
+    for name, before in first.items():
+        np.testing.assert_array_equal(before[:decided], second[name][:decided], err_msg=name)
+
+
 def test_the_same_history_and_seed_give_the_same_decisions() -> None:
     requests = fleet(10, 0.5)
     first, second = (told(requests, 0.5, ("best",)) for _ in range(2))
@@ -50,8 +62,8 @@ def test_every_answer_is_finite_not_negative_and_rises_with_the_level() -> None:
 
 
 def test_the_default_covers_as_told_once_it_has_learned_and_holds_less_than_the_last_day_would() -> None:
-    history = History(fleet(20, 4.0), 300.0, 600.0, 0.0, 4.0 * DAY_S)
-    ours, day = run(history, make(("best", "empirical"), LEVELS), LEVELS, judge_from=2 * DAY_S).scores[:2]
+    history = History(fleet(20, 3.0), 300.0, 600.0, 0.0, 3.0 * DAY_S)
+    ours, day = run(history, make(("best", "empirical"), LEVELS), LEVELS, judge_from=1.5 * DAY_S).scores[:2]
     assert 0.92 <= ours.coverage[1] <= 0.99  # a reserve of few whole slots covers more than it is asked to
     assert ours.coverage[2] >= 0.975
     assert ours.equal_reserve[2] < 0.95 * day.equal_reserve[2]
@@ -109,7 +121,7 @@ def test_a_new_model_that_never_rests_is_held_from_its_first_window_on() -> None
 
 
 def test_a_shock_that_wakes_all_at_once_is_covered_meanwhile_and_let_go_of_within_three_days() -> None:
-    quiet = fleet(30, 4.0, wakes_a_day=3.0)
+    quiet = fleet(30, 3.5, wakes_a_day=3.0)
     names = np.arange(30)
     shock = Requests.of(
         quiet.models,
@@ -117,8 +129,8 @@ def test_a_shock_that_wakes_all_at_once_is_covered_meanwhile_and_let_go_of_withi
         np.append(quiet.at, np.full(30, 0.5 * DAY_S)),
         np.append(quiet.until, np.full(30, 0.5 * DAY_S + 3600.0)),
     )
-    answers = told(shock, 4.0, ("best",))["average of the best"]
-    calm = told(quiet, 4.0, ("best",))["average of the best"]
+    answers = told(shock, 3.5, ("best",))["average of the best"]
+    calm = told(quiet, 3.5, ("best",))["average of the best"]
     during = int(0.5 * DAY_S // 600) + 1
     assert answers[during : during + 5, 1].min() >= 29
     assert answers[-144:, 1].mean() < calm[-144:, 1].mean() + 3
