@@ -103,6 +103,26 @@ def test_expired_kv_counts_on_the_prefill_engine(played: Played) -> None:
     assert played.run(5).replicas[0].sample.kv_expired_total == 5
 
 
+def test_slow_engines_and_failed_transfers_show_in_their_totals(played: Played) -> None:
+    played.take(1, spec())
+    before = played.run(20).replicas[0].sample
+    played.fault("slow-first sim-0001/p0 2", "slow-tokens sim-0001/p0 0.3", "fail-kv sim-0001/p0")
+    after = played.run(60).replicas[0].sample
+    assert after.nixl_failures_total == 60
+    for sum_s, count, least in (("ttft_sum_s", "ttft_count", 2.0), ("itl_sum_s", "itl_count", 0.3)):
+        gone, many = (getattr(after, name) - getattr(before, name) for name in (sum_s, count))
+        assert gone / many > least
+
+
+def test_an_old_agent_and_a_foreign_process_are_told(played: Played) -> None:
+    played.fault("old-version sim-0001", "foreign sim-0001/1")
+    ill = played.run(1)
+    assert (ill.agent_version, [len(s.foreign_pids) for s in ill.samples]) == ("0.0.1", [0, 1])
+    played.fault()
+    well = played.run(1)
+    assert well.agent_version != "0.0.1" and not well.samples[1].foreign_pids
+
+
 def test_a_fault_is_put_and_cleared_by_lines() -> None:
     nodes = ["sim-0001", "sim-0002"]
     one = change(frozenset(), "silence sim-0001", nodes)
@@ -112,7 +132,18 @@ def test_a_fault_is_put_and_cleared_by_lines() -> None:
     assert change(both, "clear", nodes) == frozenset()
 
 
-@pytest.mark.parametrize("line", ["melt sim-0001", "hot sim-0001", "hot sim-0001/x", "skew sim-0001 soon", "silence x"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "melt sim-0001",
+        "hot sim-0001",
+        "hot sim-0001/x",
+        "skew sim-0001 soon",
+        "silence x",
+        "slow-first sim-0001/p0 -1",
+        "skew sim-0001 nan",
+    ],
+)
 def test_a_line_that_is_no_fault_says_what_would_be(line: str) -> None:
     with pytest.raises(BadFault, match=r"nothing was changed|for example"):
         change(frozenset(), line, ["sim-0001"])

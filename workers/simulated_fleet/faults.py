@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -10,13 +11,18 @@ KINDS = {
     "restart": "NODE",
     "skew": "NODE SECONDS",
     "disk-low": "NODE",
+    "old-version": "NODE",
     "crash-loop": "NODE/PARTITION",
     "expire-kv": "NODE/PARTITION",
+    "fail-kv": "NODE/PARTITION",
     "kv-full": "NODE/PARTITION",
+    "slow-first": "NODE/PARTITION SECONDS",
+    "slow-tokens": "NODE/PARTITION SECONDS",
     "throttle": "NODE/GPU",
     "lose": "NODE/GPU",
     "ecc": "NODE/GPU",
     "hot": "NODE/GPU",
+    "foreign": "NODE/GPU",
 }
 USAGE = "; ".join(f"{kind} {subject}" for kind, subject in KINDS.items()) + "; clear [NODE[/PARTITION or /GPU]]"
 
@@ -30,7 +36,7 @@ class Fault:
     kind: str
     node: str
     part: str = ""  # a partition's name or a GPU's index
-    value: float = 0.0  # skew: seconds
+    value: float = 0.0  # seconds: how far the clock is ahead, or how much longer each first or other token takes
 
     @property
     def subject(self) -> str:
@@ -46,10 +52,10 @@ def parse(line: str) -> Fault:
     node, slash, part = words[0].partition("/")
     if bool(slash) != ("/" in form) or (form == "NODE/GPU" and not part.isdecimal()):
         raise BadFault(f"{line.strip()!r} names no {form.split()[0]}, and nothing was changed. Write: {kind} {form}.")
-    try:
-        return Fault(kind, node, part, float(words[1]) if len(words) > 1 else 0.0)
-    except ValueError:
-        raise BadFault(f"{words[1]!r} is no number of seconds. Write for example: {kind} {node} 40.") from None
+    value = _seconds(words[1]) if len(words) > 1 else 0.0
+    if value is None or (part and value < 0):
+        raise BadFault(f"{words[1]!r} is no number of seconds. Write for example: {kind} {words[0]} 4.")
+    return Fault(kind, node, part, value)
 
 
 def parse_lines(lines: Iterable[str]) -> Iterator[Fault]:
@@ -74,6 +80,14 @@ def known(fault: Fault, nodes: Iterable[str]) -> Fault:
     if fault.node not in names:
         raise BadFault(f"No node {fault.node} is played here, and nothing was changed. There are {_span(names)}.")
     return fault
+
+
+def _seconds(word: str) -> float | None:
+    try:
+        value = float(word)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _span(names: list[str]) -> str:

@@ -34,6 +34,8 @@ READY_AFTER_S = (6.0, 14.0)
 STOP_S = 1.0
 CRASH_AFTER_S = 2.0
 HISTOGRAMS_EVERY = 10  # reports
+OLD_VERSION = "0.0.1"
+WELL = load.Ills()
 LOG = "This engine is simulated: it serves nothing and writes no log.\n"
 
 
@@ -121,7 +123,7 @@ class Host:
             at=at + skew,
             generation=self.spec.generation if self.spec else 0,
             period_s=self.period_s,
-            agent_version=__version__,
+            agent_version=OLD_VERSION if self._parts("old-version") else __version__,
             engine_version="simulated",
             driver=f"{self.gpus} simulated devices",
             simulated=True,
@@ -198,8 +200,20 @@ class Host:
     def _serve(self, replica: Replica, process: Process, at: float, elapsed_s: float) -> None:
         spec, curve = replica.spec, self.curve
         asked = load.demand(curve.shape, spec.deployment, at, seed=curve.seed, day_s=curve.day_s)
-        full, expires = (spec.name in self._parts(kind) for kind in ("kv-full", "expire-kv"))
-        process.engine.live(asked, elapsed_s, kv_full=full, expires=expires)
+        process.engine.ills = self._ills(spec.name)
+        process.engine.live(asked, elapsed_s)
+
+    def _ills(self, partition: str) -> load.Ills:
+        if not self.faults:
+            return WELL
+        on_it = {fault.kind: fault.value for fault in self.faults if fault.part == partition}
+        return load.Ills(
+            kv_full="kv-full" in on_it,
+            expires="expire-kv" in on_it,
+            fails="fail-kv" in on_it,
+            first_s=on_it.get("slow-first", 0.0),
+            token_s=on_it.get("slow-tokens", 0.0),
+        )
 
     def _is_crashing(self, replica: Replica) -> bool:
         return replica.spec.name in self._parts("crash-loop")
@@ -284,6 +298,7 @@ class Host:
             memory_clock_mhz=2619.0,
             ecc_uncorrected=2 if "ecc" in ill else 0,
             throttle="HwThermalSlowdown" if slowed else "",
+            foreign_pids=(4242,) if "foreign" in ill else (),
         )
 
     def _host(self) -> HostSample:

@@ -59,6 +59,17 @@ class Buckets:
         return Histogram(self.les, tuple(round(count, 3) for count in counts), round(self.count, 3), round(self.sum, 4))
 
 
+@dataclass(frozen=True, slots=True)
+class Ills:
+    """What faults do to an engine. `first_s`, `token_s`: how much longer the first and each other token takes."""
+
+    kv_full: bool = False
+    expires: bool = False
+    fails: bool = False
+    first_s: float = 0.0
+    token_s: float = 0.0
+
+
 @dataclass(slots=True)
 class Engine:
     """The running totals of one simulated engine process."""
@@ -77,16 +88,18 @@ class Engine:
     failed: float = 0.0
     ttft: Buckets = field(default_factory=lambda: Buckets(TTFT_LES))
     itl: Buckets = field(default_factory=lambda: Buckets(ITL_LES))
+    ills: Ills = field(default_factory=Ills)
 
-    def live(self, asked: float, elapsed_s: float, *, kv_full: bool = False, expires: bool = False) -> None:
+    def live(self, asked: float, elapsed_s: float) -> None:
         """`elapsed_s` go by in which so much is asked of it."""
+        ills = self.ills
         self.noise = 0.9 * self.noise + self.random.gauss(0.0, 0.03)
         wants = max(0.0, asked * (1 + self.noise))
         self.busy = min(1.0, wants)
         self.running = float(round(MAX_RUNNING * self.busy))
         self.waiting = float(round(MAX_RUNNING * max(0.0, wants - 1.0)))
-        self.kv = 0.97 if kv_full else min(0.92, 0.04 + 0.8 * self.busy)
-        step_s = (1 / DECODE_TPS) * (1 + 1.2 * self.busy**2)
+        self.kv = 0.97 if ills.kv_full else min(0.92, 0.04 + 0.8 * self.busy)
+        step_s = self.token_s
         if self.role != Role.DECODE:
             self._prefill(elapsed_s)
         if self.role != Role.PREFILL:
@@ -97,10 +110,20 @@ class Engine:
             many = self.running * elapsed_s / step_s / OUTPUT_TOKENS
             self.requests += many
             self.prompt += many * PROMPT_TOKENS
-            self.ttft.add(many, 0.03 + 0.05 * self.busy + self._wait_s())
-        if expires:
-            self.expired += elapsed_s
-            self.failed += elapsed_s
+            self.ttft.add(many, self.first_s)
+        self.expired += elapsed_s * ills.expires
+        self.failed += elapsed_s * ills.fails
+
+    @property
+    def first_s(self) -> float:
+        """To the first token of a request that comes now."""
+        own = 0.03 + 0.05 * self.busy if self.role == Role.DECODE else 0.09 * (1 + 2 * self.busy**3)
+        return own + self._wait_s() + self.ills.first_s
+
+    @property
+    def token_s(self) -> float:
+        """To each of the others."""
+        return (1 / DECODE_TPS) * (1 + 1.2 * self.busy**2) + self.ills.token_s
 
     def sample(self, *, whole: bool) -> EngineSample:
         """`whole`: with histograms."""
@@ -136,7 +159,7 @@ class Engine:
         many = self.busy * PREFILL_TPS * elapsed_s / PROMPT_TOKENS
         self.prompt += many * PROMPT_TOKENS
         self.requests += many
-        self.ttft.add(many, 0.09 * (1 + 2 * self.busy**3) + self._wait_s())
+        self.ttft.add(many, self.first_s)
 
     def _wait_s(self) -> float:
         return self.waiting * 0.04
