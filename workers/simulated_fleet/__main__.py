@@ -20,6 +20,7 @@ from workers.simulated_fleet import load
 from workers.simulated_fleet.faults import BadFault, change
 from workers.simulated_fleet.host import Curve
 from workers.simulated_fleet.player import Fleet, Seat, Told, play
+from workers.simulated_fleet.serving import serve
 
 SAY_EVERY_S = 5.0
 
@@ -34,15 +35,21 @@ def main() -> None:
     for work in (lambda: _hear(fleet), lambda: _say(told, over)):
         threading.Thread(target=work, daemon=True).start()
     ends_at = time.monotonic() + options.seconds if options.seconds else float("inf")
-    playing = play(
-        fleet,
-        seats,
-        host=url.hostname or "127.0.0.1",
-        port=url.port or 80,
-        is_over=lambda: over.is_set() or time.monotonic() >= ends_at,
-        told=told,
-    )
-    asyncio.run(playing)
+
+    async def playing() -> None:
+        if options.serve:
+            _server, port = await serve(fleet.find, "127.0.0.1")
+            fleet.answer_at(f"http://127.0.0.1:{port}")
+        await play(
+            fleet,
+            seats,
+            host=url.hostname or "127.0.0.1",
+            port=url.port or 80,
+            is_over=lambda: over.is_set() or time.monotonic() >= ends_at,
+            told=told,
+        )
+
+    asyncio.run(playing())
     print(msgspec.json.encode(asdict(told)).decode(), flush=True)
 
 
@@ -69,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--load", choices=load.SHAPES, default="day")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--period", type=float, default=1.0, help="seconds between two reports of a node")
+    parser.add_argument("--serve", action="store_true", help="answer requests that a gateway sends to the engines")
     parser.add_argument("--seconds", type=float, default=0.0, help="end after so long; 0: on SIGTERM")
     return parser
 

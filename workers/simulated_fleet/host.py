@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from random import Random
 from uuid import uuid4
@@ -27,6 +28,7 @@ from workers.contract import (
 from workers.reconcile import Drain, Forget, Relabel, Replica, Start, Steady, Stop, Wait, reconcile
 from workers.simulated_fleet import load
 from workers.simulated_fleet.faults import Fault
+from workers.simulated_fleet.serving import Served
 
 GIB = 2**30
 MEMORY_BYTES = 80 * GIB
@@ -70,6 +72,7 @@ class Host:
     faults: frozenset[Fault] = frozenset()
     spec: NodeSpec | None = None
     period_s: float = 1.0
+    endpoint: str = ""  # of whatever answers for the engines; none does
 
     def __post_init__(self) -> None:
         self._random = Random(f"{self.curve.seed}/{self.name}")  # noqa: S311
@@ -107,6 +110,12 @@ class Host:
             self.spec = reply.spec
         self.period_s = reply.period_s or self.period_s
         self._logs = reply.logs
+
+    def serving(self) -> Iterator[tuple[str, Served]]:
+        """The engines that answer requests, by their keys."""
+        for partition, replica in self._replicas.items():
+            if replica.phase in (Phase.READY, Phase.DRAINING) and replica.spec.api_key:
+                yield replica.spec.api_key, Served(replica.spec.deployment, self._processes[partition].engine)
 
     def report(self, at: float) -> NodeReport:
         """What is so at a moment (unix s); time goes on to it, whatever the fault."""
@@ -183,14 +192,14 @@ class Host:
             process, age = self._processes[partition], at - replica.since
             match replica.phase:
                 case Phase.STARTING | Phase.READY if self._is_crashing(replica) and age >= CRASH_AFTER_S:
-                    process.exit_code = 1
+                    process.exit_code, process.engine.is_dead = 1, True
                     self._replicas[partition] = replace(replica, phase=Phase.EXITED, since=at, asked=False)
                 case Phase.STARTING if age >= process.ready_s:
                     process.ready_after_s = round(age, 2)
                     self._enter(partition, Phase.READY, at)
                 case Phase.READY:
                     self._serve(replica, process, at, elapsed_s)
-                case Phase.DRAINING if replica.idle_since is None:
+                case Phase.DRAINING if replica.idle_since is None and not process.engine.in_flight:
                     process.engine.live(0.0, elapsed_s)
                     self._replicas[partition] = replace(replica, idle_since=at)
                 case Phase.STOPPING if age >= STOP_S:
@@ -246,6 +255,7 @@ class Host:
             phase=replica.phase,
             phase_age_s=round(at - replica.since, 1),
             pid=process.pid if alive else 0,
+            endpoint=self.endpoint if alive else "",
             restarts=replica.restarts,
             ready_after_s=process.ready_after_s,
             memory_bytes=self._memory(process.engine) * len(spec.gpus) if alive else None,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 
@@ -89,6 +91,8 @@ class Engine:
     ttft: Buckets = field(default_factory=lambda: Buckets(TTFT_LES))
     itl: Buckets = field(default_factory=lambda: Buckets(ITL_LES))
     ills: Ills = field(default_factory=Ills)
+    is_dead: bool = False
+    in_flight: int = 0  # requests that somebody really sent; the rest are made up
 
     def live(self, asked: float, elapsed_s: float) -> None:
         """`elapsed_s` go by in which so much is asked of it."""
@@ -114,6 +118,27 @@ class Engine:
         self.expired += elapsed_s * ills.expires
         self.failed += elapsed_s * ills.fails
 
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """While a request that somebody really sent is under way."""
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+
+    def began(self, prompt_tokens: int, took_s: float) -> None:
+        """The first token of such a request."""
+        self.requests += 1
+        self.prompt += prompt_tokens
+        self.generated += 1
+        self.ttft.add(1, took_s)
+
+    def went_on(self, took_s: float) -> None:
+        """Another token of it."""
+        self.generated += 1
+        self.itl.add(1, took_s)
+
     @property
     def first_s(self) -> float:
         """To the first token of a request that comes now."""
@@ -129,7 +154,7 @@ class Engine:
         """`whole`: with histograms."""
         takes, gives = self.role == Role.DECODE, self.role == Role.PREFILL
         return EngineSample(
-            running=self.running,
+            running=self.running + self.in_flight,
             waiting=self.waiting,
             kv_usage=round(self.kv, 4),
             prompt_tokens_total=round(self.prompt),

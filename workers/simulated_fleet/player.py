@@ -13,9 +13,11 @@ import msgspec
 from workers.contract import ReportReply
 from workers.simulated_fleet.faults import Fault
 from workers.simulated_fleet.host import Curve, Host
+from workers.simulated_fleet.serving import Served
 
 TICK_S = 0.02
 TIMEOUT_S = 10.0
+SERVING_S = 0.5  # so old may be what is known of ready engines
 LARGEST_WAIT_S = 300.0
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(ReportReply).decode
@@ -50,6 +52,20 @@ class Fleet:
             for seat in seats
         }
         self.faults: frozenset[Fault] = frozenset()
+        self._by_key: dict[str, Served] = {}
+        self._known_until = 0.0
+
+    def find(self, key: str) -> Served | None:
+        """The ready engine that has the key."""
+        if (found := self._by_key.get(key)) is None or time.monotonic() > self._known_until:
+            self._by_key = {key: served for host in self.hosts.values() for key, served in host.serving()}
+            self._known_until, found = time.monotonic() + SERVING_S, self._by_key.get(key)
+        return found
+
+    def answer_at(self, endpoint: str) -> None:
+        """Where requests for all engines go."""
+        for host in self.hosts.values():
+            host.endpoint = endpoint
 
     def put(self, faults: frozenset[Fault]) -> None:
         """These are in force now, and no others. A restart happens once, when it is new."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -31,6 +32,7 @@ class Command(BaseCommand):
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--period", type=float, default=1.0, help="seconds between two reports of a node")
         parser.add_argument("--seconds", type=float, default=0.0, help="end after so long; 0: on Ctrl-C")
+        parser.add_argument("--serve", action="store_true", help="let engines answer requests, with made-up text")
         parser.add_argument("--mix", action="store_true", help="though the fleet has real nodes")
         parser.add_argument("--remove", action="store_true", help="take away what an earlier play left, and end")
 
@@ -42,6 +44,7 @@ class Command(BaseCommand):
             raise CommandError("Nothing was changed: --nodes is 1 to 5000 and --gpus 1 to 64.")
         if not options["mix"]:
             simulating.require_alone()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the player would go on alone
         seats = simulating.join(options["nodes"])
         player = self._start(options, seats)
         try:
@@ -60,7 +63,7 @@ class Command(BaseCommand):
 
     def _start(self, options: dict[str, Any], seats: list[dict[str, object]]) -> subprocess.Popen[str]:
         told = [f"--{name}={options[name]}" for name in ("url", "gpus", "load", "seed", "period", "seconds")]
-        command = [sys.executable, "-m", "workers.simulated_fleet", *told]
+        command = [sys.executable, "-m", "workers.simulated_fleet", *told, *(["--serve"] if options["serve"] else [])]
         player = subprocess.Popen(command, cwd=settings.BASE_DIR, stdin=subprocess.PIPE, text=True)
         assert player.stdin is not None
         player.stdin.write(msgspec.json.encode(seats).decode() + "\n")
