@@ -121,8 +121,10 @@ def _history(requests: Requests, asked: Asked) -> tuple[float, History]:
             f"the trace ends on day {days:.2f}: no window of {asked.horizon_s:g} s from day {judged_day:g}"
         )
     first = start if asked.warmup_days is None else max(start, judge_from - asked.warmup_days * DAY_S)
+    # Who was active when the record begins is known a keep-alive later: before, nothing recorded is not no demand.
+    first = min(max(first, requests.at[0] + asked.tau_s), judge_from)
     # Steps are counted from the trace's midnight, so that decisions of the same moment are the same for any warm-up.
-    first = start + np.floor((first - start) / asked.step_s) * asked.step_s
+    first = start + np.ceil((first - start) / asked.step_s) * asked.step_s
     outages = tuple(Outage(start + begin, start + finish) for begin, finish in asked.outages)
     return judge_from, History(requests, asked.tau_s, asked.horizon_s, first, end, asked.step_s, outages)
 
