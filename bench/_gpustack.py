@@ -19,6 +19,7 @@ PASSWORD = "Bench-2-Bench"
 BASIC = "Basic " + base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
 GIB = 2**30
 STARTS_WITHIN_S = 300.0
+SETTLES_S = 20.0  # what it does once after its start is not what its list costs
 CLUSTER = """
 INSERT INTO clusters (name, provider, state, owner_principal_id, hashed_suffix, is_default)
 SELECT 'bench', 'Docker', 'READY', min(id), 'bench', false FROM principals
@@ -115,6 +116,7 @@ class Gpustack:
         there = self._sql("gpustack", "SELECT count(*) FROM workers").strip()
         if there != str(self._workers):
             raise RuntimeError(f"GPUStack has {there} workers instead of {self._workers}")
+        time.sleep(SETTLES_S)
 
     def _answers(self) -> bool:
         text = self._run(
