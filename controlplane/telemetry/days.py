@@ -4,18 +4,18 @@ SQLite all rows of a kind are one table, and nothing here does anything."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import structlog
 from django.db import OperationalError, connection, transaction
 from django.db.models import Model
 
 from controlplane.telemetry.models import EngineMinute, EngineSample, GpuMinute, GpuSample
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 DAILY: tuple[type[Model], ...] = (GpuSample, EngineSample, GpuMinute, EngineMinute)
 AHEAD = 3  # days: as long may the beat be away before rows lie in `_default`
 WAIT_MS = 2000  # for whoever reads or writes; then the next run tries again
@@ -75,7 +75,7 @@ def _patiently(model: type[Model], act: Any, what: Any) -> None:
         with _with_little_wait() as cursor:
             act(cursor, model, what)
     except OperationalError as error:
-        log.info("the table of a day waits for the next run: %s", error)
+        log.info("the table of a day waits for the next run", table=_table(model), error=str(error))
 
 
 @contextmanager
