@@ -38,7 +38,7 @@ def main() -> None:
         os.environ.update({k: v for k, v in site.environ.items() if k.startswith(("FOREBAY_", "DJANGO_"))})
         for count in counts:
             rows = measure(site, count, requests)
-            peer = beside(options.gpustack, site.home, count, requests) if count == counts[0] else []
+            peer = beside(options.gpustack, count, requests) if count == counts[0] else []
             print_table(count, requests, [*rows, *peer])
             print("RESULT", json.dumps(result(count, rows) | peer_result(peer)), flush=True)
     finally:
@@ -70,13 +70,14 @@ def measure(site: Running, count: int, requests: int) -> list[Row]:
         return [{"what": what, **ask(f"{site.web}{path}", requests, web, headers)} for what, path, headers in kinds]
 
 
-def beside(program: Path | None, home: Path, count: int, requests: int) -> list[Row]:
+def beside(program: Path | None, count: int, requests: int) -> list[Row]:
     if program is None:
         print("GPUStack is left out: give its program with --gpustack (pip install gpustack==2.3.0)")
         return []
     from bench._gpustack import Gpustack
 
-    with Gpustack(program, home / "gpustack", count) as peer:
+    home = Path(tempfile.mkdtemp(prefix="forebay-bench-gpustack-"))
+    with Gpustack(program, home, count) as peer:
         return [peer.ask(requests)]
 
 
