@@ -114,3 +114,13 @@ def test_a_file_that_is_no_trace_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("when,who\n1,2\n")
     with pytest.raises(CommandError, match="none of the known forms"):
         call_command("backtest", str(tmp_path / "x.csv"))
+
+
+def test_a_trace_that_begins_in_the_middle_of_things_is_no_surprise(tmp_path: Path) -> None:
+    """Twenty models that never rest: twenty are held, not forty, though none was seen before the first row."""
+    model, at = np.meshgrid(np.arange(20), np.arange(0.0, DAY_S, 240.0))
+    names = tuple(f"m{place}" for place in range(20))
+    write(Requests.of(names, model.ravel(), at.ravel()), tmp_path / "log.csv")
+    result = judged(tmp_path / "log.csv", tmp_path, "--methods", "best,last", "--judge-from-day", "0.4")
+    for name in ("best", "last"):
+        assert result["methods"][name]["mean_reserve"]["0.99"] == pytest.approx(20, abs=0.5)
