@@ -38,8 +38,9 @@ def main() -> None:
         os.environ.update({k: v for k, v in site.environ.items() if k.startswith(("FOREBAY_", "DJANGO_"))})
         for count in counts:
             rows = measure(site, count, requests)
+            print_table(count, requests, rows)
             peer = beside(options.gpustack, count, requests) if count == counts[0] else []
-            print_table(count, requests, [*rows, *peer])
+            print("".join(line(row) for row in peer), end="")
             print("RESULT", json.dumps(result(count, rows) | peer_result(peer)), flush=True)
     finally:
         site.stop()
@@ -110,9 +111,12 @@ def peer_result(rows: list[Row]) -> dict[str, float]:
 def print_table(count: int, requests: int, rows: list[Row]) -> None:
     print(f"{count} simulated nodes, {count * 8} GPUs; {requests} requests of each kind, one after another")
     print(f"  {'':28}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'CPU ms':>9}{'kB':>9}")
-    for row in rows:
-        figures = "".join(f"{row[name]:9.1f}" for name in ("p50_ms", "p99_ms", "max_ms", "cpu_ms", "kb"))
-        print(f"  {row['what']:28}{figures}")
+    print("".join(line(row) for row in rows), end="", flush=True)
+
+
+def line(row: Row) -> str:
+    figures = "".join(f"{row[name]:9.1f}" for name in ("p50_ms", "p99_ms", "max_ms", "cpu_ms", "kb"))
+    return f"  {row['what']:28}{figures}\n"
 
 
 if __name__ == "__main__":
