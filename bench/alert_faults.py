@@ -37,6 +37,7 @@ from tests.browser.running import PYTHON, Running, eventually
 
 NODES, GPUS = 24, 4
 FOR_S = 2.0
+PERIOD_S = 2.0  # two reports
 TTFT_MODEL, ITL_MODEL = "sim-model-13", "sim-model-14"  # each node serves a model of its own
 BRAKE = [f"sim-{number:04d}" for number in range(17, 25)]  # a third of the nodes
 Row = dict[str, Any]
@@ -170,6 +171,7 @@ class Scenario:
         self.site.spawn("gateway", PYTHON, "manage.py", "gateway", "--host", "127.0.0.1", "--port", port)
         self.site.wait_for(f"{self.site.gateway}/health")
         fault.ended_at = time.time()
+        eventually(lambda: self.ask(TTFT_MODEL, 1, 1) == 1, within_s=30, what="an answer through the new gateway")
 
     # --- what is told -------------------------------------------------------------------------------------
 
@@ -214,7 +216,8 @@ class Scenario:
             headers = {"Authorization": f"Bearer {self._key}"}
             url = f"{self.site.gateway}/v1/completions"
             async with gate, session.post(url, json=body, headers=headers) as reply:
-                whole += reply.status == 200 and "[DONE]" in await reply.text()
+                text = await reply.text()
+                whole += reply.status == 200 and "[DONE]" in text
 
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
             await asyncio.gather(*(one(session) for _ in range(count)))
@@ -228,8 +231,10 @@ def play(scenario: Scenario) -> list[Fault]:
     late = [] if scenario.quick else slow()
     scenario.put(*faults, *late[:4])
     if late:
-        asked = scenario.ask(TTFT_MODEL, 20, 2) + scenario.ask(ITL_MODEL, 12, 4)
+        time.sleep(PERIOD_S)  # engines hear of a fault with their node's next report
+        asked = scenario.ask(TTFT_MODEL, 20, 2) + scenario.ask(ITL_MODEL, 20, 4)
         print(f"  {asked} slow answers of the stand-in engines through the gateway", flush=True)
+        time.sleep(PERIOD_S)  # and the gateway writes its records within a second
     gone = scenario.kill_gateway()
     scenario.await_told("fired", [*faults, *late[:4], gone], within_s=110)
     scenario.end(*faults, *late[:4])
