@@ -122,9 +122,9 @@ class Scenario:
                 cwd=Path(__file__).resolve().parent.parent, env=self.site.environ, stdin=subprocess.PIPE,
                 stdout=log, stderr=log, text=True,
             )  # fmt: skip
-        eventually(lambda: "simulated nodes report" in self.site.log("fleet"), within_s=90, what="the fleet")
+        eventually(lambda: "simulated nodes report" in self.site.log("fleet"), within_s=150, what="the fleet")
         wanted = lambda: [row for row in self.rows("/partitions?page_size=200") if row["deployment"]]  # noqa: E731
-        eventually(lambda: all(row["confirmed"] for row in wanted()), within_s=60, what="engines ready")
+        eventually(lambda: all(row["confirmed"] for row in wanted()), within_s=150, what="engines ready")
 
     def _configure(self) -> None:
         for rule in self.rows("/alert-rules?page_size=50"):
