@@ -9,6 +9,7 @@ from workers.contract import NodeReport, NodeSpec, Phase, ReplicaSpec, ReportRep
 from workers.simulated_fleet.faults import BadFault, Fault, change, parse
 from workers.simulated_fleet.host import Curve, Host
 from workers.simulated_fleet.load import demand
+from workers.simulated_fleet.player import Seat, Told, _Line
 
 AT = 1_800_000_000.0
 
@@ -153,3 +154,14 @@ def test_the_curve_is_the_same_for_the_same_seed_and_never_below_nothing() -> No
     curve = [demand("burst", "chat", AT + 60 * minute, seed=4) for minute in range(1440)]
     assert curve == [demand("burst", "chat", AT + 60 * minute, seed=4) for minute in range(1440)]
     assert 0 <= min(curve) < 0.2 and max(curve) > 1
+
+
+def test_an_answer_that_comes_in_chunks_is_taken_once_it_is_whole(played: Played) -> None:
+    seat, told = Seat(node=7, name="sim-0001", token="t", instance="i"), Told()
+    line = _Line(seat, played.host, told, "127.0.0.1", 1)
+    body = msgspec.json.encode(ReportReply(at=AT, spec=NodeSpec(node=7, generation=5)))
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    line.data_received(head + b"5\r\n%b\r\n" % body[:5])
+    assert told.answered == 0
+    line.data_received(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body) - 5, body[5:]))
+    assert told.answered == 1 and played.host.spec is not None and played.host.spec.generation == 5

@@ -158,7 +158,11 @@ class _Line(asyncio.Protocol):
             return
         lines = head.lower().split(b"\r\n")
         fields = dict(line.split(b": ", 1) for line in lines[1:] if b": " in line)
-        if len(body) < int(fields.get(b"content-length", b"0")):
+        if fields.get(b"transfer-encoding") == b"chunked":
+            if not body.endswith(b"0\r\n\r\n"):
+                return
+            body = _joined(body)
+        elif len(body) < int(fields.get(b"content-length", b"0")):
             return
         self.is_busy, status = False, lines[0][9:12]
         self._told.answered += 1
@@ -179,3 +183,13 @@ class _Line(asyncio.Protocol):
             self._transport, _ = await loop.create_connection(lambda: self, self._address, self._port)
         except OSError:
             self.not_before = time.monotonic() + 1.0
+
+
+def _joined(chunks: bytes) -> bytes:
+    """A whole body that came in chunks: an answer with a spec has no length told beforehand."""
+    body = b""
+    while chunks:
+        size, _, rest = chunks.partition(b"\r\n")
+        length = int(size.partition(b";")[0], 16)
+        body, chunks = body + rest[:length], rest[length + 2 :] if length else b""
+    return body
