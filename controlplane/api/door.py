@@ -70,7 +70,8 @@ class Door:
         if reply:
             self.short += 1
             process_figures.reports_from_memory.inc()
-            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            headers = [*_HEADERS, (b"content-length", b"%d" % len(reply))]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": reply})
             return 200
         if self.waiting < MOST_WAITING:
@@ -160,6 +161,7 @@ def _bearer(headers: list[tuple[bytes, bytes]]) -> str:
 
 async def _answer(send: Any, response: HttpResponse) -> int:
     headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.items()]
+    headers.append((b"content-length", b"%d" % len(response.content)))
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": response.content})
     return response.status_code

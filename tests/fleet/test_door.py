@@ -73,6 +73,7 @@ def send(door: Door, body: bytes, token: str, *, piece: int = 0) -> tuple[int, d
     scope = {"type": "http", "method": "POST", "path": doors.PATH, "headers": headers}
     async_to_sync(door)(scope, receive, take)
     answered = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    assert int(answered["content-length"]) == len(sent[1]["body"])
     return sent[0]["status"], answered, json.loads(sent[1]["body"])
 
 
