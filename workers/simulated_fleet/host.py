@@ -1,4 +1,4 @@
-"""One simulated node: the spec it holds, the processes it makes believe, its devices, and the report it sends."""
+"""One simulated node: the spec it holds, the processes it makes believe, and the report it sends."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from uuid import uuid4
 
 from workers import __version__
 from workers.contract import (
-    Device,
-    DeviceKind,
     DeviceSample,
     EngineSample,
     Exit,
@@ -27,11 +25,10 @@ from workers.contract import (
 )
 from workers.reconcile import Drain, Forget, Relabel, Replica, Start, Steady, Stop, Wait, reconcile
 from workers.simulated_fleet import load
+from workers.simulated_fleet.devices import GIB, Devices, memory_of, uuid_of
 from workers.simulated_fleet.faults import Fault
 from workers.simulated_fleet.serving import Served
 
-GIB = 2**30
-MEMORY_BYTES = 80 * GIB
 READY_AFTER_S = (6.0, 14.0)
 STOP_S = 1.0
 CRASH_AFTER_S = 2.0
@@ -82,19 +79,7 @@ class Host:
         self._waiting: dict[int, str] = {}
         self._logs: tuple[LogWanted, ...] = ()
         self._last, self._pid, self._reports = 0.0, 1000, self._random.randrange(HISTOGRAMS_EVERY)
-        self._uuids = tuple(f"SIM-{self.name}-{index}" for index in range(self.gpus))
-        self._heat = [34.0] * self.gpus
-        self._devices = tuple(
-            Device(
-                uuid=uuid,
-                index=index,
-                kind=DeviceKind.SIMULATED,
-                name="Simulated accelerator",
-                memory_bytes=MEMORY_BYTES,
-                peers=tuple(other for other in self._uuids if other != uuid),
-            )
-            for index, uuid in enumerate(self._uuids)
-        )
+        self._devices = Devices(self.name, self.gpus)
 
     @property
     def is_silent(self) -> bool:
@@ -136,7 +121,7 @@ class Host:
             engine_version="simulated",
             driver=f"{self.gpus} simulated devices",
             simulated=True,
-            devices=self._devices,
+            devices=self._devices.all,
             samples=self._samples(elapsed_s),
             host=self._host(),
             replicas=tuple(self._statuses(at)),
@@ -151,7 +136,7 @@ class Host:
         if self.spec is None:
             return
         self._waiting = {}
-        usable = set(self._uuids) - {f"SIM-{self.name}-{part}" for part in self._parts("lose")}
+        usable = set(self._devices.uuids) - {uuid_of(self.name, part) for part in self._parts("lose")}
         for action in reconcile(self.spec, self._replicas, at, usable=usable):
             match action:
                 case Start(spec, restarts):
@@ -258,7 +243,7 @@ class Host:
             endpoint=self.endpoint if alive else "",
             restarts=replica.restarts,
             ready_after_s=process.ready_after_s,
-            memory_bytes=self._memory(process.engine) * len(spec.gpus) if alive else None,
+            memory_bytes=memory_of(process.engine) * len(spec.gpus) if alive else None,
             engine_version="simulated",
             message=self._waiting.get(spec.partition, ""),
             last_exit=last_exit,
@@ -278,9 +263,6 @@ class Host:
     def _sample(self, process: Process) -> EngineSample:
         return process.engine.sample(whole=self._reports % HISTOGRAMS_EVERY == 0)
 
-    def _memory(self, engine: load.Engine) -> int:
-        return int((18 + 52 * engine.kv) * GIB)
-
     def _samples(self, elapsed_s: float) -> tuple[DeviceSample, ...]:
         engines = {
             uuid: self._processes[partition].engine
@@ -288,28 +270,10 @@ class Host:
             if replica.phase != Phase.EXITED
             for uuid in replica.spec.gpus
         }
-        return tuple(self._device(i, uuid, engines.get(uuid), elapsed_s) for i, uuid in enumerate(self._uuids))
-
-    def _device(self, index: int, uuid: str, engine: load.Engine | None, elapsed_s: float) -> DeviceSample:
-        ill = {fault.kind for fault in self.faults if fault.part == str(index)} if self.faults else set()
-        if "lose" in ill:
-            return DeviceSample(uuid=uuid, health="lost", health_detail="simulated: the device is gone from the bus")
-        busy = engine.busy if engine else 0.0
-        self._heat[index] = heat = load.warmer(self._heat[index], busy, elapsed_s)
-        slowed = "throttle" in ill
-        return DeviceSample(
-            uuid=uuid,
-            utilization=round(busy, 3),
-            memory_used_bytes=self._memory(engine) if engine else GIB // 2,
-            power_w=round(load.power_w(busy) * (0.6 if slowed else 1.0), 1),
-            power_limit_w=700.0,
-            temperature_c=93.0 if "hot" in ill else round(heat, 1),
-            sm_clock_mhz=1005.0 if slowed else 1980.0,
-            memory_clock_mhz=2619.0,
-            ecc_uncorrected=2 if "ecc" in ill else 0,
-            throttle="HwThermalSlowdown" if slowed else "",
-            foreign_pids=(4242,) if "foreign" in ill else (),
-        )
+        ills: dict[str, set[str]] = {}
+        for fault in self.faults:
+            ills.setdefault(fault.part, set()).add(fault.kind)
+        return self._devices.samples(engines, ills, elapsed_s)
 
     def _host(self) -> HostSample:
         busy = sum(process.engine.busy for process in self._processes.values())
