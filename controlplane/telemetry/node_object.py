@@ -122,7 +122,7 @@ def shape(node: Node, last_seen: float | None, now: float) -> Shape:
 
 def _counts(gpus: list[Gpu], assigned: set[int]) -> tuple[int, int, int]:
     taken = {gpu.pk for gpu in gpus if gpu.partition_id in assigned}
-    sick = {gpu.pk for gpu in gpus if gpu.health != "ok" or not gpu.present}
+    sick = {gpu.pk for gpu in gpus if gpu.health != "ok" or not gpu.present or gpu.flag}
     return len(taken), sum(1 for gpu in gpus if gpu.pk not in taken | sick), len(sick)
 
 

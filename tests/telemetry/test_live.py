@@ -151,9 +151,10 @@ def test_the_summary_counts_gpus_and_nodes(live_valkey: Any) -> None:
     make_gpu(node)
     make_gpu(node, health="lost")
     make_gpu(node, present=False)
+    make_gpu(node, flag="Its matmul rate is below the bar.")
     make_node(heard=False)
     counted = live.snapshot()["summary"]
-    assert counted["gpus"] == {"total": 5, "assigned": 2, "idle": 1, "unhealthy": 2}
+    assert counted["gpus"] == {"total": 6, "assigned": 2, "idle": 1, "unhealthy": 3}
     assert counted["nodes"] == {"total": 2, "silent": 1}
     assert (counted["rps"], counted["ttft_ms"]) == (None, {"p50": None, "p95": None})
 
