@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.core.exceptions import EmptyResultSet
 from django.db import connection
 from django.db.models import Case, F, FloatField, Func, IntegerField, Q, QuerySet, Sum, When
 from django.db.models.functions import Cast
@@ -112,9 +113,11 @@ def _sums(rows: QuerySet[Any], measured: Metric, step: int) -> Iterable[tuple[in
     else:
         bottom = Sum(Case(When(**{f"{measured.field}__isnull": False}, then=weight)))
     grouped = rows.annotate(bucket=Epoch("at") / step).values(owner, "bucket")
-    sql, parameters = (
-        grouped.annotate(top=top, bottom=bottom).values_list(owner, "bucket", "top", "bottom").query.sql_with_params()
-    )
+    query = grouped.annotate(top=top, bottom=bottom).values_list(owner, "bucket", "top", "bottom").query
+    try:
+        sql, parameters = query.sql_with_params()
+    except EmptyResultSet:  # the subject has no such thing: a node without partitions
+        return []
     with connection.cursor() as cursor:  # as they come: turning each figure into itself took a third of the time
         cursor.execute(sql, parameters)
         return cursor.fetchall()

@@ -112,6 +112,7 @@ def test_the_charts_of_a_page_share_a_range_a_cursor_and_their_events(
 def test_over_a_dozen_lines_are_one_band_and_an_empty_chart_says_why(page: Page, fleet: Fleet, password: str) -> None:
     sign_in(page, password)
     page.goto(f"/nodes/{fleet.nodes[1].id}/")
+    chart(page, "GPU utilization").scroll_into_view_if_needed()
     expect(chart(page, "GPU utilization").locator(".legend")).to_contain_text("p10 to p90 of 16")
     engine = chart(page, "KV cache in use")
     engine.scroll_into_view_if_needed()
