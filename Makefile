@@ -23,7 +23,7 @@ dev: ## install the development tools
 engine: ## install the CPU engine (vLLM without a GPU) in .venv-engine
 	@$(BOOTSTRAP) engine
 
-test: ## all tests; SUITE=unit|postgres|browser|e2e for one kind
+test: ## all tests; SUITE=unit|agent|postgres|browser|e2e for one kind
 	@$(BOOTSTRAP) test
 	@$(BIN)/python -m tests.suites $(SUITE)
 

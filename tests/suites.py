@@ -1,9 +1,10 @@
 """Runs the kinds of tests one after another and says what each needs, took, and which were left out.
 
-usage: python -m tests.suites [unit|postgres|browser|e2e ...]
+usage: python -m tests.suites [unit|agent|postgres|browser|e2e ...]
 
-A kind whose program is missing is left out and said so; with CI set in the environment that is a failure. The first two
-run at the same time where there are two cores, for each keeps one busy; the second one's output follows the first's.
+A kind whose program is missing is left out and said so; with CI set in the environment that is a failure. Where there
+are two cores, the first three run at the same time and then the last two: unit and postgres keep one busy each, the
+others mostly wait for processes they started. The first one's output shows, that of the others follows.
 Tests that failed get a second try, alone: many run real processes against the clock, and machines are noisy. One that
 passes only then is named at the end, to be looked at.
 """
@@ -26,7 +27,8 @@ DATABASE_TESTS = tuple(
     f"tests/{name}" for name in ("audit", "fleet", "telemetry", "gateway", "api", "web", "management")
 )
 FAILED, NO_TESTS = 1, 5  # pytest's exit codes
-AT_ONCE = ("unit", "postgres")
+AGENT_TESTS = "tests/workers"
+AT_ONCE = (("unit", "postgres", "agent"), ("e2e", "browser"))
 MOST_RETRIED = 5  # more than these is no noise
 
 
@@ -54,8 +56,13 @@ def has_engine() -> bool:
 SUITES = (
     Suite(
         name="unit",
-        told="rules, services, gateway, agent, pages and REST on SQLite",
-        arguments=("-m", "not e2e and not browser"),
+        told="rules, services, gateway, pages and REST on SQLite",
+        arguments=("-m", "not e2e and not browser", f"--ignore={AGENT_TESTS}"),
+    ),
+    Suite(
+        name="agent",
+        told="the agent of a node and its engines, as processes",
+        arguments=("-m", "not e2e and not browser", AGENT_TESTS),
     ),
     Suite(
         name="postgres",
@@ -102,8 +109,10 @@ def main(names: list[str]) -> int:
 
 def grouped(suites: list[Suite]) -> list[list[Suite]]:
     """Those that may run at the same time."""
-    pair = [suite for suite in suites if suite.name in AT_ONCE] if (os.cpu_count() or 1) > 1 else []
-    return [*([pair] if pair else []), *([suite] for suite in suites if suite not in pair)]
+    if (os.cpu_count() or 1) < 2:
+        return [[suite] for suite in suites]
+    groups = [[suite for name in names for suite in suites if suite.name == name] for names in AT_ONCE]
+    return [group for group in groups if group]
 
 
 class Run:

@@ -175,6 +175,7 @@ async def test_a_socket_opens_to_its_least_role_and_above(caller: str) -> None:
     assert (await page.receive_output(timeout=5))["type"] == "websocket.accept"
     code = (await page.receive_output(timeout=5))["code"]
     assert code == {"anonymous": 4401, "nobody": 4403}.get(role, 1013)
+    await page.send_input({"type": "websocket.disconnect", "code": code})  # as a server does once it is closed
     await page.wait(timeout=5)
     await hub.stop()
     await asyncio.sleep(0)

@@ -55,7 +55,7 @@ class Running:
 
     def __post_init__(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
-        self.valkey = ValkeyServer(config={"save": "", "appendonly": "no"})
+        self.valkey = ValkeyServer(port=free_port(), config={"save": "", "appendonly": "no"})
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("FOREBAY_", "DJANGO_"))}
         self.environ = clean | {
             "DJANGO_SETTINGS_MODULE": "controlplane.settings",

