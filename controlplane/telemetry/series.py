@@ -228,7 +228,7 @@ def _percentile(share: float) -> str:
 
 def _marks(subject: Subject, over: Span) -> list[dict[str, Any]]:
     """Changes to what the subject is of; the newest where there are too many."""
-    within = {"at__gte": moment(over.start), "at__lt": moment(over.end)}
+    within = {"at__gte": moment(over.start), "at__lt": moment(max(over.end, over.until))}
     events = AuditEvent.objects.filter(subject.changes(), **within).order_by("-at")
     return [
         {

@@ -56,12 +56,14 @@ TIERS = (
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """[start, end) in unix seconds, on whole steps, read from rows of `width` as far as they are made."""
+    """[start, end) in unix seconds, on whole steps, read from rows of `width` as far as they are made. `until`: the end
+    that was asked for; what happened is known sooner than the samples around it are there."""
 
     start: int
     end: int
     step: int
     width: int = RAW
+    until: float = 0.0
 
     @property
     def points(self) -> range:
@@ -87,7 +89,7 @@ def span(start: float, end: float, step: int | None, now: float, *, lines: int =
     newest = min(math.ceil(end) - 1, now - SETTLE_S - every)  # the last second whose window can be there
     first = int(start // step) * step
     last = math.floor(newest / step) * step + step
-    return Span(first, max(first, last), step, tier.width)
+    return Span(first, max(first, last), step, tier.width, end)
 
 
 def stretches(over: Span) -> list[Stretch]:

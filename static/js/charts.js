@@ -123,8 +123,9 @@ class Group {
     this.events.dataset.sign = sign;
     this.events.hidden = !marks.length;
     text(this.events.querySelector("summary"), `${marks.length} event${marks.length === 1 ? "" : "s"} in this range`);
-    const [from, to] = bounds();
+    const [from, to] = bounds(), held = this.events.contains(document.activeElement) ? document.activeElement.textContent : null;
     this.events.querySelector("ol").replaceChildren(...[...marks].reverse().map((mark) => el("li", {}, el("button", { type: "button", "data-at": mark.at, class: isTrouble(mark) ? "bad" : "" }, el("time", {}, moment(mark.at, to - from)), el("span", {}, mark.text)))));
+    if (held) [...this.events.querySelectorAll("button")].find((button) => button.textContent === held)?.focus({ preventScroll: true });
   }
 
   /** An event that is pointed at, or has the focus, is shown in all charts. */

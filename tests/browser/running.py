@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +32,7 @@ CHROMIUM_ARGS = [
     "--disable-dev-shm-usage",
     "--force-color-profile=srgb",
 ]
+MIGRATED: list[Path] = []  # an empty database of this run
 
 
 def free_port() -> int:
@@ -52,6 +57,7 @@ class Running:
     gateway_port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     broker: ValkeyServer | None = None
+    _manager: subprocess.Popen[str] | None = None
 
     def __post_init__(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
@@ -75,7 +81,7 @@ class Running:
 
     def start(self, *, gateway: bool = True) -> None:
         self.start_valkey()
-        self.manage("migrate", "-v", "0")
+        self.migrate()
         self.start_web()
         if gateway:
             self.spawn(
@@ -132,13 +138,35 @@ class Running:
             self.end(name)
         if self.valkey.is_running():  # a test may have stopped it
             self.valkey.stop()
+        if self._manager is not None:
+            self._manager.communicate()  # it ends with its input
+            self._manager = None
+
+    def migrate(self) -> None:
+        """The first site of a run makes the database, the others have a copy of it."""
+        database = self.home / "db.sqlite3"
+        if MIGRATED:
+            shutil.copy(MIGRATED[0], database)
+            return
+        self.manage("migrate", "-v", "0")
+        if "FOREBAY_DATABASE_URL" not in self.environ:
+            folder = Path(tempfile.mkdtemp(prefix="forebay-migrated-"))
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            MIGRATED.append(shutil.copy(database, folder))
 
     def manage(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [PYTHON, "manage.py", *arguments], cwd=ROOT, env=self.environ, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        """What the command printed; all of them run in one process beside the site."""
+        if self._manager is None:
+            self._manager = subprocess.Popen(
+                [PYTHON, "-m", "tests.browser.managing"], cwd=ROOT, env=self.environ, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+        assert self._manager.stdin and self._manager.stdout
+        self._manager.stdin.write(json.dumps(arguments) + "\n")
+        self._manager.stdin.flush()
+        answer = json.loads(self._manager.stdout.readline() or '{"printed": "", "failed": "it ended"}')
+        assert not answer["failed"], answer["printed"] + answer["failed"]
+        return str(answer["printed"])
 
     def make_admin(self, username: str = "admin") -> str:
         return self.manage("create_admin", username).split(": ", 1)[1].strip()

@@ -127,6 +127,14 @@ def test_changes_are_marked() -> None:
     assert found["marks"][0]["text"] == f"olga: assign {partition}"
 
 
+def test_what_happened_just_now_is_marked_though_no_sample_of_then_can_be_there_yet() -> None:
+    node = make_node(gpus=1)
+    AuditEvent.objects.create(at=at(99), source="web", verb="cordon", subject_type="node", subject_id=node.pk)
+    found = series.read(series.of_node(node), "utilization", series.span(T0, T0 + 100, 10, T0 + 100))
+    assert found["to"] < T0 + 99
+    assert [mark["at"] for mark in found["marks"]] == [T0 + 99]
+
+
 def test_a_whole_node_takes_few_queries(django_assert_num_queries: Any) -> None:
     node = make_node(gpus=8)
     with django_assert_num_queries(4):
