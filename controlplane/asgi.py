@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 import warnings
 
-from django.core.asgi import get_asgi_application
+import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 # WhiteNoise hands out files as plain iterators. Django reads one whole on a thread; they are a few hundred kB at most.
 warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
-http = get_asgi_application()  # sets Django up
+django.setup(set_prefix=False)
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 
@@ -20,6 +20,7 @@ from controlplane.body_limit import BodyLimit
 from controlplane.fleet import reports
 from controlplane.fleet.heard import Keeper
 from controlplane.gateway.records import live_summary
+from controlplane.lanes import Lanes, OneHop
 from controlplane.telemetry import process_figures, process_log
 from controlplane.telemetry.hub import Hub
 from controlplane.telemetry.lifespan import Lifespan
@@ -29,7 +30,8 @@ from controlplane.telemetry.sockets import BearerOrSession, routes
 
 hub = Hub(summary=live_summary)
 recorder = Recorder(ingest)
-door = Door(BodyLimit(http))
+lanes = Lanes(OneHop())
+door = Door(BodyLimit(lanes))
 process_figures.look_at(
     watchers=lambda: hub.watching,
     backlog=lambda: recorder.waiting,
@@ -37,10 +39,11 @@ process_figures.look_at(
     period_s=door.wanted_s,
 )
 
+threads = [Keeper(reports.note_written), outbox, recorder, lanes]
 application = ProtocolTypeRouter(
     {
         "http": door,
         "websocket": BearerOrSession(URLRouter(routes(hub))),
-        "lifespan": Lifespan([Keeper(reports.note_written), outbox, recorder], hub, lambda: process_log.begin("web")),
+        "lifespan": Lifespan(threads, hub, lambda: process_log.begin("web")),
     }
 )

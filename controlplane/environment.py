@@ -54,7 +54,7 @@ def database(url: str) -> dict[str, object]:
             "PASSWORD": unquote(parts.password or ""),
             "HOST": parts.hostname or dict(parse_qsl(parts.query)).get("host", ""),
             "PORT": str(parts.port or ""),
-            "CONN_MAX_AGE": 0,  # kept connections pile up under ASGI, one set a thread; the uplink keeps its own
+            "CONN_MAX_AGE": 0,  # kept where threads are few and stay: see lanes.keep_connections
         }
     raise ValueError(f"FOREBAY_DATABASE_URL: unknown scheme {parts.scheme!r}; use sqlite:/// or postgresql://")
 

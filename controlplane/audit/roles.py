@@ -67,7 +67,9 @@ def role_of(user: AbstractBaseUser | AnonymousUser) -> Level:
         return Level.NONE
     if user.is_superuser:
         return Level.ADMIN
-    names = user.groups.values_list("name", flat=True)
+    names = getattr(user, "held_groups", None)  # read with the token
+    if names is None:
+        names = user.groups.values_list("name", flat=True)
     return max((ROLES[name] for name in names if name in ROLES), default=Level.NONE)
 
 

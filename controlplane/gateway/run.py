@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
-from django.db import connections
 
 from controlplane.gateway.limits import Limits
 from controlplane.gateway.metrics import Metrics
@@ -26,6 +25,7 @@ from controlplane.gateway.telling import Teller
 from controlplane.gateway.traced import TracedGateway
 from controlplane.gateway.trials import Pace
 from controlplane.gateway.warming import Warming
+from controlplane.lanes import keep_connections
 
 if TYPE_CHECKING:
     from controlplane.gateway.tracing import Tracer  # its packages may not be installed
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 SWEEP_S = 1.0
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-CONNECTION_S = 60  # that a thread keeps its connection to the database
 
 
 async def serve(
@@ -131,12 +130,6 @@ async def end(gateway: Gateway, listener: asyncio.Server, protocol: web.Server, 
         if transport is not None:
             transport.abort()  # a closed one would wait until its client has read everything
     gateway.engines.close()
-
-
-def keep_connections() -> None:
-    """The threads ask for little and often: a connection for each time would cost more than what it is asked."""
-    for alias in connections:
-        connections.settings[alias] |= {"CONN_MAX_AGE": CONNECTION_S, "CONN_HEALTH_CHECKS": True}
 
 
 def run(host: str, port: int) -> None:

@@ -6,7 +6,7 @@ import base64
 from datetime import timedelta
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from knox.models import AuthToken
@@ -16,7 +16,7 @@ from controlplane.audit import people
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor
 from tests.api.conftest import PASSWORD, problem_of
-from tests.factories import make_user
+from tests.factories import make_token, make_user
 
 ADDRESS = "/api/v1/tokens"
 
@@ -164,3 +164,28 @@ def test_a_password_that_an_admin_sets_ends_the_tokens_had_with_the_old_one(ada:
     problem_of(bearing(mine["token"]).get("/api/v1/me"), 401)
     assert bearing(other["token"]).get("/api/v1/me").status_code == 200
     assert AuditEvent.objects.filter(verb="revoke-token", subject_id=ada.pk).exists()
+
+
+def test_what_became_of_a_token_and_its_user_counts_at_the_next_request(ada: User) -> None:
+    """A token that was seen lately is asked for in one query; what it is worth is read each time all the same."""
+    token = make_token(ada, scope="operate")
+    client = bearing(token)
+
+    def seen() -> tuple[int, str | None]:
+        answer = client.get("/api/v1/me")
+        return answer.status_code, answer.json().get("role")
+
+    assert [seen(), seen()] == [(200, "viewer")] * 2
+    ada.groups.set([Group.objects.get_or_create(name="operator")[0]])
+    assert seen() == (200, "operator")
+    ada.groups.clear()
+    assert seen() == (200, "none")
+    User.objects.filter(pk=ada.pk).update(is_superuser=True)
+    assert seen() == (200, "admin")
+    assert client.get("/api/v1/service-accounts").status_code == 403, "the scope is less than the role"
+    User.objects.filter(pk=ada.pk).update(is_active=False)
+    assert seen()[0] == 401
+    User.objects.filter(pk=ada.pk).update(is_active=True)
+    assert seen()[0] == 200
+    AuthToken.objects.update(expiry=timezone.now() - timedelta(seconds=1))
+    assert seen()[0] == 401

@@ -21,8 +21,8 @@ from controlplane.fleet.models import Deployment, Node, Partition
 from controlplane.gateway import services, table
 from controlplane.gateway.keys import hash_of
 from controlplane.gateway.models import ApiKey
-from controlplane.gateway.run import keep_connections
 from controlplane.gateway.table import Engine, Table, Watch
+from controlplane.lanes import keep_connections
 from tests.factories import make_deployment, make_node, make_partition, make_ready
 
 pytestmark = pytest.mark.django_db
