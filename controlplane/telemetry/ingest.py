@@ -42,8 +42,7 @@ class Ingest:
             if not _is_newer(heard, report):
                 return None
             _advance(heard, report, now)
-            for sample in report.samples:
-                self._windows.add_device(node, sample, now)
+            self._windows.add_devices(node, report.samples, now)
             engines = {status.partition: self._engine(node, heard, status, now) for status in report.replicas}
         return Latest(
             node=node,
@@ -77,7 +76,7 @@ class Ingest:
         growth = history.add(now, status.pid, status.sample)
         self._windows.add_engine(node, status, growth, now)
         for total, verb in kv_trouble.TOTALS.items():
-            if growth and (grown := growth.by[total]):
+            if growth and (grown := growth.of(total)):
                 key = node, status.partition, verb
                 self._trouble[key] = self._trouble.get(key, 0.0) + grown
         return _figures(status.sample, history)
