@@ -150,13 +150,11 @@ def _totals(sample: EngineSample) -> tuple[float | None, ...]:
 
 
 def _any_fell(before: tuple[float | None, ...], after: tuple[float | None, ...]) -> bool:
-    return any([old is not None and new is not None and new < old for old, new in zip(before, after, strict=True)])
+    return any(old is not None and new is not None and new < old for old, new in zip(before, after, strict=True))
 
 
 def _grown(before: tuple[float | None, ...], after: tuple[float | None, ...]) -> tuple[float | None, ...]:
-    return tuple(
-        [None if old is None or new is None else new - old for old, new in zip(before, after, strict=True)]
-    )
+    return tuple([None if old is None or new is None else new - old for old, new in zip(before, after, strict=True)])
 
 
 def _difference(before: float | None, after: float | None) -> float | None:

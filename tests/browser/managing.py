@@ -1,5 +1,5 @@
-"""`manage.py` as a process that stays: a command in as a line of JSON, what it printed out. Starting Django anew for each
-would take longer than most commands.
+"""`manage.py` as a process that stays: a command in as a line of JSON, what it printed out. Starting Django anew each
+time would take longer than most commands.
 
     python -m tests.browser.managing    with DJANGO_SETTINGS_MODULE and FOREBAY_HOME as for manage.py
 """

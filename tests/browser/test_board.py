@@ -37,12 +37,20 @@ for node, roles in ((Node.objects.get(name="sim-a"), ("prefill", "decode", "deco
 print(json.dumps({"chat": chat.pk, "code": code.pk, "parts": rows}))
 """
 RESET = """
+import time
 from controlplane.audit.services import Actor
-from controlplane.fleet import services
+from controlplane.fleet import errors, services
 from controlplane.fleet.models import Change, Partition
 actor = Actor.system("test")
-for change in Change.objects.filter(state__in=["running", "stopped"]):
-    services.roll_back_change(change.pk, actor=actor, reason="next test")
+for _ in range(100):
+    open_ones = Change.objects.filter(state__in=["running", "stopped"])
+    if not open_ones:
+        break
+    for change in open_ones:
+        try:
+            services.roll_back_change(change.pk, actor=actor, reason="next test")
+        except errors.Refused:  # it is being rolled back already
+            time.sleep(0.2)
 wanted = {"sim-a/p0": "prefill", "sim-a/p1": "decode", "sim-a/p2": "decode", "sim-b/p0": "decode"}
 for row in Partition.objects.select_related("node"):
     if str(row) in wanted:
