@@ -36,6 +36,8 @@ app.conf.update(
         "telemetry.roll_up": {"task": "telemetry.roll_up", "schedule": 60.0, "options": {"expires": 50}},
         "telemetry.prune": {"task": "telemetry.prune", "schedule": 600.0, "options": {"expires": 500}},
         "api.prune": {"task": "api.prune", "schedule": 600.0, "options": {"expires": 500}},
+        "planning.tick": {"task": "planning.tick", "schedule": 60.0, "options": {"expires": 50}},
+        "planning.keep": {"task": "planning.keep", "schedule": 3600.0, "options": {"expires": 3000}},
         "gateway.prune": {"task": "gateway.prune", "schedule": 3600.0, "options": {"expires": 3000}},
     },
 )
@@ -48,5 +50,5 @@ def _end_with_the_worker(**_: Any) -> None:
 
 
 app.autodiscover_tasks(
-    [f"controlplane.{name}" for name in ("fleet", "telemetry", "gateway", "alerts", "api")],
+    [f"controlplane.{name}" for name in ("fleet", "telemetry", "gateway", "alerts", "planning", "api")],
 )

@@ -66,6 +66,7 @@ INSTALLED_APPS = [
     "controlplane.telemetry",
     "controlplane.gateway",
     "controlplane.alerts",
+    "controlplane.planning",
     "controlplane.api",
     "controlplane.web",
 ]
@@ -267,6 +268,11 @@ SAMPLE_KEEP_H = int(os.environ.get("FOREBAY_SAMPLE_KEEP_H", "48"))
 SAMPLE_MINUTE_KEEP_DAYS = int(os.environ.get("FOREBAY_SAMPLE_MINUTE_KEEP_DAYS", "30"))
 SAMPLE_HOUR_KEEP_DAYS = int(os.environ.get("FOREBAY_SAMPLE_HOUR_KEEP_DAYS", "400"))
 RECORD_KEEP_DAYS = int(os.environ.get("FOREBAY_RECORD_KEEP_DAYS", "30"))
+# A model counts as active until so long after its last request; of what is held ready so many activations may wait.
+CAPACITY_KEEP_ALIVE_S = int(os.environ.get("FOREBAY_CAPACITY_KEEP_ALIVE_S", "300"))
+CAPACITY_MOST_COLD = float(os.environ.get("FOREBAY_CAPACITY_MOST_COLD", "0.01"))
+ACTIVITY_KEEP_DAYS = int(os.environ.get("FOREBAY_ACTIVITY_KEEP_DAYS", "400"))
+FORECAST_KEEP_DAYS = int(os.environ.get("FOREBAY_FORECAST_KEEP_DAYS", "90"))
 ALERT_KEEP_DAYS = int(os.environ.get("FOREBAY_ALERT_KEEP_DAYS", "90"))
 # Where alerts by e-mail go out: smtp://user:password@host:587 (STARTTLS), smtps://host:465, or smtp+plain://host:25.
 SMTP_URL = os.environ.get("FOREBAY_SMTP_URL", "")

@@ -9,6 +9,7 @@ from controlplane.api.alert_settings import AlertRules, AlertTargets
 from controlplane.api.alerts import Alerts, Silences
 from controlplane.api.audit import Events
 from controlplane.api.brake import Brake, ReleaseBrake, RestoreBrake
+from controlplane.api.capacity import Capacity
 from controlplane.api.changes import Changes
 from controlplane.api.deployments import Deployments
 from controlplane.api.docs import Docs, Schema
@@ -54,6 +55,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("brake", Brake.as_view(), name="brake"),
     path("brake/release", ReleaseBrake.as_view(), name="brake-release"),
     path("brake/restore", RestoreBrake.as_view(), name="brake-restore"),
+    path("capacity", Capacity.as_view(), name="capacity"),
     path("me", Me.as_view(), name="me"),
     path("version", Version.as_view(), name="version"),
     path("health", Health.as_view(), name="health"),

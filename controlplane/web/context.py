@@ -19,6 +19,7 @@ _NAV = (
     ("web:board", "Board", "board", "gb"),
     ("web:models", "Models", "models", "gm"),
     ("web:nodes", "Nodes", "nodes", "gn"),
+    ("web:capacity", "Capacity", "capacity", "gc"),
     ("web:alerts", "Alerts", "alerts", "gl"),
     ("web:activity", "Activity", "activity", "ga"),
     ("web:logs", "Logs", "logs", "go"),

@@ -65,6 +65,7 @@ LEAST = {
     ("GET", "replicas"): "viewer",
     ("GET", "replicas/{pk}"): "viewer",
     ("GET", "live"): "viewer",
+    ("GET", "capacity"): "viewer",
     ("GET", "brake"): "viewer",
     ("POST", "brake/release"): "operator",
     ("POST", "brake/restore"): "operator",

@@ -29,6 +29,7 @@ PAGES = {
     "change-resume": None,
     "change-rollback": None,
     "change-undo": "operator",
+    "capacity": "viewer",
     "alerts": "viewer",
     "alerts-now": "viewer",
     "alerts-badge": "viewer",

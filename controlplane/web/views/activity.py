@@ -20,6 +20,7 @@ SUBJECTS = [
     ("node", "node"), ("partition", "partition"), ("deployment", "deployment"), ("registeredmodel", "model"),
     ("change", "change"), ("gpu", "GPU"), ("user", "user"), ("apikey", "API key"), ("jointoken", "join token"),
     ("alert", "alert"), ("alertrule", "alert rule"), ("silence", "silence"), ("alerttarget", "alert target"),
+    ("recordedspan", "history"),
 ]  # fmt: skip
 
 

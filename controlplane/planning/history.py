@@ -1,0 +1,113 @@
+"""What was asked of each model in the past, whoever recorded it: what forecasts are made from.
+
+Gateways count by the minute (gateway.demand): a minute with a request is taken to be busy from its first second to its
+last, at most a minute more than was so. Imports are as exact as their source. A model is a deployment by its name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import structlog
+from django.db.models import Min
+
+from controlplane.domain.forecast.activity import Floats, Ints, Requests
+from controlplane.domain.forecast.hazards import DAY_S, Outage
+from controlplane.gateway.models import DemandMinute
+from controlplane.planning.models import ActivityDay, RecordedSpan
+from controlplane.planning.packing import Damaged, unpack
+
+log = structlog.get_logger(__name__)
+MINUTE_S = 60.0
+LEAST_OUTAGE_S = 180.0  # a shorter one is a restart, and no model falls asleep meanwhile
+
+
+def requests(since: float, until: float) -> Requests:
+    """Those that began in [since, until), unix seconds, of all models by name."""
+    found = [*_packed(since, until), *_minutes(since, until)]
+    names = sorted({name for name, *_ in found})
+    places = {name: place for place, name in enumerate(names)}
+    if not found:
+        empty = np.empty(0)
+        return Requests.of((), np.empty(0, np.int64), empty, empty, np.empty(0, np.int64))
+    model = np.concatenate([np.full(len(at), places[name], np.int64) for name, at, _, _ in found])
+    whole = Requests.of(
+        tuple(names),
+        model,
+        np.concatenate([at for _, at, _, _ in found]),
+        np.concatenate([end for _, _, end, _ in found]),
+        np.concatenate([number for _, _, _, number in found]),
+    )
+    return whole.within(since, until)
+
+
+def first() -> float | None:
+    """Since when anything is on record, unix seconds."""
+    found = RecordedSpan.objects.aggregate(first=Min("start"))["first"]
+    return None if found is None else float(found.timestamp())
+
+
+def recorded(since: float, until: float) -> list[tuple[float, float]]:
+    """The times within of which something is on record, in order and without overlap."""
+    rows = RecordedSpan.objects.filter(end__gt=_moment(since), start__lt=_moment(until)).values_list("start", "end")
+    spans = sorted((max(since, start.timestamp()), min(until, end.timestamp())) for start, end in rows)
+    merged: list[tuple[float, float]] = []
+    for start, end in spans:
+        if merged and start <= merged[-1][1] + LEAST_OUTAGE_S:
+            merged[-1] = merged[-1][0], max(merged[-1][1], end)
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def outages(since: float, until: float) -> tuple[Outage, ...]:
+    """The times within of which nothing is on record, though something was before."""
+    begin = first()
+    if begin is None or begin >= until:
+        return ()
+    gaps, known_to = [], max(since, begin)
+    for start, end in recorded(known_to, until):
+        if start - known_to > LEAST_OUTAGE_S:
+            gaps.append(Outage(known_to, start))
+        known_to = end
+    if until - known_to > LEAST_OUTAGE_S:
+        gaps.append(Outage(known_to, math.inf))  # it is not over
+    return tuple(gaps)
+
+
+def _packed(since: float, until: float) -> list[tuple[str, Floats, Floats, Ints]]:
+    days = ActivityDay.objects.filter(day__gte=_moment(since).date(), day__lte=_moment(until).date())
+    found = []
+    for name, day, bursts in days.order_by("day").values_list("model", "day", "bursts").iterator(2000):
+        try:
+            one = unpack(bytes(bursts))
+        except Damaged as error:
+            log.error("a day of activity cannot be read; it is left out", model=name, day=str(day), why=str(error))
+            continue
+        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+        found.append((name, one.at + midnight, one.until + midnight, one.number))
+    return found
+
+
+def _minutes(since: float, until: float) -> list[tuple[str, Floats, Floats, Ints]]:
+    rows = DemandMinute.objects.filter(minute__gte=_moment(since - MINUTE_S), minute__lt=_moment(until))
+    by_model: dict[str, tuple[list[float], list[int]]] = {}
+    for name, minute, arrivals in (
+        rows.values_list("deployment", "minute", "arrivals").order_by("minute").iterator(5000)
+    ):
+        at, number = by_model.setdefault(name, ([], []))
+        at.append(minute.timestamp())
+        number.append(arrivals)
+    return [(name, *_busy(at, number)) for name, (at, number) in by_model.items()]
+
+
+def _busy(minutes: Sequence[float], number: Sequence[int]) -> tuple[Floats, Floats, Ints]:
+    begun = np.asarray(minutes, np.float64)
+    return begun, begun + MINUTE_S, np.asarray(number, np.int64)
+
+
+def _moment(at: float) -> datetime:
+    """Kept within what a calendar can say."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=min(max(at, 0.0), 8000 * 365 * DAY_S / 10))

@@ -1,0 +1,84 @@
+"""What was asked of models over months, and what was said of the time to come. Written by planning's services alone."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class ActivityDay(models.Model):
+    """The bursts of requests for one model that began on one day (UTC), packed by planning.packing."""
+
+    class Source(models.TextChoices):
+        GATEWAY = "gateway"
+        IMPORT = "import"
+
+    model = models.CharField(max_length=120)  # a deployment's name; it outlives the deployment
+    day = models.DateField()
+    source = models.CharField(max_length=8, choices=Source.choices)
+    bursts = models.BinaryField()
+    requests = models.BigIntegerField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["day", "model", "source"], name="activity_per_model_and_day")]
+
+    def __str__(self) -> str:
+        return f"{self.model} on {self.day}"
+
+
+class RecordedSpan(models.Model):
+    """A time of which it is on record what was asked. Outside of all of them it is not known, which is not none."""
+
+    start = models.DateTimeField()
+    end = models.DateTimeField(db_index=True)
+    source = models.CharField(max_length=8, choices=ActivityDay.Source.choices)
+
+    class Meta:
+        ordering = ["start"]
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.start} - {self.end}"
+
+
+class Forecast(models.Model):
+    """What was said at one moment of the greatest number of active models until `horizon_s` later."""
+
+    at = models.DateTimeField()
+    horizon_s = models.PositiveIntegerField()
+    keep_alive_s = models.PositiveIntegerField()
+    active = models.IntegerField(null=True)  # then; null: nothing was on record
+    known_models = models.PositiveIntegerField()
+    levels = models.JSONField()
+    values = models.JSONField()  # by level, rounded up to whole models
+    method = models.CharField(max_length=80)
+    shares = models.JSONField(default=dict)  # how much each method counted at the highest level
+    recorded_s = models.FloatField()  # of the time before, that it could look at
+    replayed = models.BooleanField(default=False)  # said afterwards, from what was on record by `at`
+    peak = models.IntegerField(null=True)  # what it came to; null: not over, or nothing was on record
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["horizon_s", "keep_alive_s", "at"], name="forecast_per_moment_and_horizon")
+        ]
+        indexes = [models.Index(fields=["at"])]
+
+    def __str__(self) -> str:
+        return f"{self.at} + {self.horizon_s} s"
+
+
+class Standing(models.Model):
+    """What any number of slots would come to at one keep-alive, by the habits of the last week: the newest alone."""
+
+    keep_alive_s = models.PositiveIntegerField(unique=True)
+    at = models.DateTimeField()
+    days = models.FloatField()  # that it is from
+    models_seen = models.PositiveIntegerField()
+    expected = models.FloatField()  # E[active models]
+    aegaeon = models.FloatField()  # the same by sum(1 - e^(-lambda T)), for comparison
+    activations_per_hour = models.FloatField()
+    curve = models.JSONField()  # [slots, share of activations that are cold, mean idle slots], slots rising
+
+    class Meta:
+        ordering = ["keep_alive_s"]
+
+    def __str__(self) -> str:
+        return f"keep-alive {self.keep_alive_s} s"

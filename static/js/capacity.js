@@ -1,0 +1,107 @@
+// The Capacity page: asks GET /api/v1/capacity, draws the fan, answers what-if questions from the curves that came with it.
+import { el, text } from "./dom.js";
+import { UNKNOWN, age, number } from "./format.js";
+import { drawFan, drawReliability, keys } from "./capacity_plots.js";
+import { slotsFor, whatIf } from "./capacity_whatif.js";
+import { save, table } from "./charttable.js";
+
+const EVERY_MS = 30_000, NAMES = { 600: "10 min", 3600: "1 h", 86400: "24 h" };
+const $ = (id) => document.getElementById(id);
+const view = { horizon: 600, hours: 24, ...Object.fromEntries([...new URLSearchParams(location.search)].map(([key, value]) => [key, Number(value)]).filter(([, value]) => value > 0)) };
+let shown = null, turn = 0;
+
+async function load() {
+  const mine = ++turn;
+  try {
+    const answer = await fetch(`/api/v1/capacity?horizon_s=${view.horizon}&hours=${view.hours}`, { headers: { Accept: "application/json" } });
+    if (answer.status === 401) throw new Error("you are signed out; reload the page");
+    const body = await answer.json().catch(() => ({}));
+    if (!answer.ok) throw new Error(body.detail || `the server answered with status ${answer.status}`);
+    if (mine !== turn) return;
+    shown = body;
+    show();
+    text($("state"), `as of ${new Date(body.now * 1000).toLocaleTimeString("en-GB")}`);
+  } catch (error) {
+    if (mine === turn) text($("state"), `${error.message}; ${shown ? "what is shown is old" : "tried again soon"}`);
+  }
+}
+
+function show() {
+  figures();
+  draw();
+  calibration();
+  how();
+  whatIf(shown);
+}
+
+function figures() {
+  const { newest, standing, keep_alive_s: keep, most_cold: cold, now, outage_since: outage } = shown, soon = newest.find((one) => one.horizon_s === 600);
+  const mine = standing.find((one) => one.keep_alive_s === keep), hold = mine ? slotsFor(mine.curve, cold) : null;
+  const last = mine?.curve[mine.curve.length - 1];
+  text($("k-active"), number(soon?.active ?? null));
+  text($("k-active-sub"), soon ? `of ${soon.models} known, ${age(now - soon.at)} ago` : "no forecast yet");
+  text($("k-hold"), hold !== null ? `${hold} slots` : last ? `over ${last[0]}` : UNKNOWN);
+  text($("k-hold-sub"), mine ? `${(cold * 100).toPrecision(2)}% of activations wait` : "needs an hour of record");
+  text($("k-next"), soon ? number(soon.values[soon.values.length - 1]) : UNKNOWN);
+  text($("k-next-sub"), soon ? `99% sure; ${soon.values[soon.values.length - 2]} at 95%` : "a forecast is made each 10 min");
+  text($("k-expected"), mine ? number(mine.expected, 1) : UNKNOWN);
+  text($("k-expected-sub"), mine ? `Aegaeon's formula: ${number(mine.aegaeon, 1)}` : " ");
+  text($("k-slots"), number(shown.slots));
+  text($("k-slots-sub"), "partitions, one model each");
+  $("outage").hidden = outage === null;
+  if (outage !== null) text($("outage"), `Nothing has been on record for ${age(now - outage)}: no gateway runs. What was active then is taken to be active still; no data is not no demand.`);
+}
+
+function draw() {
+  const rows = shown.forecasts, drawn = rows.some((one) => one.replayed);
+  document.querySelectorAll("[data-key]").forEach((key) => key.style.setProperty("--k", keys()[key.dataset.key]));
+  $("slots-key").hidden = !shown.slots;
+  drawFan($("fan").querySelector(".plot"), shown, view.hours);
+  text($("fan-note"), !rows.length ? "No forecast in this range yet." : `Of each moment: what was told of the most active at once in the ${NAMES[view.horizon]} after it.${drawn ? " What lies before Forebay ran was told afterwards, each from what was on record by then." : ""}`);
+  const box = $("table");
+  box.replaceChildren(table("Active models", picture()));
+}
+
+/** As the table and its file take it. */
+function picture() {
+  const lines = [["active", (row) => row.active], ["peak", (row) => row.peak], ...shown.levels.map((level, i) => [`told ${level * 100}%`, (row) => row.values[i]])];
+  return { unit: "", bands: [], lines: lines.map(([label, of]) => ({ label, points: shown.forecasts.map((row) => [row.at, of(row)]) })) };
+}
+
+function calibration() {
+  const { windows, covered, days, replayed } = shown.calibration;
+  text($("held-from"), windows ? `${windows} windows of ${NAMES[view.horizon]} in ${number(days)} days${replayed ? `, ${replayed} told afterwards` : ""}` : "no window is over yet");
+  $("held").replaceChildren(...shown.levels.map((level, i) => {
+    const share = covered[i], off = share !== null && level >= 0.9 && share < level - 2 * Math.sqrt((level * (1 - level)) / Math.max(windows, 1)) - 0.01;
+    return el("tr", {}, el("th", { scope: "row" }, `${number(level * 100)}%`), el("td", { class: `num${off ? " off" : ""}`, title: off ? "clearly less than told" : null }, share === null ? UNKNOWN : `${(share * 100).toFixed(1)}%${off ? " too few" : ""}`), el("td", { class: "num" }, windows));
+  }));
+  drawReliability($("reliability"), shown);
+}
+
+function how() {
+  const { newest, recorded_s: recorded, recorded_since: since } = shown, methods = [...new Set(newest.flatMap((one) => Object.keys(one.shares)))];
+  text($("how"), newest.length ? `${newest[0].method[0].toUpperCase()}${newest[0].method.slice(1)}, from ${age(recorded)} on record since ${new Date(since * 1000).toLocaleDateString("en-GB")}.${recorded < 7 * 86400 ? " With less than a week of it, forecasts are wider than they will be." : ""}` : "No forecast has been made yet: the control worker makes one each ten minutes.");
+  $("shares").replaceChildren(...methods.map((name) => el("tr", {}, el("th", { scope: "row" }, name), ...[600, 3600, 86400].map((horizon) => { const share = newest.find((one) => one.horizon_s === horizon)?.shares[name]; return el("td", { class: "num" }, share === undefined ? UNKNOWN : `${Math.round(share * 100)}%`); }))));
+}
+
+function choose(group, name) {
+  const press = () => group.querySelectorAll("button").forEach((button) => button.setAttribute("aria-pressed", String(Number(button.dataset[name]) === view[name])));
+  group.addEventListener("click", (event) => {
+    const value = Number(event.target.closest("button")?.dataset[name]);
+    if (!value || value === view[name]) return;
+    view[name] = value;
+    press();
+    history.replaceState(null, "", `?horizon=${view.horizon}&hours=${view.hours}`);
+    load();
+  });
+  press();
+}
+
+choose($("horizon"), "horizon");
+choose($("past"), "hours");
+$("csv").addEventListener("click", () => { if (shown) save("active models", picture()); });
+new ResizeObserver(() => { if (shown) { draw(); drawReliability($("reliability"), shown); } }).observe($("fan"));
+new MutationObserver(() => { if (shown) show(); }).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+setInterval(() => { if (!document.hidden) load(); }, EVERY_MS);
+document.addEventListener("visibilitychange", () => { if (!document.hidden && shown && Date.now() / 1000 - shown.now > 30) load(); });
+load();

@@ -1,0 +1,53 @@
+// The two figures of the Capacity page, in the page's colours.
+import { hue, plotly } from "./plot.js";
+
+const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false };
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const when = (at) => new Date(at * 1000);
+
+/** Colours by what they stand for. */
+export const keys = () => ({ active: css("--text"), peak: hue(3), q95: hue(0), q99: hue(1), fan: hue(0), slots: css("--bad") });
+
+function axes() {
+  const quiet = { size: 11, color: css("--muted") };
+  return { gridcolor: css("--line-soft"), zeroline: false, linecolor: css("--line"), tickfont: quiet, fixedrange: true };
+}
+
+const paper = () => ({ paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: css("--font"), size: 11, color: css("--muted") }, showlegend: false });
+const at = (levels, level) => levels.findIndex((one) => Math.abs(one - level) < 1e-9);
+const line = (points, colour, more = {}) => ({ type: "scatter", mode: "lines", x: points.map(([x]) => when(x)), y: points.map(([, y]) => y), line: { color: colour, width: 1.4, ...more }, hoverinfo: "skip", connectgaps: false });
+
+/** The past as lines; the time to come as a fan: the most active at once until then, by quantiles. */
+export async function drawFan(box, { forecasts, newest, levels, slots, now }, hours) {
+  const Plotly = await plotly(), colour = keys(), of = (level) => forecasts.map((row) => [row.at, row.values[at(levels, level)]]);
+  const data = [
+    line(of(0.99), colour.q99, { shape: "hv" }), line(of(0.95), colour.q95, { shape: "hv" }),
+    line(forecasts.map((row) => [row.at, row.peak]), colour.peak, { shape: "hv", width: 1, dash: "2px,2px" }), line(forecasts.map((row) => [row.at, row.active]), colour.active, { width: 1.8 }),
+    ...fan(newest, levels, colour),
+  ];
+  const ahead = Math.max(now, ...newest.map((one) => one.at + one.horizon_s)), shapes = [{ type: "line", x0: when(now), x1: when(now), yref: "paper", y0: 0, y1: 1, line: { color: css("--line"), width: 1 } }];
+  const top = Math.max(1, ...forecasts.flatMap((row) => [row.active ?? 0, row.peak ?? 0, ...row.values]), ...newest.flatMap((one) => one.values));
+  if (slots && slots <= top * 3) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: slots, y1: slots, line: { color: colour.slots, width: 1.2, dash: "6px,4px" } });
+  const wide = box.clientWidth;
+  const layout = { ...paper(), shapes, height: wide < 500 ? 240 : 320, width: wide, margin: { l: 44, r: 10, t: 10, b: 38 }, hovermode: false, dragmode: false, xaxis: { ...axes(), type: "date", range: [when(now - hours * 3600), when(ahead)] }, yaxis: { ...axes(), rangemode: "tozero", nticks: 6 } };
+  await Plotly.react(box, data, layout, CONFIG);
+}
+
+function fan(newest, levels, colour) {
+  const rows = [...newest].sort((a, b) => a.horizon_s - b.horizon_s).filter((one) => one.active !== null);
+  if (!rows.length) return [];
+  const from = rows[0].at, points = (level) => [[from, rows[0].active], ...rows.map((one) => [one.at + one.horizon_s, one.values[at(levels, level)]])];
+  const band = (low, high, alpha) => { const bottom = points(low), top = points(high); return { type: "scatter", mode: "lines", x: [...bottom, ...top.reverse()].map(([x]) => when(x)), y: [...bottom, ...top].map(([, y]) => y), fill: "toself", fillcolor: `${colour.fan}${alpha}`, line: { width: 0 }, hoverinfo: "skip" }; };
+  return [band(0.05, 0.95, "33"), band(0.25, 0.75, "4d"), line(points(0.5), colour.fan, { dash: "4px,3px" }), line(points(0.99), colour.q99)];
+}
+
+/** Share that held against the level told; on the diagonal they are the same. */
+export async function drawReliability(box, { levels, calibration }) {
+  const Plotly = await plotly(), points = levels.map((level, i) => [level, calibration.covered[i]]).filter(([, share]) => share !== null);
+  const data = [
+    { type: "scatter", mode: "lines", x: [0, 1], y: [0, 1], line: { color: css("--line"), width: 1, dash: "3px,3px" }, hoverinfo: "skip" },
+    { type: "scatter", mode: "lines+markers", x: points.map(([x]) => x), y: points.map(([, y]) => y), line: { color: hue(0), width: 1.5 }, marker: { size: 7, color: hue(0) }, hoverinfo: "skip" },
+  ];
+  const share = { ...axes(), range: [-0.03, 1.03], tickformat: ".0%", nticks: 5 };
+  await Plotly.react(box, data, { ...paper(), height: 190, width: box.clientWidth, margin: { l: 44, r: 10, t: 8, b: 34 }, hovermode: false, dragmode: false, xaxis: { ...share, title: { text: "told", standoff: 4 } }, yaxis: share }, CONFIG);
+}
