@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from controlplane.cli.commands import access, alerts, audit, changes, gpus, logs, looking, nodes, partitions
+from controlplane.cli.commands import access, alerts, audit, capacity, changes, gpus, logs, looking, nodes, partitions
 from controlplane.cli.failures import Exit, Failure
 from controlplane.cli.session import Session
 
@@ -67,6 +67,7 @@ for command in (
     nodes.drain,
     gpus.gpus,
     gpus.qualify,
+    capacity.capacity,
     logs.logs,
     alerts.alerts,
     audit.audit,

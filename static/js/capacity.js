@@ -34,9 +34,15 @@ function show() {
   whatIf(shown);
 }
 
+/** What is to be held at the keep-alive in use; null where it is not known. */
+function held() {
+  const mine = shown.standing.find((one) => one.keep_alive_s === shown.keep_alive_s);
+  return mine ? slotsFor(mine.curve, shown.most_cold) : null;
+}
+
 function figures() {
   const { newest, standing, keep_alive_s: keep, most_cold: cold, now, outage_since: outage } = shown, soon = newest.find((one) => one.horizon_s === 600);
-  const mine = standing.find((one) => one.keep_alive_s === keep), hold = mine ? slotsFor(mine.curve, cold) : null;
+  const mine = standing.find((one) => one.keep_alive_s === keep), hold = held();
   const last = mine?.curve[mine.curve.length - 1];
   text($("k-active"), number(soon?.active ?? null));
   text($("k-active-sub"), soon ? `of ${soon.models} known, ${age(now - soon.at)} ago` : "no forecast yet");
@@ -56,7 +62,8 @@ function draw() {
   const rows = shown.forecasts, drawn = rows.some((one) => one.replayed);
   document.querySelectorAll("[data-key]").forEach((key) => key.style.setProperty("--k", keys()[key.dataset.key]));
   $("slots-key").hidden = !shown.slots;
-  drawFan($("fan").querySelector(".plot"), shown, view.hours);
+  $("hold-key").hidden = held() === null;
+  drawFan($("fan").querySelector(".plot"), shown, view.hours, held());
   text($("fan-note"), !rows.length ? "No forecast in this range yet." : `Of each moment: what was told of the most active at once in the ${NAMES[view.horizon]} after it.${drawn ? " What lies before Forebay ran was told afterwards, each from what was on record by then." : ""}`);
   const box = $("table");
   box.replaceChildren(table("Active models", picture()));

@@ -6,7 +6,7 @@ const css = (name) => getComputedStyle(document.documentElement).getPropertyValu
 const when = (at) => new Date(at * 1000);
 
 /** Colours by what they stand for. */
-export const keys = () => ({ active: css("--text"), peak: hue(3), q95: hue(0), q99: hue(1), fan: hue(0), slots: css("--bad") });
+export const keys = () => ({ active: css("--text"), peak: hue(3), q95: hue(0), q99: hue(1), fan: hue(0), slots: css("--bad"), hold: css("--ok") });
 
 function axes() {
   const quiet = { size: 11, color: css("--muted") };
@@ -18,7 +18,7 @@ const at = (levels, level) => levels.findIndex((one) => Math.abs(one - level) < 
 const line = (points, colour, more = {}) => ({ type: "scatter", mode: "lines", x: points.map(([x]) => when(x)), y: points.map(([, y]) => y), line: { color: colour, width: 1.4, ...more }, hoverinfo: "skip", connectgaps: false });
 
 /** The past as lines; the time to come as a fan: the most active at once until then, by quantiles. */
-export async function drawFan(box, { forecasts, newest, levels, slots, now }, hours) {
+export async function drawFan(box, { forecasts, newest, levels, slots, now }, hours, hold) {
   const Plotly = await plotly(), colour = keys(), of = (level) => forecasts.map((row) => [row.at, row.values[at(levels, level)]]);
   const data = [
     line(of(0.99), colour.q99, { shape: "hv" }), line(of(0.95), colour.q95, { shape: "hv" }),
@@ -26,8 +26,9 @@ export async function drawFan(box, { forecasts, newest, levels, slots, now }, ho
     ...fan(newest, levels, colour),
   ];
   const ahead = Math.max(now, ...newest.map((one) => one.at + one.horizon_s)), shapes = [{ type: "line", x0: when(now), x1: when(now), yref: "paper", y0: 0, y1: 1, line: { color: css("--line"), width: 1 } }];
-  const top = Math.max(1, ...forecasts.flatMap((row) => [row.active ?? 0, row.peak ?? 0, ...row.values]), ...newest.flatMap((one) => one.values));
+  const top = Math.max(1, hold ?? 0, ...forecasts.flatMap((row) => [row.active ?? 0, row.peak ?? 0, ...row.values]), ...newest.flatMap((one) => one.values));
   if (slots && slots <= top * 3) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: slots, y1: slots, line: { color: colour.slots, width: 1.2, dash: "6px,4px" } });
+  if (hold !== null) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: hold, y1: hold, line: { color: colour.hold, width: 1.2, dash: "4px,3px" } });
   const wide = box.clientWidth;
   const layout = { ...paper(), shapes, height: wide < 500 ? 240 : 320, width: wide, margin: { l: 44, r: 10, t: 10, b: 38 }, hovermode: false, dragmode: false, xaxis: { ...axes(), type: "date", range: [when(now - hours * 3600), when(ahead)] }, yaxis: { ...axes(), rangemode: "tozero", nticks: 6 } };
   await Plotly.react(box, data, layout, CONFIG);

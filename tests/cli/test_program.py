@@ -52,7 +52,7 @@ def test_the_help_of_each_command_tells_its_exit_codes_or_options() -> None:
     assert {
         "login", "logout", "status", "nodes", "models", "deployments", "partitions", "plan", "apply", "move", "undo",
         "changes", "resume", "rollback", "assign", "flip", "release", "cordon", "uncordon", "drain", "logs", "audit",
-        "join-token", "alerts", "gpus", "qualify",
+        "join-token", "alerts", "gpus", "qualify", "capacity",
     } == set(cli.commands)  # fmt: skip
     for name, command in cli.commands.items():
         with click.Context(command, info_name=name) as context:

@@ -210,6 +210,18 @@ def test_the_command_imports_a_trace_says_what_it_did_and_a_dry_run_does_nothing
         call_command("import_activity", str(trace), stdout=StringIO())
 
 
+def test_what_is_exported_is_imported_again(imported: Requests, tmp_path: Path) -> None:
+    file, said = tmp_path / "history.csv.gz", StringIO()
+    days = (datetime.now(UTC).timestamp() - T0) / DAY_S + 1
+    call_command("export_activity", str(file), "--days", str(days), stdout=said)
+    assert f"of {len(set(imported.model.tolist()))} models" in said.getvalue()
+    ActivityDay.objects.all().delete()
+    with pytest.raises(CommandError, match="No file was written"):
+        call_command("export_activity", str(tmp_path / "none.csv"), stdout=StringIO())
+    call_command("import_activity", str(file), stdout=said)
+    assert history.requests(T0, T0 + 3 * DAY_S).number.sum() == imported.number.sum()
+
+
 def test_rest_and_the_page_tell_it(imported: Requests, client: Any) -> None:
     from tests.factories import make_user
 

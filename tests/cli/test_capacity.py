@@ -1,0 +1,29 @@
+"""Capacity from a terminal."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from controlplane.audit.services import Actor
+from controlplane.domain.forecast.activity import Requests
+from controlplane.planning import keeping, standing
+from controlplane.planning.forecasting import Forecasting, Pace
+from tests.cli.conftest import Terminal
+from tests.domain.forecast.worlds import fleet
+
+pytestmark = pytest.mark.django_db
+
+
+def test_what_is_active_and_to_be_held_is_told(operator: Terminal) -> None:
+    assert "Nothing is on record yet" in operator.ok("capacity")
+    world, now = fleet(8, 1.0), time.time()
+    by = now - world.at.max()
+    past = Requests(world.models, world.model, world.at + by, world.until + by, world.number)
+    keeping.save_import(past, actor=Actor.system("test"), now=now)
+    Forecasting({600: Pace(600.0, 0)}).tick(now)
+    standing.refresh(now)
+    shown = operator.ok("capacity")
+    assert "of 8 models active" in shown and "10 min" in shown and "E[m]" in shown and "SLOTS" in shown
+    assert len(operator.json("capacity")["standing"]) == len(standing.KEEP_ALIVES_S)
