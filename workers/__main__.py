@@ -39,6 +39,7 @@ environment:
   FOREBAY_VLLM          the vllm program (default: the one in PATH)
   FOREBAY_DEVICES       auto, nvidia, cpu or simulated:N (default auto)
   FOREBAY_CPU_SLOTS     CPU slots offered on a host without NVIDIA driver (default 2)
+  FOREBAY_FAST_START    auto: engines on CPU slots are forked from a process that has vLLM imported; off (default auto)
   FOREBAY_ENGINE_PORTS  ports of the engines' servers (default 18100-18199)
   FOREBAY_SIDE_PORTS    ports of the engines' KV side channels (default 18200-18299)
   FOREBAY_AGENT_METRICS host:port where Prometheus may read the agent's figures, without a password (default: none)

@@ -254,6 +254,9 @@ class Agent:
         if taken := self._stray_gpus & set(action.spec.gpus):
             waits[action.spec.partition] = (action.spec, f"device {min(taken)} is held by a stray engine")
             return
+        if reason := self._starter.not_yet(action.spec):
+            waits[action.spec.partition] = (action.spec, reason)
+            return
         self._starter.start(action, now)
 
     def _stop(self, partition: int, force: bool, now: float) -> None:

@@ -156,6 +156,7 @@ class Settings:
     engine_ports: range
     side_ports: range
     metrics: tuple[str, int] | None = None  # where Prometheus may read the agent's figures
+    fast_start: bool = True  # engines on CPU slots are forked from a process that has vLLM imported
 
     @classmethod
     def read(cls, home: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -166,6 +167,9 @@ class Settings:
         slots = environ.get("FOREBAY_CPU_SLOTS", "2")
         if not slots.isdecimal():
             raise ConfigError(f"FOREBAY_CPU_SLOTS is {slots!r}; use a number")
+        fast_start = environ.get("FOREBAY_FAST_START", "auto")
+        if fast_start not in {"auto", "off"}:
+            raise ConfigError(f"FOREBAY_FAST_START is {fast_start!r}; use auto or off")
         try:
             engine_ports = parse_range(environ.get("FOREBAY_ENGINE_PORTS", "18100-18199"))
             side_ports = parse_range(environ.get("FOREBAY_SIDE_PORTS", "18200-18299"))
@@ -179,6 +183,7 @@ class Settings:
             engine_ports=engine_ports,
             side_ports=side_ports,
             metrics=_address(environ.get("FOREBAY_AGENT_METRICS", "")),
+            fast_start=fast_start == "auto",
         )
 
 

@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -90,11 +91,20 @@ def is_alive(process: Process) -> bool:
     return process.boot == boot_id() and process.born != 0 and born(process.pid) == process.born
 
 
+class Parent(Protocol):
+    """A process of ours that forked an engine, and so learns how it ended."""
+
+    def exit_code(self, pid: int) -> int | None: ...
+
+    def forget(self, pid: int) -> None: ...
+
+
 class Children:
-    """The engines this agent process started itself: only of those can it learn the exit code."""
+    """The engines this agent process started itself, or had forked: only of those can it learn the exit code."""
 
     def __init__(self) -> None:
         self._popen: dict[int, subprocess.Popen[bytes]] = {}
+        self._forked: dict[int, Parent] = {}
 
     def start(self, argv: Sequence[str], env: Mapping[str, str], log_path: Path, *, nice: int = 0) -> Process:
         """Run `argv` in a session of its own, output appended to `log_path`, as many steps of priority below us as
@@ -118,14 +128,22 @@ class Children:
                 os.setpriority(os.PRIO_PROCESS, child.pid, os.getpriority(os.PRIO_PROCESS, 0) + nice)
         return Process(child.pid, born(child.pid), boot_id())
 
+    def was_forked(self, pid: int, parent: Parent) -> None:
+        """`parent` is to be asked how `pid` ended."""
+        self._forked[pid] = parent
+
     def exit_code(self, pid: int) -> int | None:
         """The exit code of an ended child (negative: signal); None while it runs or if it is not a child."""
+        if parent := self._forked.get(pid):
+            return parent.exit_code(pid)
         child = self._popen.get(pid)
         return child.poll() if child else None
 
     def forget(self, pid: int) -> None:
         """Of an ended child, once its exit code is noted."""
-        if self.exit_code(pid) is not None:
+        if parent := self._forked.pop(pid, None):
+            parent.forget(pid)
+        elif self.exit_code(pid) is not None:
             del self._popen[pid]
 
 

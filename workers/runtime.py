@@ -13,7 +13,8 @@ from workers.agent import Agent
 from workers.app import Nudges, build_app
 from workers.book import Book, HeldSpec, Record
 from workers.config import Config, Settings
-from workers.contract import Phase
+from workers.contract import DeviceKind, Phase
+from workers.devices import Source
 from workers.devices.discover import discover
 from workers.engines import Engine
 from workers.engines.simulated import Simulated
@@ -22,13 +23,14 @@ from workers.engines.vllm_version import interpreter
 from workers.exposition import Listener
 from workers.logs import Logs
 from workers.measuring import Program
+from workers.nursery import Nursery
 from workers.probes import Prober
 from workers.processes import Children
 from workers.qualifying import Qualifier
 from workers.redaction import of_environment, of_url
 from workers.reporter import Reporter
 from workers.sampler import Sampler
-from workers.starter import Place, Starter
+from workers.starter import CPU_NICE, Place, Starter
 from workers.uplink import Uplink
 
 log = logging.getLogger(__name__)
@@ -44,8 +46,10 @@ class Runtime:
         home = settings.home
         hidden = {config.node_token} | of_url(config.broker_url) | of_environment(os.environ)
         children, logs, book = Children(), Logs(home.logs, hidden), Book(home.replicas)
-        engines: dict[str, Engine] = {"vllm": Vllm(settings.vllm), "simulated": Simulated()}
+        vllm = Vllm(settings.vllm)
+        engines: dict[str, Engine] = {"vllm": vllm, "simulated": Simulated()}
         source = discover(settings, config)
+        self._nursery = _nursery(settings, config, vllm, source)
         place = Place(config.instance, config.listen_host(), config.address, settings.engine_ports, settings.side_ports)
         prober = Prober(place.probe_host())
         self._qualifier = Qualifier(
@@ -62,7 +66,15 @@ class Runtime:
             logs=logs,
             children=children,
             engines=engines,
-            starter=Starter(place, engines=engines, source=source, book=book, logs=logs, children=children),
+            starter=Starter(
+                place,
+                engines=engines,
+                source=source,
+                book=book,
+                logs=logs,
+                children=children,
+                nursery=self._nursery,
+            ),
             prober=prober,
             qualifier=self._qualifier,
             usable=self._sampler.usable,
@@ -88,6 +100,8 @@ class Runtime:
 
     def run(self, stop: threading.Event) -> int:
         """Until `stop` is set or there is no more to do; the exit code. Engines go on: the next agent adopts them."""
+        if self._nursery:
+            self._nursery.launch()
         self._agent.adopt()
         threads = [
             threading.Thread(target=target, name=name, daemon=True)
@@ -106,6 +120,8 @@ class Runtime:
             part.stop()
         threads[0].join(5.0)  # whatever the agent is doing to a process, it shall finish and write down
         self._qualifier.stop()
+        if self._nursery:
+            self._nursery.close()
         if self._nudges:
             self._nudges.stop()
         if self._metrics:
@@ -121,6 +137,15 @@ class Runtime:
                 log.error("another agent reports as this node; engines are left alone")
                 return CONFLICT
         return DONE
+
+
+def _nursery(settings: Settings, config: Config, vllm: Vllm, source: Source) -> Nursery | None:
+    """On CPU slots only: a driver's state would not live through a fork."""
+    slots = [device.uuid for device in source.devices() if device.kind == DeviceKind.CPU]
+    if not (settings.fast_start and settings.vllm and slots):
+        return None
+    env = vllm.import_env(config.address, source.cores(slots[:1]))
+    return Nursery(settings.vllm, env, settings.home.path / "nursery.log", nice=CPU_NICE)
 
 
 def stop_engines(settings: Settings, config: Config, grace_s: float) -> int:

@@ -12,10 +12,11 @@ import msgspec
 from workers.book import Book, Record
 from workers.contract import Device, Phase, ReplicaSpec
 from workers.devices import Source
-from workers.engines import CannotStart, Engine, Launch
-from workers.logs import Logs, file_name
+from workers.engines import CannotStart, Command, Engine, Launch
+from workers.logs import Log, Logs, file_name
+from workers.nursery import NoFork, Nursery
 from workers.ports import NoFreePort, lease
-from workers.processes import GPUS, MARKER, Children, Marker, boot_id
+from workers.processes import GPUS, MARKER, Children, Marker, Process, boot_id
 from workers.reconcile import Replica, Start
 
 log = logging.getLogger(__name__)
@@ -38,10 +39,24 @@ class Place:
 
 class Starter:
     def __init__(
-        self, place: Place, *, engines: Mapping[str, Engine], source: Source, book: Book, logs: Logs, children: Children
+        self,
+        place: Place,
+        *,
+        engines: Mapping[str, Engine],
+        source: Source,
+        book: Book,
+        logs: Logs,
+        children: Children,
+        nursery: Nursery | None = None,
     ) -> None:
         self._place, self._engines, self._source = place, engines, source
-        self._book, self._logs, self._children = book, logs, children
+        self._book, self._logs, self._children, self._nursery = book, logs, children, nursery
+
+    def not_yet(self, spec: ReplicaSpec) -> str:
+        """Why a start had better wait, "" if it need not: on few cores an import beside the nursery's takes longer than
+        the rest of it and a fork."""
+        nursery = self._nursery_of(spec)
+        return "the node is still importing vLLM, from which engines then start fast" if _is_importing(nursery) else ""
 
     def start(self, action: Start, now: float) -> Record:
         """The record is on disk before the process exists: an agent that dies in between finds it by its marker."""
@@ -98,9 +113,26 @@ class Starter:
             )
         )
         env = {**command.env, MARKER: record.marker, GPUS: ",".join(spec.gpus)}
-        process = self._children.start(command.argv, env, file.path, nice=CPU_NICE if launch.cores else 0)
+        process = self._run(Command(command.argv, env), launch, file, record.engine_version)
         log.info("%s started: pid %d, port %d", spec.name, process.pid, port)
         return self._book.put(msgspec.structs.replace(record, process=process))
+
+    def _run(self, command: Command, launch: Launch, file: Log, version: str) -> Process:
+        """Forked where that can be, else plainly, which the engine's log then tells the reason of."""
+        if nursery := self._nursery_of(launch.spec):
+            try:
+                process = nursery.fork(command.argv, command.env, file.path, version)
+            except NoFork as reason:
+                log.info("%s is started plainly: %s", launch.spec.name, reason)
+                file.note(f"plain start: {reason}")
+            else:
+                self._children.was_forked(process.pid, nursery)
+                file.note(f"forked from the nursery: pid {process.pid}")
+                return process
+        return self._children.start(command.argv, command.env, file.path, nice=CPU_NICE if launch.cores else 0)
+
+    def _nursery_of(self, spec: ReplicaSpec) -> Nursery | None:
+        return self._nursery if spec.engine == "vllm" else None
 
     def _devices(self, spec: ReplicaSpec) -> tuple[Device, ...]:
         known = {device.uuid: device for device in self._source.devices()}
@@ -115,3 +147,7 @@ class Starter:
         port = lease(place.engine_ports, {r.port for r in others}, place.host, previous.port if previous else 0)
         side = lease(place.side_ports, {r.side_port for r in others}, place.host, previous.side_port if previous else 0)
         return port, side
+
+
+def _is_importing(nursery: Nursery | None) -> bool:
+    return nursery is not None and nursery.is_importing()

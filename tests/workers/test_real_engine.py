@@ -6,6 +6,7 @@ The tests share the engines, which take a while to start, and run in the order t
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests.workers.conftest import free_range
@@ -70,6 +72,14 @@ class Pair:
         found = self.control.replica(partition).sample
         assert found is not None
         return found
+
+    def nursery(self) -> int:
+        """The latest of this agent's."""
+        return int(re.findall(r"nursery: pid (\d+) imports", self.agent.log())[-1])
+
+    def log_of(self, partition: int) -> str:
+        [path] = (self.agent.home / "logs").glob(f"p{partition}-*.log")
+        return path.read_text()
 
     def _spec(self, partition: int, role: Role) -> ReplicaSpec:
         return make_spec(
@@ -131,6 +141,11 @@ def test_what_is_reported_of_them_is_measured(pair):
     assert "GET /metrics" not in text and KEY not in text
 
 
+def test_both_were_forked_from_a_process_that_has_the_engine_imported(pair):
+    assert [psutil.Process(pid).ppid() for pid in pair.pids()] == [pair.nursery()] * 2
+    assert all("forked from the nursery" in pair.log_of(partition) for partition in (1, 2))
+
+
 def test_only_who_knows_the_key_gets_an_answer(pair):
     endpoint = pair.control.replica(1).endpoint
     body = {"model": "tiny", "prompt": "a", "max_tokens": 1}
@@ -158,12 +173,13 @@ def test_a_killed_agents_successor_adopts_both_engines(pair):
 def test_a_killed_prefill_engine_is_restarted_and_found_again(pair):
     _, pid = pair.pids()
     endpoint = pair.control.replica(2).endpoint
+    os.kill(pair.nursery(), signal.SIGKILL)  # so that it is started plainly, beside one that was forked
     os.kill(pid, signal.SIGKILL)
     gone = until(lambda: (r := pair.control.replica(2)) and r.phase == Phase.EXITED and r)
     assert gone.last_exit.log_tail
     until(pair.is_ready, START_S)
     assert pair.control.replica(2).pid != pid and pair.control.replica(2).endpoint == endpoint
-    assert pair.control.replica(2).restarts == 1
+    assert pair.control.replica(2).restarts == 1 and "plain start: the nursery ended" in pair.log_of(2)
     check_kv_moves(pair, prefill=2, decode=1, word="again")
 
 

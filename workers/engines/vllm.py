@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from workers.contract import DeviceKind, EngineSample, ReplicaSpec
+from workers.contract import DeviceKind, EngineSample, ReplicaSpec, Role
 from workers.engines import CannotStart, Command, Launch, openai
 from workers.engines.vllm_version import VersionOf
 from workers.reconcile import lease_s
@@ -50,6 +50,13 @@ class Vllm:
             *_owned(launch, on_cpu),
         ]  # fmt: skip
         return Command(tuple(argv), self._env(launch, on_cpu))
+
+    def import_env(self, address: str, cores: int) -> dict[str, str]:
+        """What the engines on this node's CPU slots have in common: the environment to import vLLM under for them."""
+        any_engine = ReplicaSpec(
+            partition=1, name="", deployment="", role=Role.AGGREGATED, gpus=(), model="/", served_names=()
+        )
+        return self._env(Launch(any_engine, (), address, address, 0, 0, cores), on_cpu=True)
 
     def is_ready(self, client: httpx.Client, url: str, spec: ReplicaSpec) -> bool:
         return openai.is_ready(client, url, spec)
