@@ -74,8 +74,9 @@ def _serve(channel: socket.socket, program: str) -> None:
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake)
+    sources: list[Any] = [channel, woken]
     while True:
-        ready, _, _ = select.select([channel, woken], [], [])
+        ready, _, _ = select.select(sources, [], [])
         if woken in ready:
             with suppress(BlockingIOError):
                 os.read(woken, 4096)
