@@ -66,7 +66,7 @@ def _progress(step: dict[str, Any], now: datetime) -> str:
     if row.phase in (Phase.DRAINING, Phase.STOPPING):
         return f"{row.phase} for {age}"
     if row.phase == Phase.STARTING and row.observed_generation == row.generation:
-        usual = checks.usual_start_s(row.deployment) if row.deployment else None
+        usual = checks.usual_start_s(row.deployment, row.node) if row.deployment else None
         return f"starting, {age}" + (f" of about {usual:.0f} s" if usual is not None else "")
     if row.message:
         return row.message

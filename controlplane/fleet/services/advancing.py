@@ -205,7 +205,7 @@ def _deadline_s(row: Partition, deployment: Deployment | None) -> float:
     drain = row.deployment.drain_s if row.deployment and has_process(row) else 0
     if deployment is None:
         return drain + settings.KV_LEASE_S + SLACK_S
-    start = checks.usual_start_s(deployment)
+    start = checks.usual_start_s(deployment, row.node)
     return drain + settings.KV_LEASE_S + (4 * start + SLACK_S if start is not None else START_S)
 
 

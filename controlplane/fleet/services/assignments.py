@@ -139,7 +139,7 @@ def _expected_s(action: Action, partition: Partition, deployment: Deployment) ->
     """For a replacement the longest: how soon its requests in flight end is theirs to say."""
     if action == Action.RELABEL:
         return RELABEL_S
-    ready, drain = checks.usual_start_s(deployment), 0.0
+    ready, drain = checks.usual_start_s(deployment, partition.node), 0.0
     if ready is None or action == Action.NONE:
         return None
     if action == Action.REPLACE and partition.phase in (Phase.READY, Phase.DRAINING):

@@ -108,7 +108,7 @@ def _outlook(scene: Scene, move: Move, moves: Sequence[Move], live: Live) -> Out
         in_flight=load.in_flight,
         drain_s=partition.deployment.drain_s if partition.deployment else 0.0,
         lease_s=settings.KV_LEASE_S,
-        start_s=checks.usual_start_s(deployment) if deployment else None,
+        start_s=checks.usual_start_s(deployment, partition.node) if deployment else None,
     )
     outlook = Outlook(move, partition, deployment, action, load, likely, most)
     if deployment is not None and move.role is not None and action is not Action.NONE:
@@ -168,7 +168,7 @@ def _recycling(number: int, row: dict[str, Any], scene: Scene) -> dict[str, Any]
         "name": str(partition),
         "action": RECYCLE,
         "text": row["text"],
-        "expected_s": checks.usual_start_s(partition.deployment),
+        "expected_s": checks.usual_start_s(partition.deployment, partition.node),
     }
 
 

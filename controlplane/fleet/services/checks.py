@@ -12,8 +12,9 @@ from django.db.models import F
 from controlplane.domain import placement
 from controlplane.domain.impact import Action
 from controlplane.domain.types import PartitionView, Problem, Role
+from controlplane.fleet import starts
 from controlplane.fleet.facts import deployment_view, has_process, node_view, partition_view
-from controlplane.fleet.models import Deployment, Partition
+from controlplane.fleet.models import Deployment, Node, Partition
 from controlplane.fleet.publish import replica_spec
 from workers.contract import Phase
 
@@ -53,8 +54,11 @@ def action(partition: Partition, deployment: Deployment | None, role: str) -> Ac
     return Action.RELABEL if replica_spec(changed).content() == old else Action.REPLACE
 
 
-def usual_start_s(deployment: Deployment) -> float | None:
-    """The median of its replicas' last starts, as measured on their nodes; their engines must be this deployment's."""
+def usual_start_s(deployment: Deployment, node: Node | None = None) -> float | None:
+    """The median of its replicas' last starts, as measured on their nodes; their engines must be this deployment's.
+    While it has none, that of its model's recent starts on `node`."""
     own = deployment.partitions.filter(observed_generation=F("generation"), ready_after_s__isnull=False)
     measured = list(own.order_by().values_list("ready_after_s", flat=True))
+    if not measured and node is not None:
+        return starts.start_s(deployment.model, node)
     return median(measured) if measured else None

@@ -1,0 +1,25 @@
+"""How long engines took to start, by model and node: from the trail, which keeps every start that an agent measured."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from controlplane.audit.models import AuditEvent
+from controlplane.fleet.models import Deployment, Node, Partition, RegisteredModel
+
+RECENT = 5  # starts; what took long on last year's disk says little
+LOOK_AT = 200  # of the node's starts, most recent first: a model not among them counts as not measured
+
+
+def start_s(model: RegisteredModel, node: Node) -> float | None:
+    """The median of the model's recent starts on the node, in seconds from process to first answer; None: never
+    measured there."""
+    served = set(Deployment.objects.filter(model=model).values_list("name", flat=True))
+    partitions = list(Partition.objects.filter(node=node).order_by().values_list("pk", flat=True))
+    if not (served and partitions):
+        return None
+    events = AuditEvent.objects.filter(subject_type="partition", subject_id__in=partitions, verb="engine-ready")
+    facts = (after or {} for after in events.order_by("-id").values_list("after", flat=True)[:LOOK_AT])
+    measured = [fact.get("ready_after_s") for fact in facts if fact.get("deployment") in served]
+    recent = [seconds for seconds in measured if isinstance(seconds, int | float)][:RECENT]
+    return median(recent) if recent else None
