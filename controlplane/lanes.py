@@ -18,26 +18,26 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 KEPT = 8  # lanes that wait for the next request; more at once have one each, which ends with theirs
-CONNECTION_S = 60.0  # a database connection is used so long
+KEEPING = {"CONN_MAX_AGE": 60.0, "CONN_HEALTH_CHECKS": True}
 
 
 def keep_connections() -> None:
     """For threads that ask for little and often: a connection for each time would cost more than what it is asked."""
     for alias in connections:
-        connections.settings[alias] |= {"CONN_MAX_AGE": CONNECTION_S, "CONN_HEALTH_CHECKS": True}
+        connections.settings[alias] |= KEEPING
 
 
 class Lanes:
     """Around Django: each request has one thread for itself while it is answered, and the next one has it after that.
-    Between `start` and `stop` they keep their database connections."""
+    Those of between `start` and `stop` keep their database connections."""
 
     def __init__(self, app: App, *, kept: int = KEPT) -> None:
         self._app, self._kept = app, kept
         self._free: list[ThreadPoolExecutor] = []
-        self._before: dict[str, dict[str, Any]] = {}
+        self._keep: Callable[[], None] | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        lane = self._free.pop() if self._free else ThreadPoolExecutor(1, "lane")
+        lane = self._free.pop() if self._free else ThreadPoolExecutor(1, "lane", initializer=self._keep)
         try:
             async with ThreadSensitiveContext(executor=lane):
                 await self._app(scope, receive, send)
@@ -45,12 +45,14 @@ class Lanes:
             self._give_back(lane)
 
     def start(self) -> None:
-        self._before = {alias: dict(connections.settings[alias]) for alias in connections}
-        keep_connections()
+        self._end_all()
+        self._keep = _keep_mine
 
     def stop(self) -> None:
-        for alias, settings in self._before.items():
-            connections.settings[alias] |= settings
+        self._keep = None
+        self._end_all()
+
+    def _end_all(self) -> None:
         while self._free:
             _end(self._free.pop())
 
@@ -59,6 +61,12 @@ class Lanes:
             self._free.append(lane)
         else:
             _end(lane, wait=False)
+
+
+def _keep_mine() -> None:
+    """As `keep_connections`, for this thread's alone."""
+    for connection in connections.all():
+        connection.settings_dict = {**connection.settings_dict, **KEEPING}
 
 
 def _end(lane: ThreadPoolExecutor, *, wait: bool = True) -> None:

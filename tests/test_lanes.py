@@ -90,13 +90,19 @@ async def test_a_request_that_fails_gives_its_thread_back() -> None:
     lanes.stop()
 
 
-async def test_connections_are_kept_between_start_and_stop_alone() -> None:
-    before = dict(connections.settings["default"])
-    lanes = Lanes(nothing)
+@pytest.mark.django_db(transaction=True)
+async def test_connections_are_kept_between_start_and_stop_alone_and_by_lanes_alone() -> None:
+    answers, before = Answers(), dict(connections.settings["default"])
+    lanes = Lanes(answers)
+    await lanes(SCOPE, nothing, nothing)
     lanes.start()
-    assert connections.settings["default"]["CONN_MAX_AGE"] > 0
+    await lanes(SCOPE, nothing, nothing)
     lanes.stop()
-    assert connections.settings["default"] == before
+    await lanes(SCOPE, nothing, nothing)
+    lanes.stop()
+    kept = [first is second for first, second in zip(answers.connections[::2], answers.connections[1::2], strict=True)]
+    assert kept == [False, True, False]
+    assert connections.settings["default"] == before, "other threads open and close theirs as ever"
 
 
 def plain(request: HttpRequest) -> HttpResponse:

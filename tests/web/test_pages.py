@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -26,9 +27,11 @@ def test_an_empty_page_says_the_next_step(name: str, step: str, as_role: Clients
     assert step in as_role("admin").get(reverse(f"web:{name}")).content.decode()
 
 
-def test_nothing_is_linked_that_does_not_exist_yet(as_role: Clients, fleet: SimpleNamespace) -> None:
-    page = as_role("admin").get("/").content.decode()
-    assert "Capacity" not in page
+def test_every_page_that_the_frame_links_is_there(as_role: Clients, fleet: SimpleNamespace) -> None:
+    viewer = as_role("viewer")
+    side = viewer.get("/").content.decode().split('<nav aria-label="Main">')[1].split("</nav>")[0]
+    links = re.findall(r'<a (?:class="[^"]*" )?href="([^"]+)"', side)
+    assert len(links) >= 9 and {link: viewer.get(link).status_code for link in links} == dict.fromkeys(links, 200)
 
 
 def test_a_silent_node_stays_in_the_list_and_is_called_silent(as_role: Clients, fleet: SimpleNamespace) -> None:
