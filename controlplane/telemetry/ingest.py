@@ -66,7 +66,8 @@ class Ingest:
         with self._lock:
             for node in [node for node, heard in self._nodes.items() if now - heard.at > FORGET_AFTER_S]:
                 del self._nodes[node]
-            return self._windows.close(now, all_of_them=all_of_them)
+            taken = self._windows.take(now, all_of_them=all_of_them)
+        return taken.closed()  # reports need not wait for that
 
     def _engine(self, node: int, heard: _Heard, status: ReplicaStatus, now: float) -> EngineFigures | None:
         if status.sample is None:

@@ -123,6 +123,26 @@ class _Engine:
                 sums.latencies.setdefault(latency, Counts()).add(counts)
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Windows that nothing is added to any more."""
+
+    devices: list[tuple[tuple[int, int], _Devices]]
+    engines: list[tuple[tuple[int, int, int], _Engine]]
+
+    def closed(self) -> list[Closed]:
+        """Their rows. Needs no lock, and takes a tenth of a second for a thousand nodes."""
+        rows = list[Closed]()
+        for (node, start), devices in self.devices:
+            devices.fold(MAX_OPEN)
+            rows += [Closed(node, uuid, float(start), _gpu_values(sums)) for uuid, sums in devices.sums.items()]
+        for (node, partition, start), engine in self.engines:
+            engine.fold()
+            values = _engine_values(engine.sums)
+            rows.append(Closed(node, partition, float(start), values, engine.sums.deployment))
+        return rows
+
+
 class Windows:
     """Open windows by node, or partition, and start. Not thread-safe: its owner holds a lock."""
 
@@ -158,20 +178,16 @@ class Windows:
         if len(engine.held) >= FOLD:
             engine.fold()
 
-    def close(self, now: float, *, all_of_them: bool = False) -> list[Closed]:
+    def take(self, now: float, *, all_of_them: bool = False) -> Taken:
         """Take out the windows that ended before `now` (or all: the process is about to stop)."""
-        current, closed = self._start(now), list[Closed]()
-        for node, start in [key for key in self._devices if all_of_them or key[1] < current]:
-            devices = self._devices.pop((node, start))
-            self._open += devices.fold(MAX_OPEN - self._open) - len(devices.sums)
-            closed += [Closed(node, uuid, float(start), _gpu_values(sums)) for uuid, sums in devices.sums.items()]
-        for node, partition, start in [key for key in self._engines if all_of_them or key[2] < current]:
-            engine = self._engines.pop((node, partition, start))
-            engine.fold()
-            self._open -= 1
-            values = _engine_values(engine.sums)
-            closed.append(Closed(node, partition, float(start), values, engine.sums.deployment))
-        return closed
+        current = self._start(now)
+        devices = [key for key in self._devices if all_of_them or key[1] < current]
+        engines = [key for key in self._engines if all_of_them or key[2] < current]
+        taken = Taken(
+            [(key, self._devices.pop(key)) for key in devices], [(key, self._engines.pop(key)) for key in engines]
+        )
+        self._open -= sum(len(one.sums) for _, one in taken.devices) + len(taken.engines)
+        return taken
 
     def _start(self, now: float) -> int:
         return int(now // self.every_s) * self.every_s
