@@ -42,7 +42,8 @@ class Ingest:
             if not _is_newer(heard, report):
                 return None
             _advance(heard, report, now)
-            self._windows.add_devices(node, report.samples, now)
+            for sample in report.samples:
+                self._windows.add_device(node, sample, now)
             engines = {status.partition: self._engine(node, heard, status, now) for status in report.replicas}
         return Latest(
             node=node,
@@ -66,8 +67,7 @@ class Ingest:
         with self._lock:
             for node in [node for node, heard in self._nodes.items() if now - heard.at > FORGET_AFTER_S]:
                 del self._nodes[node]
-            taken = self._windows.take(now, all_of_them=all_of_them)
-        return taken.closed()  # reports need not wait for that
+            return self._windows.close(now, all_of_them=all_of_them)
 
     def _engine(self, node: int, heard: _Heard, status: ReplicaStatus, now: float) -> EngineFigures | None:
         if status.sample is None:
@@ -77,7 +77,7 @@ class Ingest:
         growth = history.add(now, status.pid, status.sample)
         self._windows.add_engine(node, status, growth, now)
         for total, verb in kv_trouble.TOTALS.items():
-            if growth and (grown := growth.of(total)):
+            if growth and (grown := growth.by[total]):
                 key = node, status.partition, verb
                 self._trouble[key] = self._trouble.get(key, 0.0) + grown
         return _figures(status.sample, history)

@@ -38,9 +38,8 @@ TOTALS = (
     "itl_sum_s",
     "itl_count",
 )
-PLACE = {name: place for place, name in enumerate(TOTALS)}
+_NOTHING: dict[str, float | None] = dict.fromkeys(TOTALS)
 _read_totals = attrgetter(*TOTALS)
-_UNKNOWN: tuple[float | None, ...] = (None,) * len(TOTALS)
 LARGEST = 2.0**62
 
 
@@ -51,14 +50,11 @@ def known(value: float | None) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """How much each of TOTALS, in their order, grew over `elapsed_s`; None where either end is unknown."""
+    """How much each total grew over `elapsed_s`; None where either end is unknown."""
 
     elapsed_s: float
-    by: tuple[float | None, ...]
+    by: dict[str, float | None]
     latencies: dict[str, Counts] = field(default_factory=dict)
-
-    def of(self, total: str) -> float | None:
-        return self.by[PLACE[total]]
 
 
 class History:
@@ -67,25 +63,22 @@ class History:
     def __init__(self) -> None:
         self._process: int | None = None
         self._points: deque[tuple[float, EngineSample]] = deque()
-        self._totals = _UNKNOWN  # the last known of each; a sample may leave some out
-        self._said = _UNKNOWN  # those of the last sample
+        self._totals: dict[str, float] = {}  # the last known of each; a sample may leave some out
+        self._said: dict[str, float] = {}  # those of the last sample
         self._histograms: dict[str, tuple[float, Histogram]] = {}
 
     def add(self, at: float, process: int, sample: EngineSample) -> Growth | None:
         """Remember `sample`; the growth since the one before, or None where there is no telling."""
         previous = self._points[-1] if self._points else None
         said, totals = self._said, _totals(sample)
-        fell = _any_fell(self._totals, totals)
+        fell = any(total < self._totals.get(name, 0.0) for name, total in totals.items())
         broken = previous is None or process != self._process or not 0 <= at - previous[0] <= GAP_S or fell
         if broken:
             self._points.clear()
-            self._totals = totals
-        elif None in totals:
-            self._totals = tuple(old if new is None else new for old, new in zip(self._totals, totals, strict=True))
-        else:
-            self._totals = totals
+            self._totals.clear()
         if process != self._process or fell:
             self._histograms.clear()
+        self._totals.update(totals)
         self._process, self._said = process, totals
         self._points.append((at, sample))
         while at - self._points[0][0] > LATENCY_S:
@@ -93,7 +86,8 @@ class History:
         ended = self._latencies(at, sample)
         if broken or previous is None or at - previous[0] < LEAST_S:
             return None
-        return Growth(at - previous[0], _grown(said, totals), ended)
+        grown = {name: total - said[name] if name in said else None for name, total in totals.items()}
+        return Growth(at - previous[0], _NOTHING | grown, ended)
 
     def per_second(self, *totals: str, over_s: float = FLOW_S) -> list[float | None]:
         """Of each; None where there is no telling."""
@@ -142,19 +136,10 @@ def ratio_ms(seconds: float | None, count: float | None) -> float | None:
     return seconds / count * 1000.0
 
 
-def _totals(sample: EngineSample) -> tuple[float | None, ...]:
-    """None for those that are not known."""
-    return tuple(
-        [total if total is not None and -LARGEST < total < LARGEST else None for total in _read_totals(sample)]
-    )
-
-
-def _any_fell(before: tuple[float | None, ...], after: tuple[float | None, ...]) -> bool:
-    return any(old is not None and new is not None and new < old for old, new in zip(before, after, strict=True))
-
-
-def _grown(before: tuple[float | None, ...], after: tuple[float | None, ...]) -> tuple[float | None, ...]:
-    return tuple([None if old is None or new is None else new - old for old, new in zip(before, after, strict=True)])
+def _totals(sample: EngineSample) -> dict[str, float]:
+    """Those that are known."""
+    read = zip(TOTALS, _read_totals(sample), strict=True)
+    return {name: total for name, total in read if total is not None and -LARGEST < total < LARGEST}
 
 
 def _difference(before: float | None, after: float | None) -> float | None:
