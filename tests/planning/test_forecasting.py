@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.audit.models import AuditEvent
@@ -40,6 +40,7 @@ def bursts(draw: st.DrawFn) -> Packed:
     return Packed(at, at + dice.exponential(500.0, size), *numbers)
 
 
+@settings(deadline=None)
 @given(bursts())
 def test_what_is_packed_comes_out_again_to_a_tenth_of_a_second(made: Packed) -> None:
     found = unpack(pack(made))
