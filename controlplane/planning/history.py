@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import numpy as np
 import structlog
 from django.db.models import Min
 
 from controlplane.domain.forecast.activity import Floats, Ints, Requests
-from controlplane.domain.forecast.hazards import DAY_S, Outage
+from controlplane.domain.forecast.hazards import Outage
 from controlplane.gateway.models import DemandMinute
 from controlplane.planning.models import ActivityDay, RecordedSpan
 from controlplane.planning.packing import Damaged, unpack
@@ -109,5 +109,4 @@ def _busy(minutes: Sequence[float], number: Sequence[int]) -> tuple[Floats, Floa
 
 
 def _moment(at: float) -> datetime:
-    """Kept within what a calendar can say."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=min(max(at, 0.0), 8000 * 365 * DAY_S / 10))
+    return datetime.fromtimestamp(max(at, 0.0), UTC)

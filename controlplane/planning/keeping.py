@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Max
 
 from controlplane.audit.services import Actor, record
 from controlplane.domain.forecast.activity import Floats, Ints, Requests
@@ -96,10 +95,6 @@ def prune(now: float) -> None:
     ActivityDay.objects.filter(day__lt=oldest.date()).delete()
     RecordedSpan.objects.filter(end__lt=oldest).delete()
     Forecast.objects.filter(at__lt=_moment(now - settings.FORECAST_KEEP_DAYS * DAY_S)).delete()
-
-
-def last_import() -> datetime | None:
-    return RecordedSpan.objects.filter(source=ActivityDay.Source.IMPORT).aggregate(last=Max("end"))["last"]
 
 
 def _check(requests: Requests, now: float) -> None:
