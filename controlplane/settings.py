@@ -63,6 +63,7 @@ INSTALLED_APPS = [
     "controlplane",
     "controlplane.audit",
     "controlplane.fleet",
+    "controlplane.teams",
     "controlplane.telemetry",
     "controlplane.gateway",
     "controlplane.alerts",
@@ -277,6 +278,8 @@ ALERT_KEEP_DAYS = int(os.environ.get("FOREBAY_ALERT_KEEP_DAYS", "90"))
 # Where alerts by e-mail go out: smtp://user:password@host:587 (STARTTLS), smtps://host:465, or smtp+plain://host:25.
 SMTP_URL = os.environ.get("FOREBAY_SMTP_URL", "")
 SMTP_FROM = os.environ.get("FOREBAY_SMTP_FROM", "forebay@localhost")
+# What money is counted in; a label, nothing is converted.
+CURRENCY = os.environ.get("FOREBAY_CURRENCY", "USD")
 IDEMPOTENCY_KEEP_H = int(os.environ.get("FOREBAY_IDEMPOTENCY_KEEP_H", "24"))
 
 _LOG_STAMP = [

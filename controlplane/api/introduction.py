@@ -37,6 +37,7 @@ TAGS = {
     "alert-rules": "What alerts come from, with their limits.",
     "alert-targets": "Where alerts are sent. Admins only.",
     "keys": "Keys that open the gateway. Admins only.",
+    "teams": "Who shares a budget, and what is theirs.",
     "join-tokens": "Tokens that let a host join, once. Admins only.",
     "service-accounts": "Accounts of programs, and their tokens. Admins only.",
     "access": "Tokens for this API, and who I am.",

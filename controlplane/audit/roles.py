@@ -43,6 +43,7 @@ ACTIONS = {
     "node.remove": Level.ADMIN,
     "owners.change": Level.ADMIN,
     "key.manage": Level.ADMIN,
+    "team.manage": Level.ADMIN,
     "user.manage": Level.ADMIN,
     "spec.secrets": Level.ADMIN,
 }

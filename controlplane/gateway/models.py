@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 
+from controlplane.teams.models import Team
+
 
 class ApiKey(models.Model):
     """Lets a program call the OpenAI API. Only its sha256 is kept; written by gateway.services."""
@@ -14,6 +16,7 @@ class ApiKey(models.Model):
     key_hash = models.CharField(max_length=64, unique=True)
     deployments = models.JSONField(default=list, blank=True)  # names it may use; [] = all
     requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.PROTECT, related_name="keys")
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
@@ -21,6 +24,7 @@ class ApiKey(models.Model):
 
     class Meta:
         ordering = ["-id"]
+        verbose_name = "API key"
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"

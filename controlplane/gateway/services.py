@@ -16,8 +16,9 @@ from controlplane.fleet.models import Deployment
 from controlplane.gateway import keys
 from controlplane.gateway.keys import hash_of
 from controlplane.gateway.models import ApiKey
+from controlplane.teams.services import team_named
 
-__all__ = ["create_key", "hash_of", "internal_key", "revoke_key"]
+__all__ = ["create_key", "give_to_team", "hash_of", "internal_key", "revoke_key"]
 
 
 def create_key(
@@ -26,9 +27,10 @@ def create_key(
     deployments: Sequence[str] = (),
     requests_per_minute: int | None = None,
     expires_at: datetime | None = None,
+    team: str | None = None,
     actor: Actor,
 ) -> tuple[ApiKey, str]:
-    """A new key and its plain text, which is nowhere kept. No deployments means all of them."""
+    """A new key and its plain text, which is nowhere kept. No deployments means all of them. `team`: its name."""
     deployments = list(dict.fromkeys(deployments))
     if problems := _problems(name, deployments, requests_per_minute, expires_at):
         raise Invalid(problems)
@@ -41,6 +43,7 @@ def create_key(
             deployments=deployments,
             requests_per_minute=requests_per_minute,
             expires_at=expires_at,
+            team=team_named(team),
             created_by=actor.user,
         )
         record(actor, "create", key, after=_shown(key))
@@ -58,6 +61,19 @@ def revoke_key(key_id: int, *, actor: Actor) -> None:
         key.revoked_at = timezone.now()
         key.save(update_fields=["revoked_at"])
         record(actor, "revoke", key, before=_shown(key))
+
+
+@transaction.atomic
+def give_to_team(key_id: int, *, team: str | None, actor: Actor, reason: str = "") -> ApiKey:
+    """What is used from now on counts as that team's; None: as nobody's. What was counted stays where it is."""
+    key = ApiKey.objects.select_for_update().filter(pk=key_id).first()
+    if key is None:
+        raise NotFound("API key", key_id)
+    before, key.team = _shown(key), team_named(team)
+    if (after := _shown(key)) != before:
+        key.save(update_fields=["team"])
+        record(actor, "change", key, before=before, after=after, reason=reason)
+    return key
 
 
 def internal_key() -> str:
@@ -88,4 +104,5 @@ def _shown(key: ApiKey) -> dict[str, object]:
         "deployments": key.deployments,
         "requests_per_minute": key.requests_per_minute,
         "expires_at": key.expires_at.isoformat() if key.expires_at else None,
+        "team": key.team.name if key.team else None,
     }

@@ -1,0 +1,1 @@
+"""Who uses and pays for what: teams, and which deployments are theirs."""

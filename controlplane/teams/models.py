@@ -1,0 +1,34 @@
+"""Teams and what is theirs. API keys name their team themselves (gateway.models). The only writer is teams.services."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from controlplane.fleet.models import Deployment
+
+_MONEY = {"max_digits": 14, "decimal_places": 2, "null": True, "blank": True}
+
+
+class Team(models.Model):
+    """Those who share a budget. Money is in settings.CURRENCY, a month is a calendar month in UTC."""
+
+    name = models.CharField(max_length=120, unique=True)
+    budget_soft = models.DecimalField(**_MONEY)  # a month; past it somebody is told. None: no such limit
+    budget_hard = models.DecimalField(**_MONEY)  # a month; past it the gateway refuses the team's keys
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class DeploymentTeam(models.Model):
+    """The team that pays for a deployment's engines while no request is at them."""
+
+    deployment = models.OneToOneField(Deployment, on_delete=models.CASCADE, primary_key=True, related_name="+")
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="deployments")
+
+    def __str__(self) -> str:
+        return f"{self.deployment} of {self.team}"
