@@ -31,6 +31,7 @@ TAGS = {
     "requests": "What went through the gateway, one record a request.",
     "demand": "What was asked of each deployment, by minute.",
     "capacity": "How many models are active at once, how many will be, and what to hold ready.",
+    "profiles": "What engines were measured to do, by model and GPU.",
     "events": "Who changed what, when and why, and what agents saw.",
     "alerts": "What the rules find wrong, now and in the last 90 days.",
     "silences": "What nobody is told of for a time.",

@@ -21,6 +21,7 @@ from controlplane.api.me import Me, Version
 from controlplane.api.nodes import Nodes
 from controlplane.api.partitions import Partitions
 from controlplane.api.problems import no_route
+from controlplane.api.profiles import Profiles
 from controlplane.api.registry import Models
 from controlplane.api.replicas import Replicas
 from controlplane.api.requests import Demand, Requests
@@ -33,6 +34,7 @@ router = SimpleRouter(trailing_slash=False)
 router.register("nodes", Nodes, "node")
 router.register("gpus", Gpus, "gpu")
 router.register("models", Models, "model")
+router.register("profiles", Profiles, "profile")
 router.register("deployments", Deployments, "deployment")
 router.register("partitions", Partitions, "partition")
 router.register("changes", Changes, "change")

@@ -30,6 +30,7 @@ ACTIONS = {
     "model.delete": Level.OPERATOR,
     "deployment.change": Level.OPERATOR,
     "deployment.delete": Level.OPERATOR,
+    "profile.change": Level.OPERATOR,
     "partition.change": Level.OPERATOR,
     "partition.assign": Level.OPERATOR,
     "node.cordon": Level.OPERATOR,

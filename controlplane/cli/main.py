@@ -6,7 +6,19 @@ from typing import Any
 
 import click
 
-from controlplane.cli.commands import access, alerts, audit, capacity, changes, gpus, logs, looking, nodes, partitions
+from controlplane.cli.commands import (
+    access,
+    alerts,
+    audit,
+    capacity,
+    changes,
+    gpus,
+    logs,
+    looking,
+    nodes,
+    partitions,
+    profile,
+)
 from controlplane.cli.failures import Exit, Failure
 from controlplane.cli.session import Session
 
@@ -68,6 +80,7 @@ for command in (
     gpus.gpus,
     gpus.qualify,
     capacity.capacity,
+    profile.profile,
     logs.logs,
     alerts.alerts,
     audit.audit,

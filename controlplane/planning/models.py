@@ -82,3 +82,34 @@ class Standing(models.Model):
 
     def __str__(self) -> str:
         return f"keep-alive {self.keep_alive_s} s"
+
+
+class EngineProfile(models.Model):
+    """What one engine on GPUs of one name was measured to do. Never changed: laws and knee are derived from it."""
+
+    class Source(models.TextChoices):
+        """The same values as domain.profiles.Source; what a roofline says is not kept."""
+
+        MEASURED = "measured"  # here, on an engine of this fleet
+        IMPORTED = "imported"
+
+    model = models.CharField(max_length=120, db_index=True)  # a registered model's name, where it is of this fleet
+    gpu = models.CharField(max_length=255)  # as its agent names it, where it is of this fleet
+    tp = models.PositiveIntegerField()
+    engine_version = models.CharField(max_length=64, blank=True)
+    flags = models.JSONField(default=list)
+    source = models.CharField(max_length=8, choices=Source.choices)
+    origin = models.CharField(max_length=255, blank=True)  # the table, or the partition
+    notes = models.JSONField(default=list)
+    kv_tokens = models.PositiveBigIntegerField(null=True)
+    max_num_seqs = models.PositiveIntegerField(null=True)
+    prefill = models.JSONField()  # [tokens, batch, context, step_ms]
+    decode = models.JSONField()  # [concurrency, context, itl_ms]
+    created_by = models.CharField(max_length=150)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.model} on {self.tp} x {self.gpu}"

@@ -44,6 +44,7 @@ WRITES = {
     "alert-targets": ["name", "kind", "address", "secret", "min_severity", "enabled"],
     "keys": ["name", "deployments", "requests_per_minute", "expires_at"],
     "join-tokens": ["node_name", "ttl_s"],
+    "profiles": ["table", "name", "models", "gpus", "reason"],
 }  # fmt: skip
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -52,9 +52,11 @@ def test_the_help_of_each_command_tells_its_exit_codes_or_options() -> None:
     assert {
         "login", "logout", "status", "nodes", "models", "deployments", "partitions", "plan", "apply", "move", "undo",
         "changes", "resume", "rollback", "assign", "flip", "release", "cordon", "uncordon", "drain", "logs", "audit",
-        "join-token", "alerts", "gpus", "qualify", "capacity",
+        "join-token", "alerts", "gpus", "qualify", "capacity", "profile",
     } == set(cli.commands)  # fmt: skip
-    for name, command in cli.commands.items():
+    groups = [command for command in cli.commands.values() if isinstance(command, click.Group)]
+    alone = {name: command for name, command in cli.commands.items() if command not in groups}
+    for name, command in [*alone.items(), *(one for group in groups for one in group.commands.items())]:
         with click.Context(command, info_name=name) as context:
             assert "--json" in command.get_help(context)
 
