@@ -218,6 +218,7 @@ SPECTACULAR_SETTINGS = {
         "ChangeState": "controlplane.fleet.models.Change.State",
         "ChangeKind": "controlplane.fleet.models.Change.Kind",
         "DeploymentMode": "controlplane.fleet.models.Deployment.Mode",
+        "ProfileSource": "controlplane.planning.models.EngineProfile.Source",
         "AlertState": "controlplane.alerts.models.Alert.State",
         "Severity": "controlplane.alerts.models.SEVERITY_CHOICES",
         "AlertTargetKind": "controlplane.alerts.models.AlertTarget.Kind",
