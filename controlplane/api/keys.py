@@ -14,17 +14,19 @@ from rest_framework.response import Response
 from controlplane.api.filters import Filters, YesNo
 from controlplane.api.resource import Resource
 from controlplane.api.strict import Body, Nothing
+from controlplane.api.teams import TeamOfKey
 from controlplane.gateway import services
 from controlplane.gateway.models import ApiKey
 
 
 class KeyShape(serializers.ModelSerializer):
     created_by = serializers.CharField(source="created_by.username", default=None, allow_null=True, read_only=True)
+    team = serializers.CharField(source="team.name", default=None, allow_null=True, read_only=True)
 
     class Meta:
         model = ApiKey
         fields = [
-            "id", "name", "prefix", "deployments", "requests_per_minute",
+            "id", "name", "prefix", "deployments", "requests_per_minute", "team",
             "created_by", "created_at", "expires_at", "revoked_at",
         ]  # fmt: skip
         extra_kwargs = {"prefix": {"help_text": "The beginning of the key."}}
@@ -52,6 +54,9 @@ class KeyBody(Body):
         required=False, allow_null=True, default=None, min_value=1, max_value=1_000_000, help_text="null: no limit."
     )
     expires_at = serializers.DateTimeField(required=False, allow_null=True, default=None, help_text="null: never.")
+    team = serializers.CharField(
+        required=False, allow_null=True, default=None, max_length=120, help_text="Whose its use is; null: nobody's."
+    )
 
 
 class KeyFilters(Filters):
@@ -71,13 +76,13 @@ class Keys(ListModelMixin, RetrieveModelMixin, Resource):
 
     noun = "API key"
     role_action = "key.manage"
-    queryset = ApiKey.objects.select_related("created_by")
+    queryset = ApiKey.objects.select_related("created_by", "team")
     serializer_class = KeyShape
     filterset_class = KeyFilters
     ordering = ["-id"]
     ordering_fields = ["id", "name", "created_at", "expires_at"]
     shows_secret = frozenset({"create"})
-    bodies = {"create": KeyBody, "revoke": Nothing}
+    bodies = {"create": KeyBody, "revoke": Nothing, "team": TeamOfKey}
 
     @extend_schema(
         summary="Make an API key",
@@ -107,3 +112,15 @@ class Keys(ListModelMixin, RetrieveModelMixin, Resource):
         self.body()
         services.revoke_key(self.id, actor=self.actor)
         return Response(KeyShape(self.get_object()).data)
+
+    @extend_schema(
+        summary="Give an API key to a team",
+        description="What is used from now on is that team's; what was counted before stays where it is.",
+        request=TeamOfKey,
+        responses=KeyShape,
+        examples=[OpenApiExample("to a team", value={"team": "search"}, request_only=True)],
+    )
+    @action(detail=True, methods=["put"])
+    def team(self, request: Request, pk: str) -> Response:
+        services.give_to_team(self.id, **self.body(), actor=self.actor)
+        return self.shown()

@@ -26,6 +26,7 @@ from controlplane.api.registry import Models
 from controlplane.api.replicas import Replicas
 from controlplane.api.requests import Demand, Requests
 from controlplane.api.service_accounts import ServiceAccounts
+from controlplane.api.teams import Teams
 from controlplane.api.tokens import OneToken, Tokens
 
 app_name = "api"
@@ -47,6 +48,7 @@ router.register("silences", Silences, "silence")
 router.register("alert-rules", AlertRules, "alert-rule")
 router.register("alert-targets", AlertTargets, "alert-target")
 router.register("keys", Keys, "key")
+router.register("teams", Teams, "team")
 router.register("join-tokens", JoinTokens, "join-token")
 router.register("service-accounts", ServiceAccounts, "service-account")
 

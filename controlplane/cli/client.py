@@ -46,6 +46,12 @@ class Client:
     def post(self, path: str, body: Row, **params: Any) -> Row:
         return self._row(self._send("POST", path, json=body, params=params))
 
+    def put(self, path: str, body: Row) -> Row:
+        return self._row(self._send("PUT", path, json=body))
+
+    def patch(self, path: str, body: Row) -> Row:
+        return self._row(self._send("PATCH", path, json=body))
+
     def delete(self, path: str) -> None:
         self._send("DELETE", path)
 

@@ -18,6 +18,7 @@ from controlplane.cli.commands import (
     nodes,
     partitions,
     profile,
+    teams,
 )
 from controlplane.cli.failures import Exit, Failure
 from controlplane.cli.session import Session
@@ -81,6 +82,7 @@ for command in (
     gpus.qualify,
     capacity.capacity,
     profile.profile,
+    teams.team,
     logs.logs,
     alerts.alerts,
     audit.audit,

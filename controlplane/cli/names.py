@@ -40,6 +40,12 @@ def deployment(client: Client, name: str) -> Row:
     raise _unknown("deployment", name, [row["name"] for row in client.every("deployments")])
 
 
+def team(client: Client, name: str) -> Row:
+    for row in client.every("teams", name=name):
+        return row
+    raise _unknown("team", name, [row["name"] for row in client.every("teams")])
+
+
 def _unknown(noun: str, name: str, known: list[str]) -> Failure:
     close = difflib.get_close_matches(name, known, n=3) or known[:5]
     fix = f"Did you mean {', '.join(close)}?" if close else f"There is no {noun} yet."
@@ -65,3 +71,4 @@ def completed(session: Session, incomplete: str, names: Callable[[Client], list[
 complete_partition = _completer(lambda client: [label(row) for row in client.every("partitions")])
 complete_node = _completer(lambda client: [row["name"] for row in client.every("nodes")])
 complete_deployment = _completer(lambda client: [row["name"] for row in client.every("deployments")])
+complete_team = _completer(lambda client: [row["name"] for row in client.every("teams")])

@@ -8,6 +8,7 @@ from django import forms
 
 from controlplane.audit.roles import ROLES
 from controlplane.fleet.models import Deployment
+from controlplane.teams.models import Team
 
 _DAY = 86400
 _SCOPES = {"read": "read", "operate": "read and operate", "admin": "everything"}
@@ -30,6 +31,7 @@ class NewKey(forms.Form):
     requests_per_minute = forms.IntegerField(
         required=False, min_value=1, max_value=1_000_000, help_text="Empty: no limit."
     )
+    team = forms.ChoiceField(required=False, help_text="Whose budget its use counts against.")
     expires_at = forms.DateField(
         required=False, label="Expires on", widget=forms.DateInput(attrs={"type": "date"}), help_text="Empty: never."
     )
@@ -39,6 +41,8 @@ class NewKey(forms.Form):
         self.fields["deployments"].choices = [
             (name, name) for name in Deployment.objects.values_list("name", flat=True)
         ]
+        teams = [(name, name) for name in Team.objects.values_list("name", flat=True)]
+        self.fields["team"].choices = [("", "nobody's"), *teams]
 
 
 class NewToken(forms.Form):

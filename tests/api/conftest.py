@@ -24,6 +24,8 @@ from controlplane.fleet import services
 from controlplane.fleet.models import Change, Deployment, Gpu, JoinToken, Node, Partition, RegisteredModel
 from controlplane.fleet.publish import publish
 from controlplane.gateway.models import ApiKey, DemandMinute, RequestRecord
+from controlplane.teams import services as teams
+from controlplane.teams.models import Team
 from tests.factories import make_deployment, make_model, make_node, make_partition, make_ready, make_user
 
 ROLES = ("viewer", "operator", "admin")
@@ -74,6 +76,7 @@ class World:
     idle: Partition
     free_gpu: Gpu
     key: ApiKey
+    team: Team
     join_token: JoinToken
     change: Change  # done
     request: RequestRecord
@@ -98,6 +101,7 @@ def world(db: None, actor: Actor) -> World:
     idle = make_partition(node, name="p1")
     token, plain = services.issue_join_token(actor=actor)
     key = ApiKey.objects.create(name="billing", prefix="fb-abcd", key_hash="c" * 64)
+    team = teams.create_team(name="search", deployments=["chat"], actor=actor)
     request = make_request(deployment="chat", api_key=key)
     DemandMinute.objects.create(deployment="chat", minute=timezone.now().replace(second=0, microsecond=0), arrivals=3)
     event = AuditEvent.objects.latest("id")
@@ -128,8 +132,8 @@ def world(db: None, actor: Actor) -> World:
     node.refresh_from_db()
     return World(
         node=node, model=model, deployment=deployment, partition=partition, idle=idle, free_gpu=free, key=key,
-        join_token=token, change=change, request=request, event=event, service=service, alert=alert, silence=silence,
-        rule=rule, target=target, secrets=secrets,
+        team=team, join_token=token, change=change, request=request, event=event, service=service, alert=alert,
+        silence=silence, rule=rule, target=target, secrets=secrets,
     )  # fmt: skip
 
 

@@ -42,7 +42,8 @@ WRITES = {
     "alerts/{alert}/acknowledge": ["note"],
     "silences": ["rule", "subject", "labels", "until", "reason"],
     "alert-targets": ["name", "kind", "address", "secret", "min_severity", "enabled"],
-    "keys": ["name", "deployments", "requests_per_minute", "expires_at"],
+    "keys": ["name", "deployments", "requests_per_minute", "expires_at", "team"],
+    "teams": ["name", "budget_soft", "budget_hard", "deployments"],
     "join-tokens": ["node_name", "ttl_s"],
     "profiles": ["table", "name", "models", "gpus", "reason"],
 }  # fmt: skip

@@ -13,12 +13,13 @@ from rest_framework.test import APIClient
 from controlplane.audit.models import AuditEvent
 from controlplane.fleet.models import JoinToken
 from controlplane.gateway.models import ApiKey, DemandMinute
+from controlplane.teams.models import DeploymentTeam, Team
 from tests.api.conftest import make_change, make_request
 from tests.factories import make_deployment, make_node, make_partition, make_ready, make_user
 
 LISTS = (
     "nodes", "gpus", "models", "deployments", "partitions", "replicas", "requests", "demand", "events", "keys",
-    "join-tokens", "live", "changes",
+    "join-tokens", "live", "changes", "teams",
 )  # fmt: skip
 
 
@@ -30,7 +31,9 @@ def one_more_of_each() -> None:
     node = make_node(gpus=2)
     make_ready(make_partition(node, gpus=2, deployment=deployment, role="prefill"))
     make_ready(make_partition(node, deployment=deployment, role="decode"))
-    key = ApiKey.objects.create(name="k", prefix="fb-", key_hash=f"hash-{number}", created_by=user)
+    team = Team.objects.create(name=f"team-{number}")
+    DeploymentTeam.objects.create(team=team, deployment=deployment)
+    key = ApiKey.objects.create(name="k", prefix="fb-", key_hash=f"hash-{number}", created_by=user, team=team)
     make_request(api_key=key)
     minute = timezone.now() - timedelta(minutes=number)
     DemandMinute.objects.create(deployment=deployment.name, minute=minute)

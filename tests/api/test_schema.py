@@ -103,7 +103,7 @@ def test_an_answer_is_as_described(document: dict, world: World, admin: APIClien
     pks = {
         "nodes": world.node.pk, "gpus": world.free_gpu.pk, "models": world.model.pk, "events": world.event.pk,
         "deployments": world.deployment.pk, "partitions": world.partition.pk, "replicas": world.partition.pk,
-        "requests": world.request.pk, "changes": world.change.pk, "keys": world.key.pk,
+        "requests": world.request.pk, "changes": world.change.pk, "keys": world.key.pk, "teams": world.team.pk,
         "join-tokens": world.join_token.pk, "service-accounts": world.service.pk,
     }  # fmt: skip
     looked_at = 0

@@ -29,6 +29,7 @@ def addresses(world: World) -> list[str]:
         "requests": [world.request.pk],
         "events": list(range(1, world.event.pk + 20)),
         "keys": [world.key.pk],
+        "teams": [world.team.pk],
         "join-tokens": [world.join_token.pk],
         "alerts": [world.alert.pk],
         "silences": [world.silence.pk],

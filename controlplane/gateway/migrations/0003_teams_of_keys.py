@@ -5,20 +5,21 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('gateway', '0002_continued_streams'),
-        ('teams', '0001_teams_and_their_deployments'),
+        ("gateway", "0002_continued_streams"),
+        ("teams", "0001_teams_and_their_deployments"),
     ]
 
     operations = [
         migrations.AlterModelOptions(
-            name='apikey',
-            options={'ordering': ['-id'], 'verbose_name': 'API key'},
+            name="apikey",
+            options={"ordering": ["-id"], "verbose_name": "API key"},
         ),
         migrations.AddField(
-            model_name='apikey',
-            name='team',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='keys', to='teams.team'),
+            model_name="apikey",
+            name="team",
+            field=models.ForeignKey(
+                blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name="keys", to="teams.team"
+            ),
         ),
     ]

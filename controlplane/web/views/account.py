@@ -46,7 +46,7 @@ def token_revoke(request: HttpRequest, key: str) -> HttpResponse:
 @needs("key.manage")
 def keys(request: HttpRequest) -> HttpResponse:
     form = forms.NewKey(sent(request))
-    context = {"form": form, "keys": ApiKey.objects.select_related("created_by"), "now": timezone.now()}
+    context = {"form": form, "keys": ApiKey.objects.select_related("created_by", "team"), "now": timezone.now()}
     if request.method == "GET" or not form.is_valid():
         return show(request, "settings/keys.html", context, invalid=form.is_bound)
     try:
