@@ -60,9 +60,11 @@ def team(ctx: click.Context, session: Session) -> None:
 @deployment_option
 @json_option
 @pass_session
-def create(session: Session, name: str, **given: Any) -> None:
+def create(
+    session: Session, name: str, *, soft: float | str | None, hard: float | str | None, deployments: tuple[str, ...]
+) -> None:
     """Make TEAM. Admins only."""
-    row = session.client.post("teams", {"name": name, **_wanted(**given)})
+    row = session.client.post("teams", {"name": name, **_wanted(soft, hard, deployments)})
     session.answer(row, lambda: _table([row]))
 
 
@@ -75,10 +77,19 @@ def create(session: Session, name: str, **given: Any) -> None:
 @reason_option
 @json_option
 @pass_session
-def change(session: Session, name: str, *, new_name: str | None, reason: str, **given: Any) -> None:
+def change(
+    session: Session,
+    name: str,
+    *,
+    new_name: str | None,
+    soft: float | str | None,
+    hard: float | str | None,
+    deployments: tuple[str, ...],
+    reason: str,
+) -> None:
     """Change what is given of TEAM; its past usage stays its own. Admins only."""
     found = names.team(session.client, name)
-    wanted = {**_wanted(**given), **({"name": new_name} if new_name else {}), "reason": reason}
+    wanted = {**_wanted(soft, hard, deployments), **({"name": new_name} if new_name else {}), "reason": reason}
     row = session.client.patch(f"teams/{found['id']}", wanted)
     session.answer(row, lambda: _table([row]))
 
