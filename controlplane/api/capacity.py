@@ -12,6 +12,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from controlplane.api.capacity_policy import HeldShape
 from controlplane.api.strict import refuse_unknown_parameters
 from controlplane.planning.forecasting import HORIZONS_S
 from controlplane.planning.outlook import Asked, outlook
@@ -74,6 +75,10 @@ class CapacityShape(serializers.Serializer):
     horizon_s = serializers.IntegerField()
     keep_alive_s = serializers.IntegerField()
     most_cold = serializers.FloatField(help_text="The share of activations that may find no slot ready.")
+    aim = serializers.CharField(help_text="risk: `most_cold` decides; prices: the two prices do.")
+    gpu_hour_price = serializers.FloatField(allow_null=True, help_text="Of an hour of one slot.")
+    cold_price = serializers.FloatField(allow_null=True, help_text="Of an activation that waits.")
+    held = HeldShape(allow_null=True, help_text="To be held now; null: not known, so what is held is held on.")
     levels = serializers.ListField(child=serializers.FloatField())
     recorded_since = serializers.FloatField(allow_null=True, help_text="Null: nothing is on record.")
     recorded_s = serializers.FloatField(help_text="Without outages.")

@@ -35,7 +35,7 @@ HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
 LAWFUL = re.compile(r"[\x20-\x7e]{1,255}")
 LEASE = timedelta(seconds=120)  # longer than any write takes: the slowest reads a model's files from afar
-KEPT_HEADERS = ("Content-Type", "Location", "Retry-After")
+KEPT_HEADERS = ("Content-Type", "ETag", "Location", "Retry-After")
 DESCRIPTION = (
     "Makes it safe to send this again after a broken connection: the first answer is kept and given again, with "
     f"`{REPLAYED}: true`. A word of your own that is new for each request, such as a UUID. `dry_run` leaves it aside."

@@ -20,6 +20,7 @@ ERRORS = {
     "403": "The role does not allow it, or the CSRF token is missing.",
     "404": "There is nothing with this id, or the list has no such page.",
     "409": "Refused in the present state, or somebody else was faster.",
+    "412": "What If-Match names is not there any more.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",
     "422": "The idempotency key came with another request before.",

@@ -10,6 +10,7 @@ from controlplane.api.alerts import Alerts, Silences
 from controlplane.api.audit import Events
 from controlplane.api.brake import Brake, ReleaseBrake, RestoreBrake
 from controlplane.api.capacity import Capacity
+from controlplane.api.capacity_policy import Policy
 from controlplane.api.changes import Changes
 from controlplane.api.deployments import Deployments
 from controlplane.api.docs import Docs, Schema
@@ -60,6 +61,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("brake/release", ReleaseBrake.as_view(), name="brake-release"),
     path("brake/restore", RestoreBrake.as_view(), name="brake-restore"),
     path("capacity", Capacity.as_view(), name="capacity"),
+    path("capacity/policy", Policy.as_view(), name="capacity-policy"),
     path("me", Me.as_view(), name="me"),
     path("version", Version.as_view(), name="version"),
     path("health", Health.as_view(), name="health"),

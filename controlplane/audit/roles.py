@@ -36,6 +36,7 @@ ACTIONS = {
     "node.cordon": Level.OPERATOR,
     "node.change": Level.OPERATOR,
     "brake.release": Level.OPERATOR,
+    "capacity.change": Level.OPERATOR,
     "alert.acknowledge": Level.OPERATOR,
     "alert.silence": Level.OPERATOR,
     "alert.configure": Level.ADMIN,

@@ -49,8 +49,8 @@ class Client:
     def put(self, path: str, body: Row) -> Row:
         return self._row(self._send("PUT", path, json=body))
 
-    def patch(self, path: str, body: Row) -> Row:
-        return self._row(self._send("PATCH", path, json=body))
+    def patch(self, path: str, body: Row, **params: Any) -> Row:
+        return self._row(self._send("PATCH", path, json=body, params=params))
 
     def delete(self, path: str) -> None:
         self._send("DELETE", path)

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 import numpy as np
 import structlog
-from django.conf import settings
 
 from controlplane.domain.forecast.backtest import whole
 from controlplane.domain.forecast.blend import Blend
@@ -20,6 +19,7 @@ from controlplane.domain.forecast.hazards import DAY_S
 from controlplane.domain.forecast.history import UNKNOWN, History
 from controlplane.domain.forecast.methods import DEFAULT, Forecaster, make
 from controlplane.planning import history as past
+from controlplane.planning import policy
 from controlplane.planning.models import Forecast
 
 log = structlog.get_logger(__name__)
@@ -61,10 +61,11 @@ class Forecasting:
 
     def tick(self, now: float) -> int:
         """Forecast at the last whole step, if that is not done, and settle what is over; how many rows were made."""
-        keep_alive_s, begin = settings.CAPACITY_KEEP_ALIVE_S, past.first()
+        keep_alive_s, begin = policy.current().keep_alive_s, past.first()
         if begin is None:
             return 0
         with self._lock:
+            self._forget_others(keep_alive_s)
             due = {
                 horizon: at
                 for horizon, pace in self.paces.items()
@@ -75,6 +76,10 @@ class Forecasting:
                 Forecast.objects.bulk_create(rows, ignore_conflicts=True, batch_size=500)
         settle(now, keep_alive_s, self.paces)
         return len(rows) if due else 0
+
+    def _forget_others(self, keep_alive_s: int) -> None:
+        """What was learned for a keep-alive that is no longer in use."""
+        self._asked = {key: asked for key, asked in self._asked.items() if key[1] == keep_alive_s}
 
     def _rows(self, due: dict[int, float], keep_alive_s: int, now: float, begin: float) -> list[Forecast]:
         back = (LOOK_BACK_DAYS + max(self.paces[horizon].replay_days for horizon in due)) * DAY_S

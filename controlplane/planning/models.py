@@ -113,3 +113,23 @@ class EngineProfile(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model} on {self.tp} x {self.gpu}"
+
+
+class CapacityPolicy(models.Model):
+    """What is held ready, and against what it is weighed: one row. Written by planning.policy alone."""
+
+    class Aim(models.TextChoices):
+        RISK = "risk", "a share of activations may wait"
+        PRICES = "prices", "what costs least"
+
+    keep_alive_s = models.PositiveIntegerField()
+    aim = models.CharField(max_length=6, choices=Aim.choices, default=Aim.RISK)
+    most_cold = models.FloatField()  # the share of activations that may find no slot, under RISK
+    gpu_hour_price = models.FloatField(null=True)  # of a slot, in any currency
+    cold_price = models.FloatField(null=True)  # of an activation that waits, in the same
+    floors = models.JSONField(default=list)  # lines, as domain.holding reads them
+    time_zone = models.CharField(max_length=64, default="UTC")  # in which floors are meant
+    version = models.PositiveIntegerField(default=0)  # 0: never changed
+
+    def __str__(self) -> str:
+        return "capacity policy"

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from django.conf import settings
-
 from controlplane.domain.forecast.hazards import DAY_S
 from controlplane.fleet.models import Partition
 from controlplane.planning import history as past
+from controlplane.planning import policy, reserve
 from controlplane.planning.forecasting import HORIZONS_S, LEVELS
-from controlplane.planning.models import Forecast, Standing
+from controlplane.planning.models import CapacityPolicy, Forecast, Standing
 
 CALIBRATION_DAYS = 7.0
 MOST_POINTS = 2_000
@@ -28,7 +27,8 @@ class Asked:
 
 def outlook(asked: Asked, now: float) -> dict[str, Any]:
     """Times are unix seconds; counts are of models. What is not known is null, never zero."""
-    keep_alive_s = settings.CAPACITY_KEEP_ALIVE_S
+    in_force = policy.current()
+    keep_alive_s = in_force.keep_alive_s
     mine = Forecast.objects.filter(horizon_s=asked.horizon_s, keep_alive_s=keep_alive_s).defer("shares")
     within = mine.filter(at__gte=_moment(asked.since), at__lt=_moment(asked.until))
     rows = list(within.order_by("-at")[:MOST_POINTS])[::-1]
@@ -37,7 +37,11 @@ def outlook(asked: Asked, now: float) -> dict[str, Any]:
         "now": now,
         "horizon_s": asked.horizon_s,
         "keep_alive_s": keep_alive_s,
-        "most_cold": settings.CAPACITY_MOST_COLD,
+        "most_cold": in_force.most_cold,
+        "aim": in_force.aim,
+        "gpu_hour_price": in_force.gpu_hour_price,
+        "cold_price": in_force.cold_price,
+        "held": held(in_force, now),
         "levels": list(LEVELS),
         "recorded_since": begin,
         "recorded_s": 0.0 if begin is None else sum(end - start for start, end in past.recorded(begin, now)),
@@ -48,6 +52,12 @@ def outlook(asked: Asked, now: float) -> dict[str, Any]:
         "calibration": calibration(asked.horizon_s, keep_alive_s, now),
         "standing": [_standing(one) for one in Standing.objects.all()],
     }
+
+
+def held(row: CapacityPolicy, now: float) -> dict[str, Any] | None:
+    """What is to be held now and why; None: it is not known."""
+    found = reserve.wanted_by(row, now)
+    return None if found is None else {"slots": found[0], "reason": found[1]}
 
 
 def calibration(horizon_s: int, keep_alive_s: int, now: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from controlplane.domain.forecast.hazards import DAY_S
 from controlplane.domain.knapsack import Loads, cold
 from controlplane.domain.reservation import aegaeon
 from controlplane.planning import history as past
+from controlplane.planning import policy
 from controlplane.planning.models import Standing
 
 KEEP_ALIVES_S = (60, 300, 900, 3600)
@@ -21,14 +22,15 @@ POINTS = 48  # of a curve
 LEAST_COLD = 1e-4  # what a curve goes down to
 
 
-def refresh(now: float, keep_alives_s: tuple[int, ...] = KEEP_ALIVES_S) -> int:
-    """Make the curves anew, once an hour; how many."""
+def refresh(now: float) -> int:
+    """Make the curves anew, once an hour, also that of the keep-alive in use; how many."""
+    keep_alives_s = {*KEEP_ALIVES_S, policy.current().keep_alive_s}
     newest = Standing.objects.order_by("at").values_list("at", flat=True).first()
     begin = past.first()
     if begin is None or now - begin < AGAIN_S:
         return 0
     have = set(Standing.objects.values_list("keep_alive_s", flat=True))
-    if newest is not None and now - newest.timestamp() < AGAIN_S and have >= set(keep_alives_s):
+    if newest is not None and now - newest.timestamp() < AGAIN_S and have >= keep_alives_s:
         return 0
     since = max(begin, now - DAYS * DAY_S)
     seconds = sum(end - start for start, end in past.recorded(since, now))

@@ -2,7 +2,7 @@
 import { el, text } from "./dom.js";
 import { UNKNOWN, age, number } from "./format.js";
 import { drawFan, drawReliability, keys } from "./capacity_plots.js";
-import { slotsFor, whatIf } from "./capacity_whatif.js";
+import { whatIf } from "./capacity_whatif.js";
 import { save, table } from "./charttable.js";
 
 const EVERY_MS = 30_000, NAMES = { 600: "10 min", 3600: "1 h", 86400: "24 h" };
@@ -34,20 +34,17 @@ function show() {
   whatIf(shown);
 }
 
-/** What is to be held at the keep-alive in use; null where it is not known. */
-function held() {
-  const mine = shown.standing.find((one) => one.keep_alive_s === shown.keep_alive_s);
-  return mine ? slotsFor(mine.curve, shown.most_cold) : null;
-}
+/** What is to be held now, by the policy; null where it is not known. */
+const held = () => shown.held?.slots ?? null;
 
 function figures() {
-  const { newest, standing, keep_alive_s: keep, most_cold: cold, now, outage_since: outage } = shown, soon = newest.find((one) => one.horizon_s === 600);
-  const mine = standing.find((one) => one.keep_alive_s === keep), hold = held();
-  const last = mine?.curve[mine.curve.length - 1];
+  const { newest, standing, keep_alive_s: keep, now, outage_since: outage } = shown, soon = newest.find((one) => one.horizon_s === 600);
+  const mine = standing.find((one) => one.keep_alive_s === keep);
   text($("k-active"), number(soon?.active ?? null));
   text($("k-active-sub"), soon ? `of ${soon.models} known, ${age(now - soon.at)} ago` : "no forecast yet");
-  text($("k-hold"), hold !== null ? `${hold} slots` : last ? `over ${last[0]}` : UNKNOWN);
-  text($("k-hold-sub"), mine ? `${(cold * 100).toPrecision(2)}% of activations wait` : "needs an hour of record");
+  text($("k-hold"), shown.held ? `${held()} slots` : UNKNOWN);
+  text($("k-hold-sub"), shown.held ? shown.held.reason : "no forecast: hold on");
+  text($("held-why"), shown.held ? `To hold now: ${held()} slots, ${shown.held.reason}.` : "What to hold now is not known, since there is no forecast of the last half hour: what is held is held on.");
   text($("k-next"), soon ? number(soon.values[soon.values.length - 1]) : UNKNOWN);
   text($("k-next-sub"), soon ? `99% sure; ${soon.values[soon.values.length - 2]} at 95%` : "a forecast is made each 10 min");
   text($("k-expected"), mine ? number(mine.expected, 1) : UNKNOWN);

@@ -27,3 +27,16 @@ def test_what_is_active_and_to_be_held_is_told(operator: Terminal) -> None:
     shown = operator.ok("capacity")
     assert "of 8 models active" in shown and "10 min" in shown and "E[m]" in shown and "SLOTS" in shown
     assert len(operator.json("capacity")["standing"]) == len(standing.KEEP_ALIVES_S)
+
+
+def test_the_policy_is_tried_out_changed_and_told(operator: Terminal) -> None:
+    assert "at most 0.01 of activations wait" in operator.ok("capacity", "policy")
+    change = ("--risk", "2%", "--floor", "Mon-Sun 0:00-24:00 12", "--keep-alive", "10m", "-m", "more to come")
+    tried = operator.ok("capacity", "policy", *change, "--dry-run")
+    assert "0.02 of" in tried and "Nothing was changed" in tried
+    assert operator.json("capacity", "policy")["version"] == 0
+    assert "12: floor of the schedule, Mon-Sun 0:00-24:00 12" in operator.ok("capacity", "policy", *change)
+    found = operator.json("capacity", "policy", "--prices", "2.5", "0.5", "--no-floors")
+    assert (found["aim"], found["cold_price"], found["floors"], found["version"]) == ("prices", 0.5, [], 2)
+    assert "is no floor" in operator.fails(2, "capacity", "policy", "--floor", "Mon")
+    operator.fails(2, "capacity", "policy", "--risk", "1%", "--prices", "1", "1")

@@ -30,6 +30,8 @@ PAGES = {
     "change-rollback": None,
     "change-undo": "operator",
     "capacity": "viewer",
+    "capacity-policy": "operator",
+    "capacity-preview": "operator",
     "alerts": "viewer",
     "alerts-now": "viewer",
     "alerts-badge": "viewer",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from controlplane.cli.client import Row
+from controlplane.cli.commands.capacity_policy import policy
 from controlplane.cli.options import json_option
 from controlplane.cli.session import Session, pass_session
 from controlplane.cli.text import UNKNOWN, table
@@ -12,13 +13,19 @@ from controlplane.cli.text import UNKNOWN, table
 AHEAD = {600: "10 min", 3600: "1 h", 86_400: "24 h"}
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @json_option
 @pass_session
-def capacity(session: Session) -> None:
+@click.pass_context
+def capacity(ctx: click.Context, session: Session) -> None:
     """Active models now, the most at once to be expected, and how many slots leave how many activations waiting."""
+    if ctx.invoked_subcommand is not None:
+        return
     found = session.client.get("capacity", hours="1")
     session.answer(found, lambda: _told(found))
+
+
+capacity.add_command(policy)
 
 
 def _told(found: Row) -> str:
@@ -33,8 +40,11 @@ def _told(found: Row) -> str:
 def _now(found: Row) -> str:
     newest: Row = found["newest"][0]
     active = UNKNOWN if newest["active"] is None else newest["active"]
+    held = found["held"]
+    hold = f" To hold: {held['slots']} slots ({held['reason']})." if held else ""
     outage = "" if found["outage_since"] is None else " Nothing is being recorded now."
-    return f"{active} of {newest['models']} models active, {newest['recorded_s'] / 86_400:.1f} days on record.{outage}"
+    record = f"{newest['recorded_s'] / 86_400:.1f} days on record"
+    return f"{active} of {newest['models']} models active, {record}.{hold}{outage}"
 
 
 def _ahead(found: Row) -> list[list[str]]:

@@ -1,0 +1,93 @@
+"""What a policy comes to by the habits of the last week: slots, waits and money. Read off the curves of standing.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from controlplane.domain.reservation import Prices
+from controlplane.planning import policy
+from controlplane.planning.models import CapacityPolicy, Standing
+
+HOURS = 24 * 30
+LEAST = 1e-9
+Curve = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """`slots`: None where no record tells, or the curve ends before; `waits_per_hour`: activations that find none;
+    `cost`: of 30 days, slots held and waits, None without both prices; `about`: read between two keep-alives."""
+
+    slots: int | None
+    cold: float | None
+    idle_slots: float | None
+    activations_per_hour: float | None
+    waits_per_hour: float | None
+    cost: float | None
+    days: float
+    about: bool
+
+
+def weigh(row: CapacityPolicy) -> Weighed:
+    near = _near(row.keep_alive_s, list(Standing.objects.all()))
+    points = [(one, share, found) for one, share in near if (found := _point(row, one)) is not None]
+    if not points or len(points) < len(near):
+        return Weighed(None, None, None, None, None, None, near[0][0].days if near else 0.0, False)
+    slots, cold, idle, per_hour = (
+        sum(share * figure for (_, share, _), figure in zip(points, figures, strict=True))
+        for figures in zip(*[(*point, one.activations_per_hour) for one, _, point in points], strict=True)
+    )
+    whole, waits = math.ceil(slots - LEAST), per_hour * cold
+    cost = _cost(row, whole, waits)
+    return Weighed(whole, cold, idle, per_hour, waits, cost, points[0][0].days, about=len(points) > 1)
+
+
+def _cost(row: CapacityPolicy, slots: int, waits_per_hour: float) -> float | None:
+    """Of 30 days, by both prices."""
+    if row.gpu_hour_price is None or row.cold_price is None:
+        return None
+    return HOURS * (slots * row.gpu_hour_price + waits_per_hour * row.cold_price)
+
+
+def _near(keep_alive_s: int, rows: list[Standing]) -> list[tuple[Standing, float]]:
+    """The curve of this keep-alive, or the two beside it, by how near they are in ratio; beyond the last, the last."""
+    if not rows:
+        return []
+    rows.sort(key=lambda one: one.keep_alive_s)
+    above = next((place for place, one in enumerate(rows) if one.keep_alive_s >= keep_alive_s), None)
+    if above is None or above == 0 or rows[above].keep_alive_s == keep_alive_s:
+        return [(rows[-1 if above is None else above], 1.0)]
+    low, high = rows[above - 1], rows[above]
+    part = math.log(keep_alive_s / low.keep_alive_s) / math.log(high.keep_alive_s / low.keep_alive_s)
+    return [(low, 1.0 - part), (high, part)]
+
+
+def _point(row: CapacityPolicy, one: Standing) -> tuple[float, float, float] | None:
+    """(slots, share of activations that are cold, mean idle slots) at what the policy aims at."""
+    target = policy.target_of(row)
+    if isinstance(target, Prices):
+        rate = one.activations_per_hour
+
+        def cost(point: Sequence[float]) -> float:
+            return target.idle_gpu_hour * point[2] + target.cold * rate * point[1]
+
+        slots, cold, idle = min(one.curve, key=cost)
+        return slots, cold, idle
+    return _at(one.curve, target.most_cold)
+
+
+def _at(curve: Curve, most_cold: float) -> tuple[float, float, float] | None:
+    """Between two points, by straight lines over the logarithm of the share that is cold."""
+    place = next((place for place, point in enumerate(curve) if point[1] <= most_cold), None)
+    if place is None:
+        return None
+    slots, cold, idle = curve[place]
+    if place == 0:
+        return slots, cold, idle
+    before, high, before_idle = curve[place - 1]
+    part = (math.log(high) - math.log(most_cold)) / (math.log(high) - math.log(max(cold, LEAST)))
+    whole = math.ceil(before + (slots - before) * part - LEAST)
+    part = (whole - before) / (slots - before)
+    return whole, most_cold, before_idle + (idle - before_idle) * part

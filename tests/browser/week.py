@@ -1,0 +1,49 @@
+"""A week of a small fleet's requests, made from known habits, in the database of a running site, with the forecasts
+that were made of it. For pictures and the test of the Capacity page; run in a process with the site's environment."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import django
+
+django.setup()
+
+from controlplane.audit.services import Actor  # noqa: E402
+from controlplane.domain.forecast.activity import Requests  # noqa: E402
+from controlplane.planning import keeping, policy, standing  # noqa: E402
+from controlplane.planning.forecasting import PACES, Forecasting  # noqa: E402
+from controlplane.planning.models import Forecast  # noqa: E402
+from tests.domain.forecast.worlds import fleet  # noqa: E402
+
+ACTOR = Actor.system("pictures")
+DAYS = 7.0
+
+
+def ending(requests: Requests, now: float) -> Requests:
+    by = now - requests.at.max()
+    return Requests(requests.models, requests.model, requests.at + by, requests.until + by, requests.number)
+
+
+def hour() -> None:
+    """Too little of a record to say much."""
+    now = time.time()
+    found = ending(fleet(5, 0.03, wakes_a_day=200.0, busy_s=120.0), now)
+    keeping.save_import(found, actor=ACTOR, now=now)
+    Forecasting().tick(now)
+
+
+def remember(models: int, *, replay_days: int | None = None) -> None:
+    Forecast.objects.all().delete()  # of the hour before
+    now = time.time()
+    found = ending(fleet(models, DAYS, seed=5, wakes_a_day=10.0, busy_s=600.0), now)
+    named = tuple(f"{('chat', 'code', 'mini', 'rank')[place % 4]}-{place}" for place in range(len(found.models)))
+    found = Requests(named, found.model, found.at, found.until, found.number)
+    keeping.save_import(found, actor=ACTOR, now=now)
+    paces = PACES if replay_days is None else {
+        horizon: replace(pace, replay_days=min(pace.replay_days, replay_days)) for horizon, pace in PACES.items()
+    }  # fmt: skip
+    Forecasting(paces).tick(now)
+    policy.change(floors=["Mon-Fri 9:00-18:00 12"], time_zone="Europe/Berlin", actor=ACTOR)
+    standing.refresh(now)
