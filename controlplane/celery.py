@@ -38,6 +38,7 @@ app.conf.update(
         "api.prune": {"task": "api.prune", "schedule": 600.0, "options": {"expires": 500}},
         "planning.tick": {"task": "planning.tick", "schedule": 60.0, "options": {"expires": 50}},
         "planning.keep": {"task": "planning.keep", "schedule": 3600.0, "options": {"expires": 3000}},
+        "costs.count": {"task": "costs.count", "schedule": 120.0, "options": {"expires": 100}},
         "gateway.prune": {"task": "gateway.prune", "schedule": 3600.0, "options": {"expires": 3000}},
     },
 )
@@ -50,5 +51,5 @@ def _end_with_the_worker(**_: Any) -> None:
 
 
 app.autodiscover_tasks(
-    [f"controlplane.{name}" for name in ("fleet", "telemetry", "gateway", "alerts", "planning", "api")],
+    [f"controlplane.{name}" for name in ("fleet", "telemetry", "gateway", "alerts", "planning", "costs", "api")],
 )

@@ -68,6 +68,7 @@ INSTALLED_APPS = [
     "controlplane.gateway",
     "controlplane.alerts",
     "controlplane.planning",
+    "controlplane.costs",
     "controlplane.api",
     "controlplane.web",
 ]
@@ -281,6 +282,7 @@ SMTP_URL = os.environ.get("FOREBAY_SMTP_URL", "")
 SMTP_FROM = os.environ.get("FOREBAY_SMTP_FROM", "forebay@localhost")
 # What money is counted in; a label, nothing is converted.
 CURRENCY = os.environ.get("FOREBAY_CURRENCY", "USD")
+USAGE_KEEP_DAYS = int(os.environ.get("FOREBAY_USAGE_KEEP_DAYS", "800"))
 IDEMPOTENCY_KEEP_H = int(os.environ.get("FOREBAY_IDEMPOTENCY_KEEP_H", "24"))
 
 _LOG_STAMP = [

@@ -39,6 +39,8 @@ TAGS = {
     "alert-targets": "Where alerts are sent. Admins only.",
     "keys": "Keys that open the gateway. Admins only.",
     "teams": "Who shares a budget, and what is theirs.",
+    "prices": "What an hour of a node's GPU costs.",
+    "usage": "Whose the GPUs' time was, and what it cost.",
     "join-tokens": "Tokens that let a host join, once. Admins only.",
     "service-accounts": "Accounts of programs, and their tokens. Admins only.",
     "access": "Tokens for this API, and who I am.",

@@ -21,6 +21,7 @@ from controlplane.api.keys import Keys
 from controlplane.api.me import Me, Version
 from controlplane.api.nodes import Nodes
 from controlplane.api.partitions import Partitions
+from controlplane.api.prices import Prices
 from controlplane.api.problems import no_route
 from controlplane.api.profiles import Profiles
 from controlplane.api.registry import Models
@@ -29,6 +30,7 @@ from controlplane.api.requests import Demand, Requests
 from controlplane.api.service_accounts import ServiceAccounts
 from controlplane.api.teams import Teams
 from controlplane.api.tokens import OneToken, Tokens
+from controlplane.api.usage import Usage, UsageExport
 
 app_name = "api"
 
@@ -50,6 +52,7 @@ router.register("alert-rules", AlertRules, "alert-rule")
 router.register("alert-targets", AlertTargets, "alert-target")
 router.register("keys", Keys, "key")
 router.register("teams", Teams, "team")
+router.register("prices", Prices, "price")
 router.register("join-tokens", JoinTokens, "join-token")
 router.register("service-accounts", ServiceAccounts, "service-account")
 
@@ -62,6 +65,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("brake/restore", RestoreBrake.as_view(), name="brake-restore"),
     path("capacity", Capacity.as_view(), name="capacity"),
     path("capacity/policy", Policy.as_view(), name="capacity-policy"),
+    path("usage", Usage.as_view(), name="usage"),
+    path("usage/export", UsageExport.as_view(), name="usage-export"),
     path("me", Me.as_view(), name="me"),
     path("version", Version.as_view(), name="version"),
     path("health", Health.as_view(), name="health"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -16,6 +17,7 @@ from django.utils import timezone
 from controlplane.audit.models import AppendOnly, AuditEvent
 
 BATCH = 500
+CSV = "text/csv; charset=utf-8"
 COLUMNS = (
     "id", "at", "actor", "source", "verb", "subject_type", "subject_id", "subject_name", "reason",
     "before", "after", "detail", "request_id", "address",
@@ -27,30 +29,50 @@ Rows = list[dict[str, Any]]
 
 def download(request: HttpRequest, events: AppendOnly, kind: str) -> StreamingHttpResponse:
     """All of `events`; `kind` is a key of KINDS."""
-    content_type, head, to_text = KINDS[kind]
+    content_type, to_text = KINDS[kind]
+    head = head_of(COLUMNS) if kind == "csv" else ""
+    name = f"forebay-audit-{stamp()}.{kind}"
+    return stream(request, partial(_batch, events), head=head, to_text=to_text, content_type=content_type, name=name)
+
+
+def stream(
+    request: HttpRequest,
+    batch: Callable[[int | None], Rows],
+    *,
+    head: str,
+    to_text: Callable[[Rows], str],
+    content_type: str,
+    name: str,
+) -> StreamingHttpResponse:
+    """A file of `head` and what `batch` gives, which is called with the last row's id until it gives no more."""
     plain = getattr(request, "_request", request)  # Django warns of a plain iterator under ASGI, and the other way
     read = _read_async if isinstance(plain, ASGIRequest) else _read
-    response = StreamingHttpResponse(read(events, head, to_text), content_type=content_type)
-    name = f"forebay-audit-{timezone.now():%Y-%m-%d-%H%M}.{kind}"
+    response = StreamingHttpResponse(read(batch, head, to_text), content_type=content_type)
     response["Content-Disposition"] = f'attachment; filename="{name}"'
     response["Cache-Control"] = "no-store"
     return response
 
 
-def _read(events: AppendOnly, head: str, to_text: Callable[[Rows], str]) -> Iterator[str]:
-    yield head
-    below = None
-    while rows := _batch(events, below):
-        yield to_text(rows)
-        below = rows[-1]["id"]
+def stamp() -> str:
+    return f"{timezone.now():%Y-%m-%d-%H%M}"
 
 
-async def _read_async(events: AppendOnly, head: str, to_text: Callable[[Rows], str]) -> AsyncIterator[str]:
+def _read(batch: Callable[[int | None], Rows], head: str, to_text: Callable[[Rows], str]) -> Iterator[str]:
     yield head
-    below = None
-    while rows := await sync_to_async(_batch)(events, below):
+    last = None
+    while rows := batch(last):
         yield to_text(rows)
-        below = rows[-1]["id"]
+        last = rows[-1]["id"]
+
+
+async def _read_async(
+    batch: Callable[[int | None], Rows], head: str, to_text: Callable[[Rows], str]
+) -> AsyncIterator[str]:
+    yield head
+    last = None
+    while rows := await sync_to_async(batch)(last):
+        yield to_text(rows)
+        last = rows[-1]["id"]
 
 
 def _batch(events: AppendOnly, below: int | None) -> Rows:
@@ -65,7 +87,11 @@ def _facts(event: AuditEvent) -> dict[str, Any]:
     return {name: facts[name] for name in COLUMNS}
 
 
-def _csv(rows: Rows) -> str:
+def head_of(columns: Sequence[str]) -> str:
+    return ",".join(columns) + "\r\n"
+
+
+def csv_of(rows: Rows) -> str:
     out = io.StringIO()
     csv.writer(out).writerows([_cell(value) for value in row.values()] for row in rows)
     return out.getvalue()
@@ -83,7 +109,7 @@ def _json_lines(rows: Rows) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-KINDS: dict[str, tuple[str, str, Callable[[Rows], str]]] = {
-    "csv": ("text/csv; charset=utf-8", ",".join(COLUMNS) + "\r\n", _csv),
-    "jsonl": ("application/jsonl; charset=utf-8", "", _json_lines),
+KINDS: dict[str, tuple[str, Callable[[Rows], str]]] = {
+    "csv": (CSV, csv_of),
+    "jsonl": ("application/jsonl; charset=utf-8", _json_lines),
 }

@@ -46,6 +46,7 @@ ACTIONS = {
     "owners.change": Level.ADMIN,
     "key.manage": Level.ADMIN,
     "team.manage": Level.ADMIN,
+    "price.set": Level.ADMIN,
     "user.manage": Level.ADMIN,
     "spec.secrets": Level.ADMIN,
 }

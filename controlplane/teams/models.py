@@ -1,4 +1,5 @@
-"""Teams and what is theirs. API keys name their team themselves (gateway.models). The only writer is teams.services."""
+"""Teams and what is theirs. API keys name their team themselves (gateway.models). The only writer is teams.services,
+but for TeamSpend."""
 
 from __future__ import annotations
 
@@ -32,3 +33,15 @@ class DeploymentTeam(models.Model):
 
     def __str__(self) -> str:
         return f"{self.deployment} of {self.team}"
+
+
+class TeamSpend(models.Model):
+    """What a team's month has come to, as far as it is counted. The only writer is costs.counting."""
+
+    team = models.OneToOneField(Team, on_delete=models.CASCADE, primary_key=True, related_name="spend")
+    month = models.DateField()  # its first day
+    spent = models.DecimalField(max_digits=18, decimal_places=6)
+    unpriced_gpu_s = models.FloatField(default=0.0)  # on nodes without a price: what they cost is not known
+
+    def __str__(self) -> str:
+        return f"{self.team} in {self.month:%Y-%m}"

@@ -43,6 +43,7 @@ WRITES = {
     "silences": ["rule", "subject", "labels", "until", "reason"],
     "alert-targets": ["name", "kind", "address", "secret", "min_severity", "enabled"],
     "keys": ["name", "deployments", "requests_per_minute", "expires_at", "team"],
+    "prices": ["nodes", "per_gpu_hour", "since", "reason"],
     "teams": ["name", "budget_soft", "budget_hard", "deployments"],
     "join-tokens": ["node_name", "ttl_s"],
     "profiles": ["table", "name", "models", "gpus", "reason"],
@@ -54,7 +55,7 @@ def lawful(world: World) -> dict[str, Any]:
     """A value for each field that would do, so that one odd field at a time reaches the rules behind the others."""
     return {
         "node": world.node.pk, "model": world.model.pk, "deployment": world.deployment.pk, "role": "aggregated",
-        "name": "fresh", "source": "openai/gpt-oss-120b", "gpu_indices": [2], "groups": [[0]],
+        "name": "fresh", "source": "openai/gpt-oss-120b", "gpu_indices": [2], "nodes": ["alpha"], "groups": [[0]],
         "plan": "gpt-oss-120b-tp4", "version": 0,
         "moves": [{"partition": world.idle.pk, "deployment": world.deployment.pk, "role": "decode"}],
     }  # fmt: skip

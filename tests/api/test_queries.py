@@ -11,6 +11,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from controlplane.audit.models import AuditEvent
+from controlplane.costs.models import NodePrice
 from controlplane.fleet.models import JoinToken
 from controlplane.gateway.models import ApiKey, DemandMinute
 from controlplane.teams.models import DeploymentTeam, Team
@@ -19,7 +20,7 @@ from tests.factories import make_deployment, make_node, make_partition, make_rea
 
 LISTS = (
     "nodes", "gpus", "models", "deployments", "partitions", "replicas", "requests", "demand", "events", "keys",
-    "join-tokens", "live", "changes", "teams",
+    "join-tokens", "live", "changes", "teams", "prices",
 )  # fmt: skip
 
 
@@ -29,6 +30,7 @@ def one_more_of_each() -> None:
     user = make_user("admin")
     deployment = make_deployment()
     node = make_node(gpus=2)
+    NodePrice.objects.create(node=node, since=timezone.now(), per_gpu_hour=2)
     make_ready(make_partition(node, gpus=2, deployment=deployment, role="prefill"))
     make_ready(make_partition(node, deployment=deployment, role="decode"))
     team = Team.objects.create(name=f"team-{number}")

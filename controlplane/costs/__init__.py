@@ -1,0 +1,1 @@
+"""What serving costs and whose it is: from what the gateway and the samples below tell, which know nothing of it."""
