@@ -29,6 +29,10 @@ class PriceShape(serializers.ModelSerializer):
         fields = ["id", "node", "since", "per_gpu_hour"]
 
 
+class SetPricesShape(serializers.Serializer):
+    prices = PriceShape(many=True)
+
+
 class PriceBody(Reason):
     nodes = serializers.ListField(
         child=serializers.CharField(max_length=63), max_length=5000, help_text="Names of nodes."
@@ -67,7 +71,7 @@ class Prices(ListModelMixin, Resource):
         summary="Set a price",
         description="Of one node or of many, all of them or none. A price of the same node and hour is replaced.",
         request=PriceBody,
-        responses={201: PriceShape(many=True)},
+        responses={201: SetPricesShape},
         examples=[
             OpenApiExample(
                 "of two nodes", value={"nodes": ["gpu-01", "gpu-02"], "per_gpu_hour": 2.49}, request_only=True
@@ -77,4 +81,4 @@ class Prices(ListModelMixin, Resource):
     )
     def create(self, request: Request) -> Response:
         prices = services.set_price(**self.body(), actor=self.actor)
-        return Response(PriceShape(prices, many=True).data, HTTPStatus.CREATED)
+        return Response(SetPricesShape({"prices": prices}).data, HTTPStatus.CREATED)

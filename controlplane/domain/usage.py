@@ -91,7 +91,8 @@ def _rows(engine: Ints, minute: Ints, ups: Ups) -> Ints:
     engines = 1 + int(max(engine.max(initial=-1), ups.engine.max(initial=-1)))
     table = np.full(engines * MINUTES, -1, np.int64)
     table[ups.engine * MINUTES + ups.minute] = np.arange(len(ups.minute))
-    return table[engine * MINUTES + minute]
+    found: Ints = table[engine * MINUTES + minute]
+    return found
 
 
 def _covered(piece: _Pieces, rows: int) -> Floats:

@@ -34,7 +34,7 @@ def counted(past: Past, admin: APIClient) -> Past:  # noqa: F811
     price = {"nodes": ["alpha"], "per_gpu_hour": 3.6, "since": HOUR.isoformat(), "reason": "contract"}
     made = admin.post("/api/v1/prices", price, format="json")
     assert made.status_code == 201, made.content
-    assert made.json()[0]["per_gpu_hour"] == 3.6
+    assert made.json()["prices"][0]["per_gpu_hour"] == 3.6
     counting.count(LATER)
     return past
 
