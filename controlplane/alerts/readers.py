@@ -13,6 +13,7 @@ from django.db.models import Count, Q
 
 from controlplane.alerts.scene import Fact, Needs, Scene, Subject, Watch
 from controlplane.alerts.slo import itl_burn, ttft_burn
+from controlplane.alerts.spending import past_hard, past_soft
 from controlplane.audit.models import AuditEvent
 from controlplane.domain.alert_rules import KV_WITHIN_S
 from controlplane.fleet import brake
@@ -173,6 +174,8 @@ READERS: dict[str, Reader] = {
     "clock-skew": Reader(_skew, Needs.REPORT),
     "gateway-gone": Reader(_gateway),
     "brake-on": Reader(_brake),
+    "budget-soft": Reader(past_soft),
+    "budget-hard": Reader(past_hard),
 }
 
 

@@ -29,7 +29,7 @@ class Labels(serializers.DictField):
 
 
 class SubjectShape(serializers.Serializer):
-    type = serializers.CharField(help_text="node, gpu, partition, deployment, gatewaybeat, brakerow.")
+    type = serializers.CharField(help_text="node, gpu, partition, deployment, gatewaybeat, brakerow, team.")
     id = serializers.IntegerField()
     name = serializers.CharField()
 

@@ -23,7 +23,7 @@ class Kind:
     key: str
     title: str
     text: str
-    subject: str  # what it is about: node, gpu, partition, deployment, gateway, brake, pool
+    subject: str  # what it is about: node, gpu, partition, deployment, gateway, brake, pool, team
     threshold: float
     unit: str
     severity: Severity
@@ -80,5 +80,9 @@ KINDS: dict[str, Kind] = {
              "gateway", 15, "s", Severity.CRITICAL, 0, clear_s=10),
         Kind("brake-on", "Brake on", "Many nodes fell silent at once: nothing is rescheduled by itself.",
              "brake", 1, "", Severity.CRITICAL, 0, clear_s=10, fixed=True),
+        Kind("budget-soft", "Budget nearly used up", "A team's month has come to its soft limit.",
+             "team", 1, "", Severity.WARNING, 0, fixed=True),
+        Kind("budget-hard", "Budget used up", "A team's month has come to its hard limit: its keys are refused.",
+             "team", 1, "", Severity.CRITICAL, 0, fixed=True),
     )
 }  # fmt: skip

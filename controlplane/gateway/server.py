@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
@@ -113,6 +114,9 @@ class Gateway:
             raise ApiError(503, "The gateway is shutting down.", code="shutting_down", retry_after=1)
         if self.in_flight > self.limits.in_flight:
             raise ApiError(503, "The gateway is full.", code="overloaded", retry_after=1)
+        if key.over is not None and (left_s := key.over.until - time.time()) > 0:
+            wait_s = math.ceil(left_s)
+            raise ApiError(429, key.over.message, code="budget_exceeded", kind="insufficient_quota", retry_after=wait_s)
         if key.id is not None and key.requests_per_minute:
             wait_s = self.buckets.take(key.id, key.requests_per_minute, self._loop.time())
             if wait_s:

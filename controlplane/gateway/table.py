@@ -17,16 +17,18 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import close_old_connections, connection
 
+from controlplane.domain.budgets import end_of, is_used_up, month_of, refusal
 from controlplane.domain.routing import Most, Ready
 from controlplane.fleet import selectors
 from controlplane.fleet.selectors import ServedRow
 from controlplane.gateway import keys
 from controlplane.gateway.models import ApiKey
 from controlplane.gateway.reporting import Reporting
+from controlplane.teams.budgets import budgets
 
 log = structlog.get_logger(__name__)
 OPEN_KEYS = (
-    "SELECT key_hash, id, deployments, requests_per_minute, expires_at FROM gateway_apikey "
+    "SELECT key_hash, id, deployments, requests_per_minute, expires_at, team_id FROM gateway_apikey "
     "WHERE revoked_at IS NULL ORDER BY id"
 )
 
@@ -84,6 +86,14 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class Over:
+    """A budget that is used up, until then (unix s)."""
+
+    until: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     """A key that opens the gateway. No id: this installation's own."""
 
@@ -91,6 +101,7 @@ class Key:
     deployments: frozenset[str] = frozenset()  # empty: all
     requests_per_minute: int | None = None
     expires_at: float | None = None
+    over: Over | None = None
 
     def opens(self, deployment: str) -> bool:
         return not self.deployments or deployment in self.deployments
@@ -134,7 +145,7 @@ def _state(now: datetime, reporting: Reporting) -> tuple[object, ...]:
     """The same as long as `read` gives the same table, but for keys that expire: whoever shows one is asked anyway."""
     with connection.cursor() as cursor:
         cursor.execute(OPEN_KEYS)
-        return selectors.routing_state(_judged_at(now, reporting)), cursor.fetchall()
+        return selectors.routing_state(_judged_at(now, reporting)), cursor.fetchall(), _used_up(now)
 
 
 def _judged_at(now: datetime, reporting: Reporting) -> datetime:
@@ -155,12 +166,25 @@ def _reporting(before: Reporting) -> Reporting:
 def _keys(now: datetime) -> dict[str, Key]:
     found = {keys.hash_of(keys.internal(settings.SECRET_KEY)): Key()}
     rows = ApiKey.objects.filter(revoked_at=None).values_list(
-        "key_hash", "id", "deployments", "requests_per_minute", "expires_at"
+        "key_hash", "id", "deployments", "requests_per_minute", "expires_at", "team"
     )
-    for key_hash, id, deployments, per_minute, expires_at in rows:
+    over = _used_up(now)
+    for key_hash, id, deployments, per_minute, expires_at, team in rows:
         if expires_at is None or expires_at > now:
             until = expires_at.timestamp() if expires_at else None
-            found[key_hash] = Key(id, frozenset(deployments), per_minute, until)
+            found[key_hash] = Key(id, frozenset(deployments), per_minute, until, over.get(team))
+    return found
+
+
+def _used_up(now: datetime) -> dict[int, Over]:
+    """By team: a hard limit that this month has come to."""
+    month, found = month_of(now), {}
+    for budget in budgets(now):
+        spent = budget.spent_in(month)
+        if budget.hard is not None and is_used_up(budget.hard, spent):
+            until = end_of(month)
+            message = refusal(budget.name, budget.hard, spent, settings.CURRENCY, until)
+            found[budget.team] = Over(until.timestamp(), message)
     return found
 
 

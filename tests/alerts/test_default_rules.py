@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from controlplane.domain.alert_rules import GIB, KINDS
 from controlplane.fleet import verified
 from controlplane.fleet.models import GatewayBeat, Node, Partition
 from controlplane.gateway.models import RequestRecord
+from controlplane.teams import services as teams
+from controlplane.teams.models import TeamSpend
 from controlplane.telemetry.models import EngineSample as EngineRow
 from tests.alerts.conftest import Stage
 from tests.alerts.sinks import MailSink, WebSink
@@ -152,6 +155,21 @@ def brake(play: Play) -> Iterator[None]:
         play.look()
 
 
+def budget(limit: str) -> Scene:
+    def scene(play: Play) -> Iterator[None]:
+        team = teams.create_team(name="search", **{limit: Decimal(100)}, actor=Actor.system("test"))
+        month = play.stage.now.date().replace(day=1)
+        TeamSpend.objects.create(team=team, month=month, spent=Decimal("99.99"))
+        play.look()
+        TeamSpend.objects.update(spent=Decimal("100.01"))
+        play.look()
+        yield
+        teams.change_team(team.pk, **{limit: Decimal(200)}, actor=Actor.system("test"))
+        play.look(2, every_s=30)
+
+    return scene
+
+
 SCENES: dict[str, tuple[Scene, str]] = {
     "node-silent": (silent, "n"),
     "gpu-lost": (lost, "n/gpu0"),
@@ -169,6 +187,8 @@ SCENES: dict[str, tuple[Scene, str]] = {
     "clock-skew": (skew, "n"),
     "gateway-gone": (gateway, "gw-1:8001"),
     "brake-on": (brake, "the brake"),
+    "budget-soft": (budget("budget_soft"), "search"),
+    "budget-hard": (budget("budget_hard"), "search"),
 }
 
 

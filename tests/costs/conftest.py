@@ -30,11 +30,12 @@ class Past:
     owner: Team  # of the deployment
     user: Team  # of the key
     key: ApiKey
+    hour: datetime = HOUR
 
     def up(self, partition: Partition, minutes: range = range(60), covered_s: float = 60.0) -> None:
         EngineMinute.objects.bulk_create(
             EngineMinute(
-                partition_id=partition.pk, deployment_id=self.deployment.pk, at=HOUR + timedelta(minutes=minute),
+                partition_id=partition.pk, deployment_id=self.deployment.pk, at=self.hour + timedelta(minutes=minute),
                 reports=60, covered_s=covered_s,
             )
             for minute in minutes
@@ -42,7 +43,7 @@ class Past:
 
     def gpus_up(self, minutes: range = range(60)) -> None:
         GpuMinute.objects.bulk_create(
-            GpuMinute(gpu_id=gpu.pk, at=HOUR + timedelta(minutes=minute), reports=60)
+            GpuMinute(gpu_id=gpu.pk, at=self.hour + timedelta(minutes=minute), reports=60)
             for gpu in self.node.gpus.all()
             for minute in minutes
         )
@@ -50,7 +51,7 @@ class Past:
     def asked(self, at_s: float, total_s: float, **columns: object) -> RequestRecord:
         """Prefilled for a quarter of its time, then decoded."""
         defaults = {
-            "at": HOUR + timedelta(seconds=at_s), "total_ms": total_s * 1e3, "prefill_ms": total_s * 250.0,
+            "at": self.hour + timedelta(seconds=at_s), "total_ms": total_s * 1e3, "prefill_ms": total_s * 250.0,
             "deployment": self.deployment.name, "api_key": self.key, "path": "two_step",
             "prefill": "alpha/p", "decode": "alpha/d", "prompt_tokens": 1000, "completion_tokens": 100,
         }  # fmt: skip
@@ -59,13 +60,17 @@ class Past:
 
 @pytest.fixture
 def past(db: None, actor: Actor) -> Past:
+    return make_past(actor)
+
+
+def make_past(actor: Actor, hour: datetime = HOUR) -> Past:
     node = make_node("alpha", gpus=1)
-    Node.objects.update(created_at=HOUR - timedelta(minutes=30))
+    Node.objects.update(created_at=hour - timedelta(minutes=30))
     deployment = make_deployment("chat")
     prefill = make_partition(node, name="p", gpus=2, deployment=deployment, role="prefill")
     decode = make_partition(node, name="d", gpus=2, deployment=deployment, role="decode")
     owner = teams.create_team(name="owners", deployments=["chat"], actor=actor)
     user = teams.create_team(name="users", actor=actor)
     key, _ = gateway.create_key(name="bot", team="users", actor=actor)
-    Rollup.objects.create(width_s=60, upto=LATER)
-    return Past(node, prefill, decode, deployment, owner, user, key)
+    Rollup.objects.create(width_s=60, upto=hour + timedelta(hours=2))
+    return Past(node, prefill, decode, deployment, owner, user, key, hour)

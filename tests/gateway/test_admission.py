@@ -11,7 +11,7 @@ import httpx
 import openai
 import pytest
 
-from controlplane.gateway.table import Key
+from controlplane.gateway.table import Key, Over
 from tests.gateway.conftest import KEY, MakeSite, Site, eventually
 
 
@@ -41,6 +41,24 @@ async def test_an_expired_key_is_refused_at_once(make_site: MakeSite) -> None:
     assert is_error(await site.complete(), 401, "invalid_api_key")
     site.set_keys(**{KEY: Key(id=1, expires_at=time.time() + 60)})
     assert (await site.complete()).status_code == 200
+
+
+async def test_the_keys_of_a_team_past_its_budget_are_refused_with_the_reason_and_until_when(
+    make_site: MakeSite,
+) -> None:
+    site = await make_site()
+    over = Over(time.time() + 3600, "The team search has used 101.00 of its budget of 100.00 USD this month.")
+    site.set_keys(**{KEY: Key(id=1, over=over)})
+    for reply in (await site.complete(), await site.chat(stream=True)):
+        assert is_error(reply, 429, "budget_exceeded")
+        assert reply.json()["error"]["type"] == "insufficient_quota"
+        assert "The team search has used 101.00" in reply.json()["error"]["message"]
+        assert 3590 <= int(reply.headers["retry-after"]) <= 3600
+    assert not site.decode[0].served
+    assert [(trip.outcome, trip.status) for trip in site.trips()] == [("rejected", 429)] * 2
+    assert (await site.client.get("/v1/models")).status_code == 200, "to look costs nothing"
+    site.set_keys(**{KEY: Key(id=1, over=Over(time.time() - 1, over.message))})
+    assert (await site.complete()).status_code == 200, "the month is over, whatever was read since"
 
 
 async def test_a_key_that_left_the_table_is_refused(make_site: MakeSite) -> None:

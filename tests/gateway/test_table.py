@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 from django.db import OperationalError, close_old_connections, connection, connections
@@ -21,8 +22,10 @@ from controlplane.fleet.models import Deployment, Node, Partition
 from controlplane.gateway import services, table
 from controlplane.gateway.keys import hash_of
 from controlplane.gateway.models import ApiKey
-from controlplane.gateway.table import Engine, Table, Watch
+from controlplane.gateway.table import Engine, Over, Table, Watch
 from controlplane.lanes import keep_connections
+from controlplane.teams import services as teams
+from controlplane.teams.models import Team, TeamSpend
 from tests.factories import make_deployment, make_node, make_partition, make_ready
 
 pytestmark = pytest.mark.django_db
@@ -167,6 +170,28 @@ def test_the_keys_that_open_are_the_lawful_ones_and_our_own(actor: Actor) -> Non
     assert own.id is None and own.opens("anything")
 
 
+def test_a_key_whose_team_is_past_its_hard_limit_is_refused_until_the_month_is_over(actor: Actor) -> None:
+    now = datetime(2026, 11, 15, tzinfo=UTC)
+    team = teams.create_team(name="search", budget_hard=Decimal(100), actor=actor)
+    mine, _ = services.create_key(name="mine", team="search", actor=actor)
+    services.create_key(name="other", actor=actor)
+    other = teams.create_team(name="rich", budget_soft=Decimal(1), actor=actor)
+    services.create_key(name="rich", team="rich", actor=actor)
+    for one in (team, other):
+        TeamSpend.objects.create(team=one, month=now.date().replace(day=1), spent=Decimal("100.5"))
+
+    def refused(at: datetime) -> dict[int, Over]:
+        return {key.id: key.over for key in table.read(at).keys.values() if key.over is not None}
+
+    [over] = refused(now).items()
+    assert over[0] == mine.pk
+    assert over[1].until == datetime(2026, 12, 1, tzinfo=UTC).timestamp()
+    assert "search has used 100.50 of its budget of 100.00 USD" in over[1].message
+    assert refused(now + timedelta(days=30)) == {}, "what was used last month is not this month's"
+    teams.change_team(team.pk, budget_hard=Decimal(101), actor=actor)
+    assert refused(now) == {}
+
+
 def test_an_ipv6_endpoint_is_an_endpoint() -> None:
     engine = Engine.at(1, "n/p", "http://[::1]:8000", "k")
     assert engine is not None
@@ -302,7 +327,7 @@ def test_a_look_makes_the_table_anew_only_if_something_changed(
     make_ready(make_partition(role="decode"))
     watch = Watch()
     before = looked(watch)
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(5):
         after = looked(watch)
     assert after.engines is before.engines
     assert after.read_at > before.read_at
@@ -330,13 +355,20 @@ def test_a_look_makes_the_table_anew_only_if_something_changed(
         (ApiKey, {"deployments": ["another"]}),
         (ApiKey, {"requests_per_minute": 9}),
         (ApiKey, {"expires_at": timezone.now() + timedelta(days=9)}),
+        (ApiKey, {"team": None}),
+        (Team, {"budget_hard": 200}),
+        (Team, {"name": "another"}),
+        (TeamSpend, {"spent": 151}),
+        (TeamSpend, {"spent": 99}),
     ],
 )
 def test_whatever_the_table_is_made_of_is_new_at_the_next_look(
     actor: Actor, model: type[Model], columns: dict[str, object]
 ) -> None:
     make_ready(make_partition(role="decode"))
-    services.create_key(name="k", actor=actor)
+    team = teams.create_team(name="search", budget_hard=Decimal(100), actor=actor)
+    TeamSpend.objects.create(team=team, month=timezone.now().date().replace(day=1), spent=Decimal(150))
+    services.create_key(name="k", team="search", actor=actor)
     watch = Watch()
     before = looked(watch)
     model._default_manager.update(**columns)
