@@ -70,6 +70,8 @@ LEAST = {
     ("POST", "profiles"): "operator",
     ("GET", "profiles/{pk}"): "viewer",
     ("DELETE", "profiles/{pk}"): "operator",
+    ("GET", "capacity/activity"): "viewer",
+    ("GET", "capacity/spent"): "viewer",
     ("GET", "capacity/policy"): "viewer",
     ("PATCH", "capacity/policy"): "operator",
     ("GET", "brake"): "viewer",
