@@ -37,6 +37,7 @@ ACTIONS = {
     "node.change": Level.OPERATOR,
     "brake.release": Level.OPERATOR,
     "capacity.change": Level.OPERATOR,
+    "capacity.compare": Level.OPERATOR,
     "alert.acknowledge": Level.OPERATOR,
     "alert.silence": Level.OPERATOR,
     "alert.configure": Level.ADMIN,

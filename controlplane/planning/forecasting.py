@@ -17,9 +17,9 @@ from controlplane.domain.forecast.backtest import whole
 from controlplane.domain.forecast.blend import Blend
 from controlplane.domain.forecast.hazards import DAY_S
 from controlplane.domain.forecast.history import UNKNOWN, History
-from controlplane.domain.forecast.methods import DEFAULT, Forecaster, make
+from controlplane.domain.forecast.methods import Forecaster, make
+from controlplane.planning import comparing, policy
 from controlplane.planning import history as past
-from controlplane.planning import policy
 from controlplane.planning.models import Forecast
 
 log = structlog.get_logger(__name__)
@@ -56,7 +56,7 @@ class Forecasting:
     """For one process. Calls may come from several threads."""
 
     paces: Mapping[int, Pace] = field(default_factory=lambda: PACES)
-    _asked: dict[tuple[int, int], _Asked] = field(default_factory=dict)
+    _asked: dict[tuple[int, int, str], _Asked] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def tick(self, now: float) -> int:
@@ -65,23 +65,24 @@ class Forecasting:
         if begin is None:
             return 0
         with self._lock:
-            self._forget_others(keep_alive_s)
+            method = comparing.chosen()
+            self._forget_others(keep_alive_s, method)
             due = {
                 horizon: at
                 for horizon, pace in self.paces.items()
                 if (at := _due(horizon, pace, keep_alive_s, now, begin)) is not None
             }
             if due:
-                rows = self._rows(due, keep_alive_s, now, begin)
+                rows = self._rows(due, keep_alive_s, method, now, begin)
                 Forecast.objects.bulk_create(rows, ignore_conflicts=True, batch_size=500)
         settle(now, keep_alive_s, self.paces)
         return len(rows) if due else 0
 
-    def _forget_others(self, keep_alive_s: int) -> None:
-        """What was learned for a keep-alive that is no longer in use."""
-        self._asked = {key: asked for key, asked in self._asked.items() if key[1] == keep_alive_s}
+    def _forget_others(self, keep_alive_s: int, method: str) -> None:
+        """What was learned for a keep-alive, or by a method, that is no longer in use."""
+        self._asked = {key: asked for key, asked in self._asked.items() if key[1:] == (keep_alive_s, method)}
 
-    def _rows(self, due: dict[int, float], keep_alive_s: int, now: float, begin: float) -> list[Forecast]:
+    def _rows(self, due: dict[int, float], keep_alive_s: int, method: str, now: float, begin: float) -> list[Forecast]:
         back = (LOOK_BACK_DAYS + max(self.paces[horizon].replay_days for horizon in due)) * DAY_S
         requests, gaps = past.requests(now - back, now), past.outages(now - back, now)
         rows = []
@@ -90,15 +91,15 @@ class Forecasting:
             anchor = _anchor(at, begin + keep_alive_s, pace)
             known = requests.within(anchor - LOOK_BACK_DAYS * DAY_S, at)
             seen = History(known, keep_alive_s, horizon, anchor, at + pace.step_s, pace.step_s, gaps)
-            rows += self._told(seen, horizon, keep_alive_s, begin)
+            rows += self._told(seen, horizon, keep_alive_s, method, begin)
         return rows
 
-    def _told(self, history: History, horizon: int, keep_alive_s: int, begin: float) -> list[Forecast]:
+    def _told(self, history: History, horizon: int, keep_alive_s: int, method: str, begin: float) -> list[Forecast]:
         """Of each moment that was not asked about; all but the last are said afterwards, of what was known by then."""
-        key, last, names = (horizon, keep_alive_s), len(history.moments) - 1, history.requests.models
+        key, last, names = (horizon, keep_alive_s, method), len(history.moments) - 1, history.requests.models
         asked = self._asked.get(key)
         if asked is None or (asked.anchor, asked.models) != (history.start, names) or asked.following > last:
-            asked = self._asked[key] = _Asked(history.start, names, make([DEFAULT], LEVELS)[0])
+            asked = self._asked[key] = _Asked(history.start, names, make([method], LEVELS)[0])
         rows = []
         for place in range(asked.following, last + 1):
             values, active = asked.forecaster.tell(history.seen_at(place)), int(history.active[place])

@@ -84,6 +84,28 @@ class Standing(models.Model):
         return f"keep-alive {self.keep_alive_s} s"
 
 
+class Comparison(models.Model):
+    """All methods on this installation's own history, judged by its last days. Written by planning.comparing alone.
+    What state it is in follows from its columns and the clock."""
+
+    asked_at = models.DateTimeField()
+    asked_by = models.CharField(max_length=150)
+    begun_at = models.DateTimeField(null=True)
+    beat_at = models.DateTimeField(null=True)  # by who works on it
+    done = models.PositiveIntegerField(default=0)  # decisions
+    of = models.PositiveIntegerField(default=0)
+    ended_at = models.DateTimeField(null=True)
+    error = models.CharField(max_length=500, blank=True)
+    keep_alive_s = models.PositiveIntegerField(default=0)
+    result = models.JSONField(null=True)  # as backtests.as_json
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"comparison of methods {self.pk}"
+
+
 class EngineProfile(models.Model):
     """What one engine on GPUs of one name was measured to do. Never changed: laws and knee are derived from it."""
 

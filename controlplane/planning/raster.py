@@ -18,8 +18,8 @@ BEFORE_S = 6 * 3600.0  # what began earlier and runs on into the day is missed
 
 
 def raster(day: date, models: int, now: float) -> dict[str, Any]:
-    """The most active models first, at most so many. Times are seconds from the day's midnight; `gaps`: of which nothing
-    is on record."""
+    """The most active models first, at most so many. Times are seconds from the day's midnight; `gaps`: of which
+    nothing is on record."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
     end, keep_alive_s = min(midnight + DAY_S, now), policy.current().keep_alive_s
     log = past.requests(midnight - BEFORE_S, end)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from datetime import timedelta
@@ -12,13 +14,14 @@ from django.db import close_old_connections, connection
 from django.utils import timezone
 
 from controlplane.fleet.models import GatewayBeat
-from controlplane.planning import keeping, standing
+from controlplane.planning import comparing, keeping, standing
 from controlplane.planning.forecasting import forecasting
 
 log = structlog.get_logger(__name__)
 LIVES = timedelta(seconds=90)  # a gateway that was heard within tells what it was asked
 DAYS_AT_ONCE = 5
-_busy = threading.Lock()
+LEAST_URGENT = 15  # nice
+_busy, _comparing = threading.Lock(), threading.Lock()
 
 
 @shared_task(name="planning.tick", ignore_result=True)
@@ -26,6 +29,8 @@ def tick() -> None:
     """In a thread of its own: the first forecast after a start takes many seconds, and the worker has more to do."""
     if _busy.acquire(blocking=False):
         threading.Thread(target=_tick, name="planning", daemon=True).start()
+    if _comparing.acquire(blocking=False):
+        threading.Thread(target=_compare, name="comparing", daemon=True).start()
 
 
 @shared_task(name="planning.keep", ignore_result=True)
@@ -51,3 +56,17 @@ def _tick() -> None:
     finally:
         connection.close()
         _busy.release()
+
+
+def _compare() -> None:
+    """A comparison of methods takes minutes: it yields to all else on the machine."""
+    try:
+        close_old_connections()
+        if sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)  # of this thread alone
+        comparing.compare_if_due(time.time())
+    except Exception:
+        log.exception("methods were not compared; the next round tries again")
+    finally:
+        connection.close()
+        _comparing.release()

@@ -1,19 +1,19 @@
 // The two figures of the Capacity page, in the page's colours.
 import { hue, plotly } from "./plot.js";
 
-const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false };
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+export const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false };
+export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const when = (at) => new Date(at * 1000);
 
 /** Colours by what they stand for. */
-export const keys = () => ({ active: css("--text"), peak: hue(3), q95: hue(0), q99: hue(1), fan: hue(0), slots: css("--bad"), hold: css("--ok") });
+export const keys = () => ({ used: hue(0), idle: css("--line"), static: hue(1), busy: hue(0), kept: `${hue(0)}55`, gap: css("--line-soft"), active: css("--text"), peak: hue(3), q95: hue(0), q99: hue(1), fan: hue(0), slots: css("--bad"), hold: css("--ok") });
 
-function axes() {
+export function axes() {
   const quiet = { size: 11, color: css("--muted") };
   return { gridcolor: css("--line-soft"), zeroline: false, linecolor: css("--line"), tickfont: quiet, fixedrange: true };
 }
 
-const paper = () => ({ paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: css("--font"), size: 11, color: css("--muted") }, showlegend: false });
+export const paper = () => ({ paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: css("--font"), size: 11, color: css("--muted") }, showlegend: false });
 const at = (levels, level) => levels.findIndex((one) => Math.abs(one - level) < 1e-9);
 const line = (points, colour, more = {}) => ({ type: "scatter", mode: "lines", x: points.map(([x]) => when(x)), y: points.map(([, y]) => y), line: { color: colour, width: 1.4, ...more }, hoverinfo: "skip", connectgaps: false });
 

@@ -32,6 +32,7 @@ function idleAt(curve, slots) {
 function answer() {
   const one = shown?.standing.find((other) => String(other.keep_alive_s) === $("keep").value), cold = 10 ** Number($("risk").value);
   text($("risk-said"), `${(cold * 100).toPrecision(2)}%`);
+  for (const id of ["risk", "keep", "price", "miss"]) $(id).disabled = !one;
   if (!one) { text($("what-from"), "needs an hour of record"); $("what").replaceChildren(); return; }
   text($("what-from"), `by ${number(one.days, 1)} days, ${one.models} models`);
   const price = parseFloat($("price").value), miss = parseFloat($("miss").value), both = price > 0 && miss > 0;

@@ -72,6 +72,8 @@ LEAST = {
     ("DELETE", "profiles/{pk}"): "operator",
     ("GET", "capacity/activity"): "viewer",
     ("GET", "capacity/spent"): "viewer",
+    ("GET", "capacity/comparisons"): "viewer",
+    ("POST", "capacity/comparisons"): "operator",
     ("GET", "capacity/policy"): "viewer",
     ("PATCH", "capacity/policy"): "operator",
     ("GET", "brake"): "viewer",

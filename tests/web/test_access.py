@@ -31,6 +31,8 @@ PAGES = {
     "change-undo": "operator",
     "capacity": "viewer",
     "capacity-policy": "operator",
+    "capacity-methods": "viewer",
+    "capacity-compare": None,
     "capacity-preview": "operator",
     "alerts": "viewer",
     "alerts-now": "viewer",
@@ -115,6 +117,7 @@ PAGES = {
 PUBLIC = {"sign-on", "sign-on-back"}  # before anybody is signed in
 # Lowest role that may POST it, where that is not the one that may GET it.
 POSTS = {
+    "capacity-compare": "operator",
     "node-qualify": "operator",
     "gpu-qualify": "operator",
     "gpu-withdraw": "operator",

@@ -37,7 +37,8 @@ _SAID = {
     "unaccept-gpu": "took back the acceptance of", "flag-gpu": "now finds below the bar", "unflag-gpu": "now finds fit",
     "gpu-qualified": "passed its qualification", "gpu-below-bar": "did not pass its qualification",
     "gpu-not-measured": "could not be measured", "acknowledge": "looks after", "silence": "silenced",
-    "end-silence": "ended the silence of", "test": "tried out", "import-profile": "imported the profile",
+    "end-silence": "ended the silence of", "test": "tried out", "compare-methods": "asked for a",
+    "import-activity": "imported", "import-profile": "imported the profile",
     "delete-profile": "deleted the profile",
 }  # fmt: skip
 _SAID_OF_CHANGES = {

@@ -8,18 +8,19 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from controlplane.audit.requests import actor_of
-from controlplane.planning import history
+from controlplane.planning import comparing, history
 from controlplane.planning import policy as rules
 from controlplane.planning.models import CapacityPolicy
 from controlplane.planning.outlook import held
 from controlplane.planning.weighing import HOURS, weigh
 from controlplane.web import undo
 from controlplane.web.access import needs
-from controlplane.web.answers import REFUSALS, done, sent, show
+from controlplane.web.answers import REFUSALS, done, refused, sent, show
 from controlplane.web.capacity_forms import Policy, as_fields
+from controlplane.web.capacity_methods import section
 
 PAGE, EFFECT = "capacity/policy.html", "capacity/_effect.html"
 
@@ -32,8 +33,26 @@ def capacity(request: HttpRequest) -> HttpResponse:
         "has_history": history.first() is not None,
         "policy": row,
         "policy_percent": f"{100 * row.most_cold:.4g}",
+        **section(time.time()),
     }
     return render(request, "capacity/capacity.html", context)
+
+
+@require_GET
+@needs("view")
+def methods(request: HttpRequest) -> HttpResponse:
+    """The comparison of methods, asked for again while one is in work."""
+    return render(request, "capacity/_methods.html", section(time.time()))
+
+
+@require_POST
+@needs("capacity.compare")
+def compare(request: HttpRequest) -> HttpResponse:
+    try:
+        comparing.ask(actor=actor_of(request, "web"), now=time.time())
+    except REFUSALS as error:
+        return refused(request, error, "web:capacity")
+    return done(request, "Methods are compared: it begins within a minute.", "web:capacity")
 
 
 @require_http_methods(["GET", "POST"])
