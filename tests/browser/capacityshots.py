@@ -48,8 +48,18 @@ def shoot(shooter: Shooter, models: int) -> None:
     began = time.monotonic()
     week.remember(models)
     print(f"  a week of {models} models: {time.monotonic() - began:.1f} s")
+    began = time.monotonic()
+    week.compare()
+    print(f"  methods compared on it: {time.monotonic() - began:.1f} s")
     shooter.take("capacity", "/capacity/", settle_s=2.5)
+    shooter.take("capacity-broken", "/capacity/", _cut_off)
     shooter.take("capacity-policy", "/capacity/policy", _try_out)
+
+
+def _cut_off(page: Page) -> None:
+    page.route("**/api/v1/capacity**", lambda route: route.abort())
+    page.reload()
+    page.wait_for_timeout(1500)
 
 
 def _try_out(page: Page) -> None:

@@ -12,7 +12,7 @@ django.setup()
 
 from controlplane.audit.services import Actor  # noqa: E402
 from controlplane.domain.forecast.activity import Requests  # noqa: E402
-from controlplane.planning import keeping, policy, standing  # noqa: E402
+from controlplane.planning import comparing, keeping, policy, standing  # noqa: E402
 from controlplane.planning.forecasting import PACES, Forecasting  # noqa: E402
 from controlplane.planning.models import Forecast  # noqa: E402
 from tests.domain.forecast.worlds import fleet  # noqa: E402
@@ -47,3 +47,7 @@ def remember(models: int, *, replay_days: int | None = None) -> None:
     Forecasting(paces).tick(now)
     policy.change(floors=["Mon-Fri 9:00-18:00 12"], time_zone="Europe/Berlin", actor=ACTOR)
     standing.refresh(now)
+
+
+def compare() -> None:
+    comparing.compare_if_due(time.time())
