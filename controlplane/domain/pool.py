@@ -1,0 +1,115 @@
+"""Which pool slot takes a model that is asked for, who leaves it, and how often a start is tried. No rows, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+TRIES = 2  # starts before whoever waits is told that it cannot be had
+BACKOFF_S = 30.0
+BACKOFF_CAP_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """The model in a slot. `in_flight` and `idle_s` are None where they are not known: then it stays. Times in seconds,
+    `resident_s` since it has been ready. `return_chance`: that it is asked for again soon, by the forecast."""
+
+    deployment: int
+    in_flight: int | None
+    idle_s: float | None
+    resident_s: float
+    keep_alive_s: float
+    priority: int = 0
+    return_chance: float | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        return self.in_flight == 0 and self.idle_s is not None
+
+    @property
+    def is_kept(self) -> bool:
+        """Asked for so lately that it counts as active."""
+        return not self.is_idle or (self.idle_s or 0.0) < self.keep_alive_s
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """`clear`: no process has its devices. `failed`: the model that is asked for did not start there lately."""
+
+    partition: int
+    memory_bytes: int
+    resident: Resident | None = None
+    clear: bool = True
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The slot to take and the deployment that leaves it; no slot where none may be taken. `reason` is for people."""
+
+    slot: int | None
+    evicted: int | None
+    reason: str
+
+
+def choose(slots: Sequence[Slot], *, priority: int, min_residence_s: float) -> Choice:
+    """Among slots that hold the model: a free one first, the smallest; else that of the idle model least worth."""
+    if not slots:
+        return Choice(None, None, "no pool slot holds this model")
+    free = [slot for slot in slots if slot.resident is None]
+    if free:
+        slot = min(free, key=lambda slot: (slot.failed, not slot.clear, slot.memory_bytes, slot.partition))
+        return Choice(slot.partition, None, "the smallest free slot that holds it")
+    leaving = [
+        slot
+        for slot in slots
+        if slot.resident and not slot.failed and _may_leave(slot.resident, priority, min_residence_s)
+    ]
+    if not leaving:
+        return Choice(None, None, "every slot that holds it is busy, taken too lately, or of a higher priority")
+    slot = min(leaving, key=_worth(leaving))
+    assert slot.resident is not None
+    return Choice(slot.partition, slot.resident.deployment, _why(slot.resident))
+
+
+def to_free(slots: Sequence[Slot], *, free: int, min_residence_s: float) -> list[Choice]:
+    """Who leaves so that `free` slots are empty before anybody asks: only models that no longer count as active, the
+    least worth first. Fewer than wanted where there are no more."""
+    missing = free - sum(slot.resident is None for slot in slots)
+    if missing <= 0:
+        return []
+    leaving = [
+        slot
+        for slot in slots
+        if slot.resident and not slot.resident.is_kept and slot.resident.resident_s >= min_residence_s
+    ]
+    found = sorted(leaving, key=_worth(leaving))[:missing]
+    return [Choice(s.partition, s.resident.deployment, _why(s.resident)) for s in found if s.resident]
+
+
+def rest_s(failures: int) -> float:
+    """How long after the last of so many failed starts in a row the next one waits; 0: at once, somewhere else."""
+    return 0.0 if failures < TRIES else min(BACKOFF_CAP_S, BACKOFF_S * 2.0 ** min(failures - TRIES, 16))
+
+
+def _may_leave(resident: Resident, priority: int, min_residence_s: float) -> bool:
+    return resident.is_idle and resident.resident_s >= min_residence_s and resident.priority <= priority
+
+
+def _worth(leaving: Sequence[Slot]) -> Callable[[Slot], tuple[bool, int, float, float, int]]:
+    """Smaller leaves sooner: no longer active, of low priority, least likely to return, longest idle. Chances count
+    only where every one of them has one: an unknown one is neither low nor high."""
+    told = all(slot.resident is not None and slot.resident.return_chance is not None for slot in leaving)
+
+    def worth(slot: Slot) -> tuple[bool, int, float, float, int]:
+        resident = slot.resident
+        assert resident is not None
+        chance = (resident.return_chance or 0.0) if told else 0.0
+        return (resident.is_kept, resident.priority, chance, -(resident.idle_s or 0.0), slot.partition)
+
+    return worth
+
+
+def _why(resident: Resident) -> str:
+    return f"idle for {resident.idle_s or 0.0:.0f} s, and the least likely to be missed"
