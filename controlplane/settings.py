@@ -254,6 +254,7 @@ KV_LEASE_S = int(os.environ.get("FOREBAY_KV_LEASE_S", "30"))
 KV_DEADLINE_S = float(os.environ.get("FOREBAY_KV_DEADLINE_S", "10"))
 GATEWAY_CONTINUATIONS = int(os.environ.get("FOREBAY_GATEWAY_CONTINUATIONS", "3"))
 GATEWAY_WAIT_S = float(os.environ.get("FOREBAY_GATEWAY_WAIT_S", "20"))
+GATEWAY_HOLD_S = float(os.environ.get("FOREBAY_GATEWAY_HOLD_S", "180"))
 # Which devices are measured without being asked for, when they join and every so often while nothing is assigned to
 # them; for how long they are kept at work; and below what share of their siblings' median, or of the published figure,
 # or by what loss of rate, they are kept out of placement.
@@ -274,6 +275,10 @@ RECORD_KEEP_DAYS = int(os.environ.get("FOREBAY_RECORD_KEEP_DAYS", "30"))
 # A model counts as active until so long after its last request; of what is held ready so many activations may wait.
 CAPACITY_KEEP_ALIVE_S = int(os.environ.get("FOREBAY_CAPACITY_KEEP_ALIVE_S", "300"))
 CAPACITY_MOST_COLD = float(os.environ.get("FOREBAY_CAPACITY_MOST_COLD", "0.01"))
+POOL_FREE = int(os.environ.get("FOREBAY_POOL_FREE", "1"))
+POOL_MIN_RESIDENCE_S = float(os.environ.get("FOREBAY_POOL_MIN_RESIDENCE_S", "30"))
+POOL_START_S = float(os.environ.get("FOREBAY_POOL_START_S", "900"))
+POOL_KEEP_DAYS = int(os.environ.get("FOREBAY_POOL_KEEP_DAYS", "30"))
 ACTIVITY_KEEP_DAYS = int(os.environ.get("FOREBAY_ACTIVITY_KEEP_DAYS", "400"))
 FORECAST_KEEP_DAYS = int(os.environ.get("FOREBAY_FORECAST_KEEP_DAYS", "90"))
 ALERT_KEEP_DAYS = int(os.environ.get("FOREBAY_ALERT_KEEP_DAYS", "90"))

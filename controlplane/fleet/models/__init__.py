@@ -1,15 +1,17 @@
 """Desired and observed state of the fleet. Each column has one writer, named beside it.
 
 desired: fleet.services    published: fleet.publish    observed: fleet.reports    verified: fleet.verified
-qualified: fleet.qualified
+qualified: fleet.qualified    activations: fleet.services.pool    pool use: fleet.pool_use
 """
 
 from controlplane.fleet.models.changes import BrakeRow, Change, FleetVersion, Revision
 from controlplane.fleet.models.nodes import JoinToken, Node
+from controlplane.fleet.models.pool import Activation, PoolUse
 from controlplane.fleet.models.qualifying import GpuQualification
 from controlplane.fleet.models.serving import Deployment, GatewayBeat, Gpu, Partition, RegisteredModel, Role
 
 __all__ = [
+    "Activation",
     "BrakeRow",
     "Change",
     "Deployment",
@@ -20,6 +22,7 @@ __all__ = [
     "JoinToken",
     "Node",
     "Partition",
+    "PoolUse",
     "RegisteredModel",
     "Revision",
     "Role",

@@ -67,6 +67,8 @@ class Deployment(Owned):
     max_decode = models.PositiveIntegerField(null=True, blank=True)
     min_aggregated = models.PositiveIntegerField(default=0)
     max_aggregated = models.PositiveIntegerField(null=True, blank=True)
+    keep_alive_s = models.PositiveIntegerField(null=True, blank=True)  # pooled: active so long after a request
+    priority = models.SmallIntegerField(default=0)  # pooled: who may take whose slot
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -87,6 +89,7 @@ class Partition(models.Model):
     )
     role = models.CharField(max_length=12, choices=Role.choices, blank=True)
     pinned = models.BooleanField(default=False)
+    pool = models.BooleanField(default=False)  # set aside for whichever pooled deployment is asked for
     engine_key = models.CharField(max_length=64, blank=True)  # API key of the engine that fills it
     # publish: the node's generation at the last change that this partition's replica has to confirm
     generation = models.BigIntegerField(default=0)

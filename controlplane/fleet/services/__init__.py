@@ -25,6 +25,7 @@ from controlplane.fleet.services.nodes import (
 )
 from controlplane.fleet.services.partitions import create_partition, delete_partition, split_node
 from controlplane.fleet.services.plans import apply_plan
+from controlplane.fleet.services.pool import set_pool
 from controlplane.fleet.services.qualifications import (
     accept_gpu,
     qualify_due,
@@ -82,6 +83,7 @@ __all__ = [
     "rotate_node_token",
     "set_deployment_owners",
     "set_node_owners",
+    "set_pool",
     "split_node",
     "unaccept_gpu",
     "uncordon",

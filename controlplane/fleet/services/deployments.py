@@ -23,7 +23,7 @@ NO_NUMBERS = ("name", "mode", "convertible")
 COLUMNS = (
     "name", "aliases", "mode", "engine_args", "prefill_args", "decode_args", "kv_connector", "min_transfer_tokens",
     "convertible", "prefill_max_requests", "decode_max_requests", "drain_s", "slo_ttft_ms", "slo_itl_ms",
-    *(f"{bound}_{role}" for bound in ("min", "max") for role in ROLES),
+    *(f"{bound}_{role}" for bound in ("min", "max") for role in ROLES), "keep_alive_s", "priority",
 )  # fmt: skip
 IN_THE_ENGINE = {
     "name",
@@ -37,6 +37,7 @@ IN_THE_ENGINE = {
 }
 CONNECTORS = ("NixlConnector",)
 LONGEST_DRAIN_S = 3600
+MOST_PRIORITY = 100
 LARGEST = 2_147_483_647  # what the columns hold on PostgreSQL
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,119}")
 
@@ -65,6 +66,8 @@ def create_deployment(
     max_decode: int | None = None,
     min_aggregated: int = 0,
     max_aggregated: int | None = None,
+    keep_alive_s: int | None = None,
+    priority: int = 0,
     actor: Actor,
 ) -> Deployment:
     """`name` is what clients put in "model"; `aliases` are served too. Nothing runs until partitions are assigned."""
@@ -198,6 +201,8 @@ def _number_problem(deployment: Deployment, column: str) -> Problem | None:
     value = getattr(deployment, column)
     lowest = 1 if column.startswith("slo_") or column.endswith("_max_requests") else 0
     highest = LONGEST_DRAIN_S if column == "drain_s" else LARGEST
+    if column == "priority":
+        lowest, highest = -MOST_PRIORITY, MOST_PRIORITY
     if value is None or isinstance(value, str) or lowest <= value <= highest:
         return None
     return Problem("out-of-range", f"{column} cannot be {value}.", f"Use {lowest} to {highest}.")

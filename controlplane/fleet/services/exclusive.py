@@ -19,6 +19,11 @@ def holder_of(partitions: Collection[int], *, but: int | None = None) -> Change 
     return None
 
 
+def held() -> set[int]:
+    """Every partition of an open change."""
+    return {name["id"] for change in Change.objects.filter(state__in=OPEN) for name in _held(change)}
+
+
 def require_free(partitions: Collection[int], *, but: int | None = None) -> None:
     """Conflict where another change is at work on one of these. Call it with their nodes locked."""
     if (change := holder_of(partitions, but=but)) is None:

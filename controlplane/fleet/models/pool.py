@@ -1,0 +1,67 @@
+"""What is asked of the pool, and what came of it."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from controlplane.fleet.models.serving import Deployment, Partition
+
+
+class Activation(models.Model):
+    """One model that was asked for while nothing served it. The only writer is fleet.services.pool."""
+
+    class State(models.TextChoices):
+        """waiting -> starting -> ready | failed; waiting -> given_up."""
+
+        WAITING = "waiting", "Waiting for a slot"
+        STARTING = "starting", "Starting"
+        READY = "ready", "Ready"
+        FAILED = "failed", "Failed"
+        GIVEN_UP = "given_up", "Given up"
+
+    class Cause(models.TextChoices):
+        REQUEST = "request", "A request"
+        AHEAD = "ahead", "Ahead of a request"
+
+    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="activations")
+    partition = models.ForeignKey(Partition, null=True, on_delete=models.SET_NULL, related_name="+")
+    slot = models.CharField(max_length=120, blank=True)  # node/partition, which it outlives
+    evicted = models.CharField(max_length=120, blank=True)  # the deployment that left for it
+    cause = models.CharField(max_length=8, choices=Cause.choices)
+    state = models.CharField(max_length=8, choices=State.choices)
+    reason = models.CharField(max_length=255, blank=True)  # why this slot, or why none
+    message = models.CharField(max_length=255, blank=True)  # why it failed
+    waiters = models.PositiveIntegerField(default=0)  # requests held for it at once, at most
+    asked_at = models.DateTimeField(db_index=True)
+    wanted_at = models.DateTimeField()  # when somebody was last known to wait
+    placed_at = models.DateTimeField(null=True)  # a slot was given to it
+    ended_at = models.DateTimeField(null=True)  # ready, failed or given up
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["deployment"], condition=Q(state__in=["waiting", "starting"]), name="one_open_activation"
+            )
+        ]
+        indexes = [models.Index(fields=["state", "ended_at"])]
+
+    def __str__(self) -> str:
+        return f"activation {self.pk} of {self.deployment.name}"
+
+
+class PoolUse(models.Model):
+    """What one gateway has in flight of a pooled deployment, and when that last changed. Names, not keys: it is written
+    by the gateway, in fleet.pool_use, once a second at most."""
+
+    gateway = models.CharField(max_length=255)
+    deployment = models.CharField(max_length=120)
+    in_flight = models.PositiveIntegerField(default=0)
+    last_at = models.DateTimeField()  # a request came or ended
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["gateway", "deployment"], name="pool_use_once")]
+
+    def __str__(self) -> str:
+        return f"{self.deployment} at {self.gateway}"

@@ -1,0 +1,94 @@
+"""The pool: which partitions are its slots, and what it does without being asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+
+from controlplane.audit.services import Actor
+from controlplane.domain import pool as rules
+from controlplane.fleet import brake, owners, pool_use, versions
+from controlplane.fleet.errors import FleetError
+from controlplane.fleet.models import Activation, Deployment, Partition
+from controlplane.fleet.services import desired, exclusive, rows, slots, waking
+from controlplane.fleet.services.slots import Chances
+
+log = structlog.get_logger(__name__)
+UNWANTED_AFTER = timedelta(seconds=30)  # nobody has waited for so long: it is given up
+PRUNE = 1000
+
+
+@transaction.atomic
+def set_pool(partition_id: int, *, pool: bool, actor: Actor, reason: str = "") -> Partition:
+    """Set the partition aside for the pool, or take it back. What runs there stays until it is moved or released."""
+    partition = rows.lock_partition(partition_id)
+    owners.require_partition(actor, "partition.change", partition)
+    exclusive.require_free([partition.pk])
+    if partition.pool == pool:
+        return partition
+    partition.pool = pool
+    partition.save(update_fields=["pool"])
+    versions.record(actor, "pool", partition, before={"pool": not pool}, after={"pool": pool}, reason=reason)
+    return partition
+
+
+def sweep(now: datetime, *, free: int | None = None, chances: Chances | None = None) -> list[str]:
+    """Note what became of activations, and empty slots so that `free` are there before anybody asks (None: as many as
+    configured). Names who was made to leave. While many nodes are silent at once nobody is."""
+    for deployment_id in _starting():
+        try:
+            waking.look_after(deployment_id, now)
+        except FleetError as error:
+            log.info("an activation cannot be looked at just now", deployment=deployment_id, why=str(error))
+    _give_up(now)
+    if brake.state(now).on:
+        return []
+    found = slots.rows()
+    wanted = settings.POOL_FREE if free is None else free
+    views = slots.slots(found, now, chances)
+    leaving = rules.to_free(views, free=wanted, min_residence_s=settings.POOL_MIN_RESIDENCE_S)
+    by_id = {row.pk: row for row in found}
+    return [name for choice in leaving if (name := _empty(by_id[choice.slot or 0], choice))]
+
+
+def prune(now: datetime) -> None:
+    """Forget activations past their keep, a bounded number each time."""
+    old = Activation.objects.filter(ended_at__lt=now - timedelta(days=settings.POOL_KEEP_DAYS))
+    Activation.objects.filter(pk__in=list(old.order_by("pk").values_list("pk", flat=True)[:PRUNE])).delete()
+    pool_use.prune(now)
+
+
+def _starting() -> Sequence[int]:
+    found = Activation.objects.filter(state=Activation.State.STARTING).order_by("pk")
+    return list(found.values_list("deployment_id", flat=True))
+
+
+def _give_up(now: datetime) -> None:
+    gone = Activation.objects.filter(state=Activation.State.WAITING, wanted_at__lt=now - UNWANTED_AFTER)
+    gone.update(state=Activation.State.GIVEN_UP, ended_at=now)
+
+
+def _empty(seen: Partition, choice: rules.Choice) -> str | None:
+    """Release it, unless something has changed since it was looked at."""
+    try:
+        with transaction.atomic():
+            rows.lock_deployment(choice.evicted or 0)
+            partition = rows.lock_partition(seen.pk)
+            if (partition.deployment_id, partition.generation) != (choice.evicted, seen.generation):
+                return None
+            exclusive.require_free([partition.pk])
+            name = _name(partition.deployment)
+            reason = f"kept free for whoever is asked for next; {choice.reason}"
+            desired.write(partition, None, "", actor=waking.ACTOR, reason=reason)
+            return name
+    except FleetError as error:
+        log.info("a slot cannot be emptied just now", slot=str(seen), why=str(error))
+        return None
+
+
+def _name(deployment: Deployment | None) -> str:
+    return deployment.name if deployment else ""

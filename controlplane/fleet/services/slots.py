@@ -1,0 +1,82 @@
+"""The pool's slots as the values that domain.pool decides on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from django.conf import settings
+
+from controlplane.domain import placement
+from controlplane.domain.pool import Resident, Slot
+from controlplane.domain.types import Role
+from controlplane.fleet import pool_use
+from controlplane.fleet.facts import deployment_view, has_process, node_view, partition_view
+from controlplane.fleet.models import Deployment, Partition
+from controlplane.fleet.pool_use import Use
+from controlplane.fleet.services import exclusive
+from workers.contract import Phase
+
+Chances = Mapping[str, float]  # by deployment: that it is asked for again soon
+
+
+def rows() -> list[Partition]:
+    """Every slot with all that is asked of it, in four queries."""
+    found = Partition.objects.filter(pool=True).select_related("node", "deployment__model")
+    return list(found.prefetch_related("gpus", "node__gpus", "node__partitions").order_by("pk"))
+
+
+def slots(found: Sequence[Partition], now: datetime, chances: Chances | None = None) -> list[Slot]:
+    """All of them. Who is in one that the pool may not empty - pinned, dedicated, part of a change - counts as busy."""
+    uses, held = pool_use.read(now), exclusive.held()
+    return [_slot(row, uses, now, chances or {}, is_held=row.pk in held) for row in found]
+
+
+def holding(found: Sequence[Partition], deployment: Deployment) -> set[int]:
+    """Those where nothing stands against the deployment's engine, but for who may be there now."""
+    view = deployment_view(deployment)
+    at, silent = time.time(), settings.SILENT_AFTER_S
+    return {
+        row.pk
+        for row in found
+        if not placement.check(
+            partition_view(row),
+            view,
+            Role.AGGREGATED,
+            node=node_view(row.node),
+            peers=[],
+            now=at,
+            silent_after_s=silent,
+        )
+    }
+
+
+def _slot(row: Partition, uses: Mapping[str, Use] | None, now: datetime, chances: Chances, *, is_held: bool) -> Slot:
+    sizes = [gpu.memory_bytes for gpu in row.gpus.all()]
+    resident = None
+    if row.deployment is not None:
+        resident = _resident(row, row.deployment, uses, now, chances, stays=is_held)
+    elif is_held:
+        resident = Resident(0, None, None, 0.0, 0.0)
+    return Slot(row.pk, sum(sizes), resident, clear=not has_process(row))
+
+
+def _resident(
+    row: Partition, there: Deployment, uses: Mapping[str, Use] | None, now: datetime, chances: Chances, *, stays: bool
+) -> Resident:
+    is_ready = row.phase == Phase.READY and row.observed_generation == row.generation and row.phase_since is not None
+    stays = stays or row.pinned or there.mode != Deployment.Mode.POOLED or not is_ready
+    since = row.phase_since if is_ready and row.phase_since else now
+    use = Use(None) if uses is None else uses.get(there.name, Use())
+    resident_s = max(0.0, (now - since).total_seconds())
+    idle_s = min(resident_s, (now - use.last_at).total_seconds()) if use.last_at else resident_s
+    return Resident(
+        there.pk,
+        None if stays else use.in_flight,
+        None if stays or use.in_flight is None else max(0.0, idle_s),
+        resident_s,
+        float(settings.CAPACITY_KEEP_ALIVE_S if there.keep_alive_s is None else there.keep_alive_s),
+        there.priority,
+        chances.get(there.name),
+    )

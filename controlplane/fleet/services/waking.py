@@ -1,0 +1,253 @@
+"""Wakes pooled deployments: gives each that is asked for a slot, and says how far it is.
+
+`wake` is asked again and again for as long as somebody waits, by every gateway; whatever it decided lies in the rows,
+so that it does not matter who asks next, or whether anybody does. One look takes one step of one deployment, with that
+deployment's row locked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from controlplane.audit.services import Actor
+from controlplane.domain import pool as rules
+from controlplane.domain.health import is_silent
+from controlplane.fleet import brake, starts
+from controlplane.fleet.errors import FleetError
+from controlplane.fleet.models import Activation, Deployment, Partition
+from controlplane.fleet.services import desired, exclusive, rows, slots
+from controlplane.fleet.services.slots import Chances
+from controlplane.fleet.services.verdicts import fault, is_ready
+from workers.contract import Role
+
+log = structlog.get_logger(__name__)
+ACTOR = Actor.system("pool")
+OPEN = (Activation.State.WAITING, Activation.State.STARTING)
+FAILED_WITHIN = timedelta(hours=1)  # what failed before that counts no more
+WANTED_EVERY = timedelta(seconds=5)  # how often it is written that somebody still waits
+LOOKS = 3  # when another model was faster to a slot
+
+
+class State(StrEnum):
+    READY = "ready"
+    STARTING = "starting"
+    WAITING = "waiting"  # for a slot
+    FAILED = "failed"
+    ABSENT = "absent"  # no pooled deployment of that name
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far one is. `expected_s`: until its engine should be there, or until the next try where it failed; None: not
+    known."""
+
+    state: State
+    expected_s: float | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """`waiters`: requests that are held for it. Ahead of requests nobody is made to leave."""
+
+    waiters: int = 1
+    cause: Activation.Cause = Activation.Cause.REQUEST
+
+
+def wake(
+    asks: Mapping[str, Ask], *, now: datetime | None = None, chances: Chances | None = None
+) -> dict[str, Standing]:
+    """By name. Idempotent: of an activation under way it only tells. A deployment at fault spoils no other's."""
+    now = now or timezone.now()
+    return {name: _wake(name, ask, now, chances) for name, ask in asks.items()}
+
+
+def look_after(deployment_id: int, now: datetime) -> None:
+    """Note what became of the open activation, without asking for anything."""
+    with transaction.atomic():
+        deployment = rows.lock_deployment(deployment_id)
+        if (current := _open(deployment)) is not None and current.state == Activation.State.STARTING:
+            _judge(current, now)
+
+
+def _wake(name: str, ask: Ask, now: datetime, chances: Chances | None) -> Standing:
+    found = Deployment.objects.filter(name=name, mode=Deployment.Mode.POOLED).values_list("pk", flat=True).first()
+    if found is None:
+        return Standing(State.ABSENT)
+    try:
+        # After a start that failed its slot is given back in a transaction of its own: one locks one node at most.
+        return (
+            _locked_step(found, ask, now, chances) or _locked_step(found, ask, now, chances) or Standing(State.FAILED)
+        )
+    except FleetError as error:  # removed, or moved by a change, since we looked: the next look sees that
+        log.info("a model cannot be woken just now", deployment=name, why=str(error))
+        return Standing(State.WAITING, message=str(error)[:255])
+
+
+@transaction.atomic
+def _locked_step(deployment_id: int, ask: Ask, now: datetime, chances: Chances | None) -> Standing | None:
+    return _Look(rows.lock_deployment(deployment_id), ask, now, chances).step()
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One look at one deployment, whose row is locked."""
+
+    deployment: Deployment
+    ask: Ask
+    now: datetime
+    chances: Chances | None
+
+    def step(self) -> Standing | None:
+        """None: a start has just failed."""
+        current = _open(self.deployment)
+        if current is not None and current.state == Activation.State.STARTING:
+            standing = _judge(current, self.now)
+            if standing is not None:
+                self._note(current)
+            return standing
+        if (served := _served(self.deployment, self.now)) is not None:
+            return served
+        failures, last = _failures(self.deployment, self.now)
+        rest = rules.rest_s(len(failures)) - (self.now - last).total_seconds() if last else 0.0
+        if rest > 0:
+            return Standing(State.FAILED, rest, failures[0].message)
+        return self._place(current, {row.partition_id for row in failures})
+
+    def _place(self, current: Activation | None, failed: set[int | None]) -> Standing:
+        """Give it a slot, or note that it waits for one."""
+        for _ in range(LOOKS):
+            found = slots.rows()
+            able = slots.holding(found, self.deployment)
+            fitting = {row.pk: row for row in found if row.pk in able}
+            choice = self._choose(list(fitting.values()), failed)
+            if choice.slot is None:
+                return self._wait(current, choice.reason)
+            if (partition := self._take(fitting[choice.slot], choice)) is not None:
+                return self._started(current, partition, choice, fitting[choice.slot].deployment)
+        return self._wait(current, "other models took the slots first")
+
+    def _choose(self, fitting: list[Partition], failed: set[int | None]) -> rules.Choice:
+        views = slots.slots(fitting, self.now, self.chances)
+        views = [replace(view, failed=view.partition in failed) for view in views]
+        choice = rules.choose(views, priority=self.deployment.priority, min_residence_s=settings.POOL_MIN_RESIDENCE_S)
+        may_evict = self.ask.cause == Activation.Cause.REQUEST and not brake.state(self.now).on
+        if choice.evicted is not None and not may_evict:
+            return rules.Choice(None, None, "no slot that holds it is free")
+        return choice
+
+    def _take(self, seen: Partition, choice: rules.Choice) -> Partition | None:
+        """The slot, now this deployment's; None where somebody was faster. Whoever leaves it ends its requests."""
+        partition = rows.lock_partition(seen.pk)
+        now = (partition.pool, partition.deployment_id, partition.generation)
+        if now != (True, seen.deployment_id, seen.generation):
+            return None
+        exclusive.require_free([partition.pk])
+        reason = f"asked for; {choice.reason}"
+        desired.write(partition, self.deployment, Role.AGGREGATED.value, actor=ACTOR, reason=reason)
+        return partition
+
+    def _started(
+        self, current: Activation | None, partition: Partition, choice: rules.Choice, left: Deployment | None
+    ) -> Standing:
+        row = current or Activation(deployment=self.deployment, cause=self.ask.cause, asked_at=self.now)
+        row.state, row.partition, row.slot = Activation.State.STARTING, partition, str(partition)[:120]
+        row.evicted, row.reason = left.name if left else "", choice.reason[:255]
+        row.waiters, row.wanted_at, row.placed_at = max(row.waiters, self.ask.waiters), self.now, self.now
+        row.save()
+        return Standing(State.STARTING, starts.start_s(self.deployment.model, partition.node))
+
+    def _wait(self, current: Activation | None, reason: str) -> Standing:
+        if self.ask.cause != Activation.Cause.REQUEST:
+            return Standing(State.WAITING, message=reason)
+        if current is None:
+            Activation.objects.create(
+                deployment=self.deployment, cause=self.ask.cause, state=Activation.State.WAITING, reason=reason[:255],
+                waiters=self.ask.waiters, asked_at=self.now, wanted_at=self.now,
+            )  # fmt: skip
+        else:
+            self._note(current)
+        return Standing(State.WAITING, message=reason)
+
+    def _note(self, current: Activation) -> None:
+        """That somebody still waits: seldom, for it is asked several times a second."""
+        waiters, now = self.ask.waiters, self.now
+        if waiters > current.waiters or now - current.wanted_at >= WANTED_EVERY:
+            current.waiters, current.wanted_at = max(current.waiters, waiters), now
+            current.save(update_fields=["waiters", "wanted_at"])
+
+
+def _judge(current: Activation, now: datetime) -> Standing | None:
+    """How far a start is; None where it failed, which is then written and its slot free again."""
+    partition = _partition(current)
+    if partition is not None and is_ready(partition, now):
+        _end(current, Activation.State.READY, now)
+        return Standing(State.READY)
+    why = fault(current, partition, now)
+    if why is None:
+        assert partition is not None
+        usual = starts.start_s(current.deployment.model, partition.node)
+        spent = (now - (current.placed_at or now)).total_seconds()
+        return Standing(State.STARTING, None if usual is None else max(1.0, usual - spent))
+    log.warning("a model could not be woken", deployment=current.deployment.name, slot=current.slot, why=why)
+    if partition is not None and partition.deployment_id == current.deployment_id:
+        locked = rows.lock_partition(partition.pk)
+        if locked.deployment_id == current.deployment_id:
+            exclusive.require_free([locked.pk])
+            desired.write(locked, None, "", actor=ACTOR, reason=f"it did not start: {why}"[:255])
+    _end(current, Activation.State.FAILED, now, why)
+    return None
+
+
+def _end(current: Activation, state: Activation.State, now: datetime, why: str = "") -> None:
+    current.state, current.ended_at, current.message = state, now, why[:255]
+    current.save(update_fields=["state", "ended_at", "message"])
+
+
+def _served(deployment: Deployment, now: datetime) -> Standing | None:
+    """Where it has partitions without our doing: an operator's, or one whose engine starts again. Those on nodes that
+    are not heard, or that are to run nothing, are no reason to wait."""
+    mine = deployment.partitions.select_related("node").prefetch_related("gpus")
+    alive = [row for row in mine if not _is_lost(row, now)]
+    if any(is_ready(row, now) for row in alive):
+        return Standing(State.READY)
+    return Standing(State.STARTING) if alive else None
+
+
+def _is_lost(row: Partition, now: datetime) -> bool:
+    heard = row.node.last_seen.timestamp() if row.node.last_seen else None
+    return row.node.draining or row.node.revoked or is_silent(heard, now.timestamp(), settings.SILENT_AFTER_S)
+
+
+def _failures(deployment: Deployment, now: datetime) -> tuple[list[Activation], datetime | None]:
+    """Those in a row up to now, newest first, and when the last one was."""
+    told = (Activation.State.READY, Activation.State.FAILED)
+    ended = deployment.activations.filter(state__in=told, ended_at__gt=now - FAILED_WITHIN).order_by("-ended_at", "-pk")
+    found: list[Activation] = []
+    for row in ended[:20]:
+        if row.state == Activation.State.READY:
+            break
+        found.append(row)
+    return found, found[0].ended_at if found else None
+
+
+def _open(deployment: Deployment) -> Activation | None:
+    row: Activation | None = deployment.activations.filter(state__in=OPEN).first()
+    if row is not None:
+        row.deployment = deployment
+    return row
+
+
+def _partition(current: Activation) -> Partition | None:
+    found = Partition.objects.select_related("node").prefetch_related("gpus")
+    return found.filter(pk=current.partition_id).first()
+
+
+__all__ = ["ACTOR", "OPEN", "Ask", "Standing", "State", "look_after", "wake"]
