@@ -33,6 +33,9 @@ class _Running:
     since: float = 0.0  # unix, up to when active seconds are counted
 
 
+Use = tuple[str, int, float]  # deployment, requests in flight, unix seconds of the last one's coming or end
+
+
 Minutes = dict[tuple[str, int], Minute]  # by deployment and minute (unix s)
 
 
@@ -43,12 +46,14 @@ class Demand:
         self._lock = Lock()
         self._minutes: Minutes = {}
         self._running: dict[str, _Running] = {}
+        self._changed: dict[str, float] = {}  # since `uses` was last called, and when
 
     def begin(self, deployment: str, now: float) -> None:
         with self._lock:
             running = self._running.setdefault(deployment, _Running(0, now))
             self._settle(deployment, running, now)
             running.count += 1
+            self._changed[deployment] = now
             minute = self._minute(deployment, now)
             minute.arrivals += 1
             minute.peak_in_flight = max(minute.peak_in_flight, running.count)
@@ -58,12 +63,20 @@ class Demand:
             running = self._running[deployment]
             self._settle(deployment, running, now)
             running.count -= 1
+            self._changed[deployment] = now
             if not running.count:
                 del self._running[deployment]
             minute = self._minute(deployment, now)
             minute.prompt_tokens += prompt
             minute.completion_tokens += completion
             minute.errors += failed
+
+    def uses(self) -> list[Use]:
+        """Of deployments that were asked for, or done with a request, since the last call."""
+        with self._lock:
+            changed, self._changed = self._changed, {}
+            counts = {name: self._running[name].count if name in self._running else 0 for name in changed}
+        return [(name, counts[name], at) for name, at in changed.items()]
 
     def take(self, now: float) -> Minutes:
         """Everything up to now; afterwards counting begins anew."""

@@ -19,6 +19,10 @@ class Limits:
     wait_s: float = field(default_factory=lambda: settings.GATEWAY_WAIT_S)  # for an engine, when there is none just now
     queue_length: int = 256  # requests of one deployment that wait for room at its engines
     queue_s: float = 30.0
+    hold_s: float = field(default_factory=lambda: settings.GATEWAY_HOLD_S)  # for a pooled model to be woken
+    hold_each: int = 512  # requests held for one model
+    hold_all: int = 1024
+    hold_bytes: int = 256 * 1024 * 1024  # of their bodies
     gap_s: float = 120.0  # how long ago there must have been one for that
     kv_deadline_s: float = field(default_factory=lambda: settings.KV_DEADLINE_S)
     prefill_s: float = 120.0

@@ -45,6 +45,10 @@ class Metrics:
         self.duration = seconds("request_duration", "Time from a request's arrival to its end")
         self.queue = seconds("queue_time", "Time that requests waited for room at an engine, of those that had to")
         self.queued = Gauge(name + "queued_requests", "Requests that wait for room at an engine", served, registry=own)
+        self.wake = seconds("wake_time", "Time that requests waited for their model to be woken, of those that had to")
+        self.waking = Gauge(
+            name + "waking_requests", "Requests that wait for their model to be woken", served, registry=own
+        )
         self.in_flight = Gauge(name + "inflight_requests", "Requests in flight", registry=own)
         self.unwritten = Gauge(name + "records_unwritten", "Records of requests that wait to be written", registry=own)
         self.dropped = Counter(name + "records_dropped", "Records of requests that were given up", registry=own)
@@ -89,6 +93,8 @@ class Metrics:
                 histogram.labels(name).observe(ms / 1e3)
         if trip.queued_s:
             self.queue.labels(name).observe(trip.queued_s)
+        if trip.held_s:
+            self.wake.labels(name).observe(trip.held_s)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -56,6 +56,7 @@ class RequestRecord(models.Model):
     ttft_ms = models.FloatField(null=True)
     itl_ms = models.FloatField(null=True)  # mean
     total_ms = models.FloatField()
+    wake_ms = models.FloatField(null=True)  # it waited so long for its model to be woken; null: one was there
 
     class Meta:
         ordering = ["-id"]

@@ -15,6 +15,7 @@ from controlplane.gateway.attempt import Attempt, Streaming
 from controlplane.gateway.continuing import next_ask, shows_ids, transcript_for
 from controlplane.gateway.engines import Engines
 from controlplane.gateway.failures import EngineFailed, EngineRefused, StreamBroke
+from controlplane.gateway.holding import Hold
 from controlplane.gateway.limits import Limits
 from controlplane.gateway.openai import ApiError, Ask, error_body
 from controlplane.gateway.outlet import Outlet
@@ -31,9 +32,16 @@ OFF = frozenset({"off", "0", "false", "no"})
 
 class Proxy:
     def __init__(
-        self, engines: Engines, limits: Limits, table: Callable[[], Table], *, attempt: type[Attempt] = Attempt
+        self,
+        engines: Engines,
+        limits: Limits,
+        table: Callable[[], Table],
+        hold: Hold,
+        *,
+        attempt: type[Attempt] = Attempt,
     ) -> None:
         self._engines, self._limits, self._table, self._new_attempt = engines, limits, table, attempt
+        self._hold = hold
 
     async def serve(self, trip: Trip, ask: Ask, request: web.BaseRequest) -> web.StreamResponse:
         """The answer to the client. Raises ApiError when no engine gives one."""
@@ -84,6 +92,10 @@ class Proxy:
         patience = Patience(self._limits.wait_s)
         tries = 0
         while tries < self._limits.attempts and (choice := look()):
+            if choice.route is None and choice.served.pooled and not choice.served.has_engine:
+                await self._hold.until_served(trip, choice.served, ask)
+                failed.intersection_update(self._table().engines)
+                continue
             if choice.route is None:
                 had_one = trip.attempts or self._engines.had_one(choice.served, self._limits.gap_s)
                 if not had_one or not await patience.look():

@@ -35,7 +35,7 @@ COLUMNS = (
     "at", "request_id", "api_key_id", "deployment", "kind",
     "streamed", "outcome", "status", "error", "path", "prefill",
     "decode", "attempts", "continued", "continued_from", "prompt_tokens", "completion_tokens", "cached_tokens",
-    "prefill_ms", "transfer_ms", "ttft_ms", "itl_ms", "total_ms",
+    "prefill_ms", "transfer_ms", "ttft_ms", "itl_ms", "total_ms", "wake_ms",
 )  # fmt: skip
 
 
@@ -184,7 +184,7 @@ def _row(trip: Trip, known: Container[int] | None = None) -> tuple[object, ...]:
         trip.streamed, str(trip.outcome), trip.status, _text(trip.error, 255), str(trip.path), _text(trip.prefill, 120),
         _text(trip.decode, 120), trip.attempts, trip.continued, _text(trip.continued_from, 255),
         bounded(trip.prompt_tokens), bounded(trip.completion_tokens), bounded(trip.cached_tokens),
-        trip.prefill_ms, trip.transfer_ms, trip.ttft_ms, trip.itl_ms, trip.total_ms,
+        trip.prefill_ms, trip.transfer_ms, trip.ttft_ms, trip.itl_ms, trip.total_ms, trip.held_ms,
     )  # fmt: skip
 
 

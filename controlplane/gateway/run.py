@@ -9,12 +9,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
 
+from controlplane.gateway.demand import Use
 from controlplane.gateway.limits import Limits
 from controlplane.gateway.metrics import Metrics
 from controlplane.gateway.probing import Prober
@@ -24,6 +25,7 @@ from controlplane.gateway.table import Table, Watch
 from controlplane.gateway.telling import Teller
 from controlplane.gateway.traced import TracedGateway
 from controlplane.gateway.trials import Pace
+from controlplane.gateway.waker import Waker
 from controlplane.gateway.warming import Warming
 from controlplane.lanes import keep_connections
 
@@ -50,10 +52,10 @@ async def serve(
     watch.start()
     recorder.start()
     await asyncio.to_thread(watch.looked.wait, 30.0)
-    teller = Teller()
+    teller, waker = Teller(lambda: pooled(recorder.demand.uses(), watch.table)), Waker()
     warming = Warming(Prober(limits.upstream), teller.tell, metrics, Pace())
     follow(watch, warming)
-    parts = (lambda: warming.table, recorder, metrics, limits)
+    parts = (lambda: warming.table, recorder, metrics, limits, waker.wake)
     gateway = TracedGateway(tracer, *parts) if tracer else Gateway(*parts)
     protocol = gateway.server()
     listener = await listen(protocol, host, port, limits)
@@ -69,11 +71,17 @@ async def serve(
     for task in beside:
         task.cancel()
     warming.close()
+    waker.stop()
     watch.stop()
     await asyncio.to_thread(teller.stop)
     await asyncio.to_thread(recorder.stop)
     if tracer:
         await asyncio.to_thread(tracer.stop)
+
+
+def pooled(uses: Iterable[Use], table: Table) -> list[Use]:
+    """Those of deployments that may be made to leave. Others are asked for all the time."""
+    return [use for use in uses if (served := table.served.get(use[0])) is not None and served.pooled]
 
 
 def tracer_from(environ: Mapping[str, str], instance: str) -> Tracer | None:
@@ -129,6 +137,7 @@ async def end(gateway: Gateway, listener: asyncio.Server, protocol: web.Server, 
     for transport in transports:
         if transport is not None:
             transport.abort()  # a closed one would wait until its client has read everything
+    gateway.hold.close()
     gateway.engines.close()
 
 

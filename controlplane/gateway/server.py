@@ -16,6 +16,7 @@ from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from controlplane.gateway.buckets import Buckets
 from controlplane.gateway.engines import Engines
 from controlplane.gateway.failures import EngineRefused
+from controlplane.gateway.holding import Hold, Wake
 from controlplane.gateway.keys import hash_of
 from controlplane.gateway.limits import Limits
 from controlplane.gateway.metrics import Metrics
@@ -33,10 +34,14 @@ REJECTED = frozenset({401, 404, 413, 429})
 class Gateway:
     """One gateway process's state. `handle` answers every HTTP request."""
 
-    def __init__(self, table: Callable[[], Table], recorder: Recorder, metrics: Metrics, limits: Limits) -> None:
+    def __init__(
+        self, table: Callable[[], Table], recorder: Recorder, metrics: Metrics, limits: Limits, wake: Wake
+    ) -> None:
+        """`wake`: has pooled models woken, and tells how far they are."""
         self.table, self.recorder, self.metrics, self.limits = table, recorder, metrics, limits
         self.engines = Engines(limits.upstream)
-        self.proxy = Proxy(self.engines, limits, table)
+        self.hold = Hold(table, limits, wake)
+        self.proxy = Proxy(self.engines, limits, table, self.hold)
         self.buckets = Buckets()
         self.in_flight = 0
         self.draining = False
@@ -179,6 +184,9 @@ class Gateway:
         self.metrics.queued.clear()
         for deployment, length in self.engines.lines.lengths().items():
             self.metrics.queued.labels(deployment).set(length)
+        self.metrics.waking.clear()
+        for deployment, length in self.hold.lengths().items():
+            self.metrics.waking.labels(deployment).set(length)
         self.metrics.table_age.set(time.monotonic() - self.table().read_at)
         return web.Response(body=self.metrics.text(), headers={"content-type": "text/plain; version=0.0.4"})
 

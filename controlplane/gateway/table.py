@@ -83,6 +83,12 @@ class Served:
     block_tokens: int = 32  # of a KV block, or more
     ready: Ready = field(default_factory=Ready)
     most: Most | None = None  # requests at one engine
+    pooled: bool = False  # woken when it is asked for
+
+    @property
+    def has_engine(self) -> bool:
+        """One that can answer clients."""
+        return bool(self.ready.aggregated or self.ready.decode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,10 @@ def read(now: datetime | None = None, reporting: Reporting | None = None) -> Tab
     for row in selectors.served_rows():
         roles = {role: tuple(ids) for role, ids in by_deployment.get(row.deployment, {}).items()}
         ready = Ready(**roles, alike=row.roles_alike)
-        one = Served(row.deployment, int(row.created_at), row.min_transfer_tokens, row.block_tokens, ready, _most(row))
+        one = Served(
+            row.deployment, int(row.created_at), row.min_transfer_tokens, row.block_tokens, ready, _most(row),
+            pooled=row.mode == "pooled",
+        )  # fmt: skip
         for alias in row.aliases:
             served.setdefault(alias, one)
         served[row.deployment] = one

@@ -1,11 +1,12 @@
-"""Tells the control plane that this gateway lives and what its own requests through engines came to. A thread: neither
-requests nor trials wait for the database."""
+"""Tells the control plane that this gateway lives, what its own requests through engines came to, and which pooled
+models are in use. A thread: neither requests nor trials wait for the database."""
 
 from __future__ import annotations
 
 import queue
 import threading
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -13,12 +14,14 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections, connection
 from django.utils import timezone
 
-from controlplane.fleet import verified
+from controlplane.fleet import pool_use, verified
 from controlplane.fleet.services import advance_all
+from controlplane.gateway.demand import Use
 
 log = structlog.get_logger(__name__)
 BEAT_S = 2.0
 RETRY_S = 1.0
+LOOK_S = 1.0  # between two looks at what is in use
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +35,17 @@ class Finding:
 class Teller(threading.Thread):
     """`tell` is called on the event loop. While the database is away the last finding of each partition is kept."""
 
-    def __init__(self, *, beat_s: float = BEAT_S) -> None:
+    def __init__(self, uses: Callable[[], Iterable[Use]], *, beat_s: float = BEAT_S) -> None:
+        """`uses`: what changed since it was last asked."""
         super().__init__(name="gateway-telling", daemon=True)
         self._gateway = self._address = ""
         self._beat_s = beat_s
         self._new: queue.SimpleQueue[Finding | None] = queue.SimpleQueue()
         self._untold: dict[int, Finding] = {}
+        self._uses = uses
+        self._unwritten: dict[str, Use] = {}
         self._beat_at = 0.0
-        self._failing = False
+        self._failing = self._begun = False
 
     def begin(self, gateway: str, address: str) -> None:
         """Start, as the gateway of this name."""
@@ -64,12 +70,16 @@ class Teller(threading.Thread):
     def flush(self) -> None:
         """Write what there is to tell, and a beat if one is due. A failure keeps it for the next time."""
         try:
+            if not self._begun:
+                pool_use.begin(self._gateway)
+                self._begun = True
             is_news = False
             for finding in list(self._untold.values()):
                 is_news |= verified.record(finding.partition, finding.generation, finding.ok, finding.message)
                 del self._untold[finding.partition]
             if is_news:  # a change may be waiting for just this
                 advance_all()
+            self._write_uses()
             if time.monotonic() >= self._beat_at:
                 verified.beat(self._gateway, self._address, timezone.now())
                 self._beat_at = time.monotonic() + self._beat_s
@@ -80,8 +90,15 @@ class Teller(threading.Thread):
             return
         self._failing = False
 
+    def _write_uses(self) -> None:
+        """What could not be written is kept, the newest of each."""
+        self._unwritten.update({use[0]: use for use in self._uses()})
+        if self._unwritten:
+            pool_use.write(self._gateway, self._unwritten.values())
+            self._unwritten.clear()
+
     def _pause_s(self) -> float:
-        return RETRY_S if self._failing else max(0.0, self._beat_at - time.monotonic())
+        return RETRY_S if self._failing else min(LOOK_S, max(0.0, self._beat_at - time.monotonic()))
 
     def _take(self, wait_s: float) -> bool:
         """Gather what is new, waiting for the first of it; False at the end."""
@@ -97,5 +114,6 @@ class Teller(threading.Thread):
     def _leave(self) -> None:
         try:
             verified.ended(self._gateway)
+            pool_use.begin(self._gateway)
         except DatabaseError:
             log.warning("the control plane was not told that this gateway ends")

@@ -43,6 +43,7 @@ class Trip:
     continued_from: str = ""  # the engines it left, in their order
     kv_late: int = 0
     queued_s: float = 0.0  # for room at an engine
+    held_s: float = 0.0  # until its model was woken
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
@@ -71,6 +72,11 @@ class Trip:
         return datetime.fromtimestamp(self.at, UTC)
 
     @property
+    def held_ms(self) -> float | None:
+        """None where an engine was there when it came."""
+        return self.held_s * 1e3 if self.held_s else None
+
+    @property
     def prefill_ms(self) -> float | None:
         return (self.prefilled - self.prefill_began) * 1e3 if self.prefilled else None
 
@@ -94,7 +100,7 @@ class Trip:
 
     def headers(self, now: float, content_type: str) -> dict[str, str]:
         """What the response tells of how it was served; steps not yet over are not in it."""
-        steps = {"prefill": self.prefill_ms, "transfer": self.transfer_ms, "ttft": self.ttft_ms}
+        steps = {"wake": self.held_ms, "prefill": self.prefill_ms, "transfer": self.transfer_ms, "ttft": self.ttft_ms}
         if not self.first:
             steps["total"] = (now - self.began) * 1e3
         headers = {

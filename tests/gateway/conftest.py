@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,8 @@ import uvloop
 from aiohttp import web
 
 from controlplane.domain.routing import Ready
+from controlplane.fleet.services.waking import Standing
+from controlplane.gateway.holding import Wake
 from controlplane.gateway.keys import hash_of
 from controlplane.gateway.limits import Limits
 from controlplane.gateway.metrics import Metrics
@@ -85,8 +87,14 @@ async def make_site() -> AsyncIterator[MakeSite]:
     sites: list[tuple[Site, asyncio.Server]] = []
 
     async def make(
-        prefill: int = 1, decode: int = 1, aggregated: int = 0, kind: Callable[..., Gateway] = Gateway, **limits: Any
+        prefill: int = 1,
+        decode: int = 1,
+        aggregated: int = 0,
+        kind: Callable[..., Gateway] = Gateway,
+        wake: Wake | None = None,
+        **limits: Any,
     ) -> Site:
+        wake = wake or nobody
         fabric = Fabric()
         roles = {"prefill": prefill, "decode": decode, "aggregated": aggregated}
         engines = {
@@ -96,12 +104,15 @@ async def make_site() -> AsyncIterator[MakeSite]:
         table = table_of(engines)
         table.keys[hash_of(KEY)] = Key(id=1)
         metrics = Metrics()
-        gateway = kind(lambda: table, Recorder(metrics), metrics, Limits(**{"wait_s": 0.0} | limits))
+        gateway = kind(lambda: table, Recorder(metrics), metrics, Limits(**{"wait_s": 0.0} | limits), wake)
         protocol = gateway.server()
         listener = await listen(protocol, "127.0.0.1", 0, gateway.limits)
         port = listener.sockets[0].getsockname()[1]
         client = httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {KEY}"}, timeout=20
+            base_url=f"http://127.0.0.1:{port}",
+            headers={"Authorization": f"Bearer {KEY}"},
+            timeout=20,
+            limits=httpx.Limits(max_connections=None),
         )
         sites.append((site := Site(gateway, table, client, port, protocol, **engines), listener))
         return site
@@ -113,6 +124,11 @@ async def make_site() -> AsyncIterator[MakeSite]:
         for engine in [*site.prefill, *site.decode, *site.aggregated]:
             await engine.stop()
     await asyncio.sleep(0.01)
+
+
+async def nobody(held: Mapping[str, int]) -> dict[str, Standing]:
+    """For gateways whose models all have engines, or never will."""
+    return {}
 
 
 def table_of(engines: dict[str, list[Standin]]) -> Table:

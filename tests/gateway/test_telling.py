@@ -29,7 +29,7 @@ def database_away() -> Iterator[None]:
 
 def teller(name: str = "here:1") -> Teller:
     """As its thread would be; the test calls what the thread does."""
-    made = Teller()
+    made = Teller(list)
     made._gateway, made._address = name, "127.0.0.1:1"
     return made
 

@@ -23,7 +23,7 @@ from controlplane.gateway.table import Engine, Key, Served, Table
 from controlplane.gateway.trials import Pace
 from controlplane.gateway.upstream import Bounds
 from controlplane.gateway.warming import Warming
-from tests.gateway.conftest import KEY, PROMPT, eventually
+from tests.gateway.conftest import KEY, PROMPT, eventually, nobody
 from tests.standin_engine import Fabric, Seen, Standin
 
 ROLES = ("prefill", "decode", "aggregated")
@@ -101,7 +101,7 @@ async def make_place() -> AsyncIterator[MakePlace]:
     async def make(pace: Pace = QUICK, limit_s: float = 5.0) -> Place:
         metrics = Metrics()
         warming = Warming(Prober(Bounds(), limit_s), lambda *finding: place.tell(*finding), metrics, pace)
-        gateway = Gateway(lambda: warming.table, Recorder(metrics), metrics, Limits())
+        gateway = Gateway(lambda: warming.table, Recorder(metrics), metrics, Limits(), nobody)
         protocol = gateway.server()
         listener = await listen(protocol, "127.0.0.1", 0, gateway.limits)
         url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"

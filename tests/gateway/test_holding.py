@@ -1,0 +1,171 @@
+"""A request for a pooled model that nothing serves is held until it is woken: bounded, in order, not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from controlplane.domain.routing import Ready
+from controlplane.fleet.services.waking import Standing, State
+from controlplane.gateway.table import Key
+from tests.gateway.conftest import KEY, MakeSite, Site, eventually
+
+STARTING = Standing(State.STARTING, expected_s=4.2)
+
+
+@dataclass
+class Fleet:
+    """Answers the gateway as the fleet's rows would, and remembers what it was asked."""
+
+    standing: Standing = STARTING
+    asked: list[dict[str, int]] = field(default_factory=list)
+    down: bool = False
+
+    async def wake(self, held: Mapping[str, int]) -> Mapping[str, Standing]:
+        self.asked.append(dict(held))
+        if self.down:
+            raise OSError("no database")
+        return dict.fromkeys(held, self.standing)
+
+
+async def asleep(make_site: MakeSite, fleet: Fleet, **limits: float) -> Site:
+    site = await make_site(prefill=0, decode=0, aggregated=1, wake=fleet.wake, **limits)
+    site.serve_as(ready=Ready(), pooled=True)
+    return site
+
+
+def awake(site: Site) -> None:
+    site.serve_as(ready=Ready(aggregated=(1,)))
+
+
+async def held(site: Site, count: int) -> None:
+    await eventually(lambda: sum(site.gateway.hold.lengths().values()) == count, 20)
+
+
+def ask(site: Site, count: int, key: str = KEY) -> list[asyncio.Task[httpx.Response]]:
+    headers = {"Authorization": f"Bearer {key}"}
+    body = {"model": "tiny", "max_tokens": 2}
+    return [
+        asyncio.create_task(
+            site.client.post("/v1/completions", json={**body, "prompt": f"{i:03} and more"}, headers=headers)
+        )
+        for i in range(count)
+    ]
+
+
+async def test_two_hundred_at_once_wait_for_one_model_and_are_all_served_in_order(make_site: MakeSite) -> None:
+    fleet = Fleet()
+    site = await asleep(make_site, fleet)
+    asked = []
+    for batch in range(10):
+        asked += ask(site, 20)
+        await held(site, 20 * (batch + 1))
+    await eventually(lambda: fleet.asked[-1] == {"tiny": 200})
+    assert not site.aggregated[0].served
+    awake(site)
+    answers = await asyncio.gather(*asked)
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(site.aggregated[0].served) == 200
+    assert site.gateway.hold.lengths() == {}
+    trips = site.trips()
+    assert all(trip.held_s > 0 and trip.status == 200 for trip in trips)
+    assert "wake;dur=" in answers[0].headers["server-timing"]
+
+
+async def test_they_are_let_go_in_the_order_of_their_coming_each_key_in_turn(make_site: MakeSite) -> None:
+    fleet = Fleet()
+    site = await asleep(make_site, fleet)
+    site.set_keys(one=Key(1), two=Key(2))
+    asked = []
+    for number, key in enumerate(["one", "one", "one", "two"]):
+        body = {"model": "tiny", "max_tokens": 1, "prompt": f"{key}-{number}"}
+        asked.append(asyncio.create_task(
+            site.client.post("/v1/completions", json=body, headers={"Authorization": f"Bearer {key}"})
+        ))  # fmt: skip
+        await held(site, number + 1)
+    awake(site)
+    await asyncio.gather(*asked)
+    assert [seen.body["prompt"] for seen in site.aggregated[0].served] == ["one-0", "two-3", "one-1", "one-2"]
+
+
+async def test_a_model_that_cannot_be_started_is_told_to_everybody_at_once(make_site: MakeSite) -> None:
+    fleet = Fleet()
+    site = await asleep(make_site, fleet)
+    asked = ask(site, 5)
+    await held(site, 5)
+    fleet.standing = Standing(State.FAILED, expected_s=30.0, message="ValueError: /secret/path")
+    answers = await asyncio.gather(*asked)
+    assert {answer.status_code for answer in answers} == {503}
+    assert {answer.json()["error"]["code"] for answer in answers} == {"activation_failed"}
+    assert {answer.headers["retry-after"] for answer in answers} == {"30"}
+    assert "secret" not in answers[0].text
+    assert site.gateway.hold.lengths() == {}
+
+
+async def test_after_the_deadline_it_is_told_when_to_come_again(make_site: MakeSite) -> None:
+    site = await asleep(make_site, Fleet(), hold_s=0.3)
+    began = time.monotonic()
+    [answer] = await asyncio.gather(*ask(site, 1))
+    assert time.monotonic() - began < 5
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "4")
+    assert "not ready within 0 s" in answer.json()["error"]["message"]
+
+
+async def test_who_hangs_up_leaves_the_line_and_the_others_wait_on(make_site: MakeSite) -> None:
+    fleet = Fleet()
+    site = await asleep(make_site, fleet)
+    asked = ask(site, 3)
+    await held(site, 3)
+    asked[0].cancel()
+    await held(site, 2)
+    await eventually(lambda: fleet.asked[-1] == {"tiny": 2})
+    awake(site)
+    answers = await asyncio.gather(*asked[1:])
+    assert {answer.status_code for answer in answers} == {200}
+
+
+@pytest.mark.parametrize("limits", [{"hold_each": 4}, {"hold_all": 4}, {"hold_bytes": 90}])
+async def test_the_longest_line_gives_way_to_a_key_with_less(make_site: MakeSite, limits: dict[str, int]) -> None:
+    site = await asleep(make_site, Fleet(), **limits)
+    site.set_keys(much=Key(1), little=Key(2))
+    many = ask(site, 4, "much")
+    await held(site, 4)
+    [refused] = await asyncio.gather(*ask(site, 1, "much"))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+    late = ask(site, 1, "little")
+    [gone] = (await asyncio.wait(many, return_when=asyncio.FIRST_COMPLETED))[0]
+    assert gone.result().json()["error"]["code"] == "overloaded"
+    awake(site)
+    answers = await asyncio.gather(*late, *(one for one in many if one is not gone))
+    assert [answer.status_code for answer in answers] == [200] * 4
+
+
+async def test_while_the_database_is_away_they_wait_and_it_is_asked_again(make_site: MakeSite) -> None:
+    fleet = Fleet(down=True)
+    site = await asleep(make_site, fleet)
+    asked = ask(site, 1)
+    await eventually(lambda: len(fleet.asked) >= 2)
+    fleet.down = False
+    awake(site)
+    assert (await asked[0]).status_code == 200
+
+
+async def test_a_model_that_is_pooled_no_longer_is_not_waited_for(make_site: MakeSite) -> None:
+    site = await asleep(make_site, Fleet(Standing(State.ABSENT)))
+    [answer] = await asyncio.gather(*ask(site, 1))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_not_ready")
+
+
+async def test_one_that_is_served_is_not_held_and_nobody_is_asked(make_site: MakeSite) -> None:
+    fleet = Fleet()
+    site = await asleep(make_site, fleet)
+    awake(site)
+    [answer] = await asyncio.gather(*ask(site, 1))
+    assert answer.status_code == 200
+    assert "wake" not in answer.headers["server-timing"]
+    assert fleet.asked == []
