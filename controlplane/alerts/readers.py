@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from django.conf import settings
 from django.db.models import Count, Q
 
+from controlplane.alerts.pool_readers import activation_failing, pool_short
 from controlplane.alerts.scene import Fact, Needs, Scene, Subject, Watch
 from controlplane.alerts.slo import itl_burn, ttft_burn
 from controlplane.alerts.spending import past_hard, past_soft
@@ -152,10 +153,6 @@ def _brake(scene: Scene, watch: Watch) -> Iterator[Fact]:
         yield Fact(Subject("brakerow", brake.ROW, "the brake", None, {}), 1.0, found.text)
 
 
-def _nothing(scene: Scene, watch: Watch) -> Iterator[Fact]:
-    return iter(())
-
-
 READERS: dict[str, Reader] = {
     "node-silent": Reader(_silent),
     "gpu-lost": Reader(_lost, Needs.REPORT),
@@ -168,7 +165,8 @@ READERS: dict[str, Reader] = {
     "slo-itl": Reader(itl_burn),
     "kv-full": Reader(_kv_full, Needs.FIGURES),
     "kv-transfers": Reader(_kv_transfers),
-    "pool-short": Reader(_nothing),
+    "pool-short": Reader(pool_short),
+    "activation-failing": Reader(activation_failing),
     "disk-low": Reader(_disk, Needs.FIGURES),
     "agent-version": Reader(_version, Needs.REPORT),
     "clock-skew": Reader(_skew, Needs.REPORT),

@@ -16,7 +16,7 @@ def ensure_rows(**_: Any) -> None:
         [
             AlertRule(
                 key=kind.key,
-                enabled=kind.measured,
+                enabled=True,
                 threshold=kind.threshold,
                 for_s=kind.for_s,
                 severity=kind.severity.value,

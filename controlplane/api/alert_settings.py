@@ -27,7 +27,6 @@ class AlertRuleShape(serializers.ModelSerializer):
     unit = serializers.CharField(source="kind.unit", help_text="Of the threshold; empty: a share, or yes and no.")
     above = serializers.BooleanField(source="kind.above", help_text="false: less than the threshold is bad.")
     fixed = serializers.BooleanField(source="kind.fixed", help_text="true: its threshold has no other value.")
-    measured = serializers.BooleanField(source="kind.measured", help_text="false: there is no such figure yet.")
     default_threshold = serializers.FloatField(source="kind.threshold")
     default_for_s = serializers.FloatField(source="kind.for_s")
     labels = Labels(help_text=LABELS)
@@ -35,7 +34,7 @@ class AlertRuleShape(serializers.ModelSerializer):
     class Meta:
         model = AlertRule
         fields = [
-            "id", "key", "title", "text", "subject", "unit", "above", "fixed", "measured", "enabled", "threshold",
+            "id", "key", "title", "text", "subject", "unit", "above", "fixed", "enabled", "threshold",
             "default_threshold", "for_s", "default_for_s", "severity", "labels",
         ]  # fmt: skip
         extra_kwargs = {"for_s": {"help_text": "Seconds it must be so before the alert fires."}}

@@ -57,12 +57,14 @@ class DeploymentShape(serializers.ModelSerializer):
             "kv_connector", "min_transfer_tokens", "convertible",
             "prefill_max_requests", "decode_max_requests", "drain_s", "slo_ttft_ms", "slo_itl_ms",
             "min_prefill", "max_prefill", "min_decode", "max_decode", "min_aggregated", "max_aggregated",
-            "replicas", "owners", "created_at",
+            "keep_alive_s", "priority", "replicas", "owners", "created_at",
         ]  # fmt: skip
         extra_kwargs = {
             "name": {"help_text": "The served name: what clients put in `model`."},
             "engine_args": {"help_text": "For all roles; prefill_args and decode_args come after them."},
             "min_transfer_tokens": {"help_text": "Shorter prompts go straight to decode."},
+            "keep_alive_s": {"help_text": "Pooled: active so long after its last request. Null: as configured."},
+            "priority": {"help_text": "Pooled: takes no slot of a model with a higher one."},
         }
 
     def get_replicas(self, deployment: Deployment) -> RoleCounts:
@@ -112,6 +114,8 @@ class DeploymentChange(Body):
     max_decode = _count("Replicas; null: no limit.", allow_null=True)
     min_aggregated = _count("Replicas.")
     max_aggregated = _count("Replicas; null: no limit.", allow_null=True)
+    keep_alive_s = _count("Pooled: active so long after its last request. Null: as configured.", allow_null=True)
+    priority = _count("Pooled: takes no slot of a model with a higher one.", least=-100, most=100)
     force = serializers.BooleanField(required=False, help_text="Do it though running engines are replaced at once.")
 
 

@@ -30,6 +30,8 @@ TAGS = {
     "deployments": "How models are served.",
     "requests": "What went through the gateway, one record a request.",
     "demand": "What was asked of each deployment, by minute.",
+    "pool": "The slots of sporadic models: who is in which, and who waits.",
+    "activations": "Models that were asked for while nothing served them, and what came of it.",
     "capacity": "How many models are active at once, how many will be, and what to hold ready.",
     "profiles": "What engines were measured to do, by model and GPU.",
     "events": "Who changed what, when and why, and what agents saw.",

@@ -57,6 +57,12 @@ class ReleaseBody(Reason):
     expected_generation = seen_generation()
 
 
+class PartitionChange(Reason):
+    """Only what is sent changes."""
+
+    pool = serializers.BooleanField(help_text="Set it aside for whichever pooled deployment is asked for.")
+
+
 class PartitionFilters(Filters):
     assigned = YesNo(field_name="deployment", lookup_expr="isnull", exclude=True)
     role = filters.ChoiceFilter(choices=[(role, role) for role in ROLES])
@@ -64,7 +70,7 @@ class PartitionFilters(Filters):
 
     class Meta:
         model = Partition
-        fields = ["node", "deployment", "name", "pinned"]
+        fields = ["node", "deployment", "name", "pinned", "pool"]
 
 
 @extend_schema_view(
@@ -78,6 +84,7 @@ class Partitions(PlainList, ListModelMixin, RetrieveModelMixin, Resource):
     columns = lists.PARTITION
     role_actions = {
         "create": "partition.change",
+        "partial_update": "partition.change",
         "destroy": "partition.change",
         "assign": "partition.assign",
         "release": "partition.assign",
@@ -88,7 +95,7 @@ class Partitions(PlainList, ListModelMixin, RetrieveModelMixin, Resource):
     ordering = ["node__name", "name"]
     ordering_fields = ["id", "name", "generation", "phase_since"]
     parameters = {"assign": {"dry_run"}}
-    bodies = {"create": PartitionBody, "assign": AssignBody, "release": ReleaseBody}
+    bodies = {"create": PartitionBody, "partial_update": PartitionChange, "assign": AssignBody, "release": ReleaseBody}
 
     def listed(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
         return lists.partitions(rows, endpoints=may_see_endpoints(self.get_serializer_context()))
@@ -106,6 +113,17 @@ class Partitions(PlainList, ListModelMixin, RetrieveModelMixin, Resource):
         body = self.body()
         made = services.create_partition(body.pop("node"), **body, actor=self.actor)
         return self.shown(made.pk, HTTPStatus.CREATED)
+
+    @extend_schema(
+        summary="Set a partition aside for the pool, or take it back",
+        description="What runs there stays until it is moved or released.",
+        request=PartitionChange,
+        responses=PartitionShape,
+        examples=[OpenApiExample("a slot of the pool", value={"pool": True}, request_only=True)],
+    )
+    def partial_update(self, request: Request, pk: str) -> Response:
+        services.set_pool(self.id, **self.body(), actor=self.actor)
+        return self.shown()
 
     @extend_schema(
         summary="Delete a partition",

@@ -28,7 +28,7 @@ class RequestShape(serializers.ModelSerializer):
             "id", "at", "request_id", "api_key", "deployment", "kind", "streamed", "outcome", "status", "error",
             "path", "prefill", "decode", "attempts", "continued", "continued_from",
             "prompt_tokens", "completion_tokens", "cached_tokens",
-            "prefill_ms", "transfer_ms", "decode_ms", "ttft_ms", "itl_ms", "total_ms",
+            "prefill_ms", "transfer_ms", "decode_ms", "ttft_ms", "itl_ms", "total_ms", "wake_ms",
         ]  # fmt: skip
         extra_kwargs = {
             "at": {"help_text": "When it arrived."},
@@ -37,6 +37,7 @@ class RequestShape(serializers.ModelSerializer):
             "continued": {"help_text": "Times that its stream went on on another engine."},
             "continued_from": {"help_text": "The engines that it left, in their order."},
             "transfer_ms": {"help_text": "From prefill's answer to decode's first byte."},
+            "wake_ms": {"help_text": "It waited so long for its model to be woken; null: one was there."},
             "itl_ms": {"help_text": "Mean time between tokens."},
         }
 

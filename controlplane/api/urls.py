@@ -23,6 +23,7 @@ from controlplane.api.keys import Keys
 from controlplane.api.me import Me, Version
 from controlplane.api.nodes import Nodes
 from controlplane.api.partitions import Partitions
+from controlplane.api.pool import Activations, Pool
 from controlplane.api.prices import Prices
 from controlplane.api.problems import no_route
 from controlplane.api.profiles import Profiles
@@ -43,6 +44,7 @@ router.register("models", Models, "model")
 router.register("profiles", Profiles, "profile")
 router.register("deployments", Deployments, "deployment")
 router.register("partitions", Partitions, "partition")
+router.register("activations", Activations, "activation")
 router.register("changes", Changes, "change")
 router.register("replicas", Replicas, "replica")
 router.register("requests", Requests, "request")
@@ -72,6 +74,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("capacity/policy", Policy.as_view(), name="capacity-policy"),
     path("usage", Usage.as_view(), name="usage"),
     path("usage/export", UsageExport.as_view(), name="usage-export"),
+    path("pool", Pool.as_view(), name="pool"),
     path("me", Me.as_view(), name="me"),
     path("version", Version.as_view(), name="version"),
     path("health", Health.as_view(), name="health"),

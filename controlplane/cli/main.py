@@ -18,6 +18,7 @@ from controlplane.cli.commands import (
     looking,
     nodes,
     partitions,
+    pool,
     profile,
     teams,
 )
@@ -82,6 +83,7 @@ for command in (
     gpus.gpus,
     gpus.qualify,
     capacity.capacity,
+    pool.pool,
     profile.profile,
     teams.team,
     cost.cost,

@@ -18,7 +18,7 @@ KV_WITHIN_S = 300.0
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A rule before anybody edits it. `fixed`: its threshold is its meaning, not a matter of taste. `ease`: by which
-    factor of the threshold a value must be better before what fires is well. `measured`: the figure exists yet."""
+    factor of the threshold a value must be better before what fires is well."""
 
     key: str
     title: str
@@ -32,7 +32,6 @@ class Kind:
     above: bool = True
     ease: float = 1.0
     fixed: bool = False
-    measured: bool = True
 
     def limits(self, threshold: float, for_s: float) -> Limits:
         return Limits(threshold, threshold * self.ease, self.above, for_s, self.clear_s)
@@ -68,8 +67,11 @@ KINDS: dict[str, Kind] = {
         Kind("kv-transfers", "KV transfers failing", "Transfers that failed or expired in the last 5 minutes.",
              "partition", 1, "events", Severity.WARNING, 0, clear_s=60),
         Kind("pool-short", "Pool reservation short",
-             "Models arrive for which the pool holds no slot. Not yet measured: there is no pool.",
-             "pool", 1, "slots", Severity.WARNING, 60, measured=False),
+             "How long a model that is asked for has been waiting for a slot of the pool.",
+             "deployment", 30, "s", Severity.WARNING, 0),
+        Kind("activation-failing", "Model cannot be woken",
+             "So many starts of a pooled model failed in a row within the last hour.",
+             "deployment", 2, "starts", Severity.CRITICAL, 0, clear_s=0),
         Kind("disk-low", "Disk for models low", "Bytes free on the node where the models lie.",
              "node", 50 * GIB, "bytes", Severity.WARNING, 60, above=False, ease=1.1),
         Kind("agent-version", "Agent version drifts", "The agent is of another version than the control plane.",

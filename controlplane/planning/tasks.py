@@ -15,6 +15,8 @@ from django.utils import timezone
 
 from controlplane.fleet.models import GatewayBeat
 from controlplane.planning import comparing, keeping, standing
+from controlplane.fleet.services import pool
+from controlplane.planning import keeping, pooling, standing
 from controlplane.planning.forecasting import forecasting
 
 log = structlog.get_logger(__name__)
@@ -33,6 +35,13 @@ def tick() -> None:
         threading.Thread(target=_compare, name="comparing", daemon=True).start()
 
 
+@shared_task(name="planning.pool", ignore_result=True)
+def watch_pool() -> None:
+    """What became of activations, and slots for those to come."""
+    if left := pooling.look():
+        log.info("slots were emptied for models to come", left=left)
+
+
 @shared_task(name="planning.keep", ignore_result=True)
 def keep() -> None:
     """Pack what is old enough, a bounded number of days each time; forget what is past its keep."""
@@ -41,6 +50,7 @@ def keep() -> None:
         if not keeping.pack_minutes(now):
             break
     keeping.prune(now)
+    pool.prune(timezone.now())
 
 
 def _tick() -> None:

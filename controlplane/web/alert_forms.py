@@ -54,7 +54,7 @@ class Acknowledge(forms.Form):
 
 class Silence(forms.Form):
     rule = forms.ChoiceField(
-        required=False, choices=[("", "any"), *((kind.key, kind.title) for kind in KINDS.values() if kind.measured)]
+        required=False, choices=[("", "any"), *((kind.key, kind.title) for kind in KINDS.values())]
     )
     subject = forms.CharField(required=False, max_length=255, help_text="Its name; * stands for anything. Empty: any.")
     labels = LabelsField(

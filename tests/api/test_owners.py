@@ -36,6 +36,7 @@ BODIES = {
     ("PATCH", "deployments/{pk}"): {"drain_s": 7},
     ("DELETE", "deployments/{pk}"): {},
     ("POST", "partitions"): {"node": "node", "name": "p9", "gpu_indices": [0]},
+    ("PATCH", "partitions/{pk}"): {"pool": True},
     ("DELETE", "partitions/{pk}"): {},
     ("POST", "partitions/{pk}/assign"): {"deployment": "deployment", "role": "decode"},
     ("POST", "partitions/{pk}/release"): {},

@@ -13,7 +13,7 @@ from tests.cli.conftest import Terminal, Wire
 from tests.factories import make_deployment, make_node, make_partition, make_ready
 
 PARTITION = {
-    "id", "node", "name", "gpus", "deployment", "role", "pinned", "status", "confirmed", "phase", "phase_since",
+    "id", "node", "name", "gpus", "deployment", "role", "pinned", "pool", "status", "confirmed", "phase", "phase_since",
     "generation", "observed_generation", "restarts", "message", "ready_after_s", "engine_version", "endpoint",
 }  # fmt: skip
 

@@ -60,9 +60,9 @@ async def test_a_stream_is_traced_from_the_client_to_both_engines(make_site: Mak
     assert (
         request.start_time_unix_nano
         <= prefill.start_time_unix_nano
-        < prefill.end_time_unix_nano
+        <= prefill.end_time_unix_nano
         <= decode.start_time_unix_nano
-        < decode.end_time_unix_nano
+        <= decode.end_time_unix_nano
         <= request.end_time_unix_nano
     )
     trip, of = site.trips()[0], facts(request)

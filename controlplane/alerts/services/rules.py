@@ -39,9 +39,6 @@ def change_rule(rule_id: int, *, actor: Actor, reason: str = "", **values: Any) 
 
 def _problems(rule: AlertRule, values: dict[str, Any]) -> list[Problem]:
     kind, found = rule.kind, labels_problems(values.get("labels", {}))
-    if values.get("enabled") and not kind.measured:
-        text = f"{kind.title} is not yet measured: there is nothing to hold against its limits."
-        found.append(Problem("not-measured", text, "Leave it switched off."))
     threshold = values.get("threshold", rule.threshold)
     if kind.fixed and threshold != kind.threshold:
         text = f"{kind.title} has no threshold: it is so, or it is not."

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("gateway", "0002_continued_streams"),
+        ("gateway", "0003_teams_of_keys"),
     ]
 
     operations = [

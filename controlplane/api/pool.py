@@ -1,0 +1,143 @@
+"""The pool: its slots, who waits, and what became of those who were asked for."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from django.conf import settings
+from django.utils import timezone
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import extend_schema, extend_schema_view
+from rest_framework import serializers
+from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from controlplane.api.filters import Filters, since, until
+from controlplane.api.pagination import Cursor
+from controlplane.api.resource import Resource
+from controlplane.api.shapes import Link
+from controlplane.api.strict import refuse_unknown_parameters
+from controlplane.fleet import pool_view
+from controlplane.fleet.models import Activation
+from controlplane.fleet.pool_view import Place, SlotNow
+
+STATES = [state.value for state in Activation.State]
+
+
+class ActivationShape(serializers.ModelSerializer):
+    """A model that was asked for while nothing served it."""
+
+    deployment = Link()
+    partition = Link(allow_null=True)
+    wait_s = serializers.SerializerMethodField(help_text="From being asked for to its end, or until now.")
+
+    class Meta:
+        model = Activation
+        fields = [
+            "id", "deployment", "partition", "slot", "evicted", "cause", "state", "reason", "message", "waiters",
+            "asked_at", "placed_at", "ended_at", "wait_s",
+        ]  # fmt: skip
+        extra_kwargs = {
+            "slot": {"help_text": "node/partition; kept when the partition is gone."},
+            "evicted": {"help_text": "The deployment that left the slot for it."},
+            "reason": {"help_text": "Why this slot, or why none."},
+            "message": {"help_text": "Why it failed."},
+            "waiters": {"help_text": "Requests held for it at once, at most."},
+            "ended_at": {"help_text": "Ready, failed or given up."},
+        }
+
+    def get_wait_s(self, row: Activation) -> float:
+        return round(((row.ended_at or timezone.now()) - row.asked_at).total_seconds(), 3)
+
+
+class SlotShape(serializers.Serializer):
+    partition = Link()
+    node = Link()
+    gpus = serializers.ListField(child=serializers.IntegerField(), help_text="Indices.")
+    memory_bytes = serializers.IntegerField(help_text="Of its GPUs together.")
+    place = serializers.ChoiceField([place.value for place in Place], help_text="What it is for the pool.")
+    status = serializers.CharField(help_text="Of the partition.")
+    deployment = Link(allow_null=True)
+    since = serializers.FloatField(allow_null=True, help_text="Unix seconds: in its phase since.")
+    in_flight = serializers.IntegerField(allow_null=True, help_text="Requests; null: not known.")
+    idle_s = serializers.FloatField(allow_null=True)
+    keep_alive_s = serializers.FloatField(allow_null=True)
+
+
+class PoolShape(serializers.Serializer):
+    now = serializers.FloatField()
+    free_wanted = serializers.IntegerField(help_text="Slots kept free at least; the forecast may ask for more.")
+    min_residence_s = serializers.FloatField(help_text="Nobody is made to leave sooner.")
+    slots = SlotShape(many=True)
+    waiting = ActivationShape(many=True, help_text="Longest first.")
+
+
+class Pool(APIView):
+    role_action = "view"
+
+    @extend_schema(
+        operation_id="pool",
+        summary="The pool now",
+        description="Which slots there are, which model is in each, and which models wait.",
+        tags=["pool"],
+        responses=PoolShape,
+    )
+    def get(self, request: Request) -> Response:
+        refuse_unknown_parameters(request, set())
+        found = pool_view.look(timezone.now())
+        shown = {
+            "now": time.time(),
+            "free_wanted": settings.POOL_FREE,
+            "min_residence_s": settings.POOL_MIN_RESIDENCE_S,
+            "slots": [_slot(slot) for slot in found.slots],
+            "waiting": found.waiting,
+        }
+        return Response(PoolShape(shown).data)
+
+
+class ActivationFilters(Filters):
+    since = since("asked_at")
+    until = until("asked_at")
+    state = filters.ChoiceFilter(choices=[(state, state) for state in STATES])
+
+    class Meta:
+        model = Activation
+        fields = ["deployment", "partition"]
+
+
+@extend_schema_view(
+    list=extend_schema(
+        summary="List activations",
+        description="Newest first: each model that was asked for while nothing served it, and what came of it.",
+    ),
+    retrieve=extend_schema(summary="One activation"),
+)
+class Activations(ListModelMixin, RetrieveModelMixin, Resource):
+    """A model that was woken, or was to be."""
+
+    noun = "activation"
+    queryset = Activation.objects.select_related("deployment", "partition")
+    serializer_class = ActivationShape
+    filterset_class = ActivationFilters
+    pagination_class = Cursor
+    ordering = ["-id"]
+
+
+def _slot(slot: SlotNow) -> dict[str, Any]:
+    row, resident = slot.partition, slot.resident
+    return {
+        "partition": row,
+        "node": row.node,
+        "gpus": slot.gpus,
+        "memory_bytes": slot.memory_bytes,
+        "place": slot.place.value,
+        "status": slot.status,
+        "deployment": row.deployment,
+        "since": row.phase_since.timestamp() if row.phase_since else None,
+        "in_flight": resident.in_flight if resident and row.deployment else None,
+        "idle_s": resident.idle_s if resident and row.deployment else None,
+        "keep_alive_s": resident.keep_alive_s if resident and row.deployment else None,
+    }

@@ -1,0 +1,98 @@
+"""The pool as people and programs see it: who is in which slot, who waits, what became of the last ones."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from django.conf import settings
+from django.db.models import Count, Q
+
+from controlplane.domain.health import partition_status
+from controlplane.domain.pool import Resident
+from controlplane.fleet.facts import partition_view
+from controlplane.fleet.models import Activation, Partition
+from controlplane.fleet.services import slots
+from controlplane.fleet.services.waking import OPEN
+
+LAST = timedelta(hours=24)
+
+
+class Place(StrEnum):
+    """What a slot is for the pool."""
+
+    FREE = "free"
+    STARTING = "starting"
+    ACTIVE = "active"  # its model has a request in flight, or had one within its keep-alive
+    IDLE = "idle"  # may be made to leave
+    OTHER = "other"  # not the pool's to empty: dedicated, pinned, part of a change
+    UNKNOWN = "unknown"  # its node or its gateways are silent
+    UNUSABLE = "unusable"  # its node is silent, or a GPU is lost
+
+
+@dataclass(frozen=True, slots=True)
+class SlotNow:
+    partition: Partition
+    place: Place
+    memory_bytes: int
+    status: str
+    resident: Resident | None
+
+    @property
+    def gpus(self) -> list[int]:
+        return sorted(gpu.index for gpu in self.partition.gpus.all())
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    slots: list[SlotNow]
+    waiting: list[Activation]  # for a slot, or for their engine; longest first
+
+    def count(self, *places: Place) -> int:
+        return sum(slot.place in places for slot in self.slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Of the activations that ended in the last day."""
+
+    ready: int
+    failed: int
+    given_up: int
+
+
+def look(now: datetime) -> Pool:
+    """As it is now, in a fixed number of queries."""
+    found = slots.rows()
+    views = slots.slots(found, now)
+    waiting = Activation.objects.filter(state__in=OPEN).select_related("deployment", "partition").order_by("asked_at")
+    at = time.time()
+    shown = []
+    for row, view in zip(found, views, strict=True):
+        status = partition_status(partition_view(row), at, settings.SILENT_AFTER_S).value
+        shown.append(SlotNow(row, _place(row, view.resident, status), view.memory_bytes, status, view.resident))
+    return Pool(sorted(shown, key=lambda slot: (slot.partition.node.name, slot.partition.name)), list(waiting))
+
+
+def tally(now: datetime) -> Tally:
+    states = Activation.State
+    found = Activation.objects.filter(ended_at__gt=now - LAST).aggregate(
+        **{state.value: Count("pk", filter=Q(state=state)) for state in (states.READY, states.FAILED, states.GIVEN_UP)}
+    )
+    return Tally(**found)
+
+
+def _place(row: Partition, resident: Resident | None, status: str) -> Place:
+    if status == "lost" or any(not gpu.present or gpu.health == "lost" for gpu in row.gpus.all()):
+        return Place.UNUSABLE
+    if row.deployment is None:
+        return Place.FREE
+    if row.deployment.mode != "pooled" or row.pinned or resident is None:
+        return Place.OTHER
+    if status != "ready":
+        return Place.STARTING
+    if resident.in_flight is None:
+        return Place.UNKNOWN
+    return Place.ACTIVE if resident.is_kept else Place.IDLE
