@@ -20,6 +20,7 @@ _NAV = (
     ("web:models", "Models", "models", "gm"),
     ("web:nodes", "Nodes", "nodes", "gn"),
     ("web:capacity", "Capacity", "capacity", "gc"),
+    ("web:pool", "Pool", "pool", "gp"),
     ("web:alerts", "Alerts", "alerts", "gl"),
     ("web:activity", "Activity", "activity", "ga"),
     ("web:logs", "Logs", "logs", "go"),

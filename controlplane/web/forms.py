@@ -133,7 +133,24 @@ class Serve(forms.Form):
     )
     prefill_args = Lines(label="Prefill only")
     decode_args = Lines(label="Decode only")
-    mode = forms.ChoiceField(choices=[(Deployment.Mode.DEDICATED.value, "dedicated")], required=False)
+    mode = forms.ChoiceField(
+        choices=[("dedicated", "dedicated: partitions of its own"), ("pooled", "pooled: woken when it is asked for")],
+        required=False,
+        help_text="A pooled model takes a slot of the pool while it is in use, in the aggregated role.",
+    )
+    keep_alive_s = forms.IntegerField(
+        min_value=0,
+        required=False,
+        label="Keep-alive, seconds",
+        help_text="Pooled: it counts as active so long after its last request. Empty: as configured.",
+    )
+    priority = forms.IntegerField(
+        min_value=-100,
+        max_value=100,
+        initial=0,
+        required=False,
+        help_text="Pooled: it takes no slot of a model with a higher one.",
+    )
     kv_connector = forms.ChoiceField(choices=[("NixlConnector", "NIXL")], label="KV connector")
     min_transfer_tokens = forms.IntegerField(
         min_value=0,
@@ -173,7 +190,10 @@ class Serve(forms.Form):
             self.fields[f"max_{role}"] = forms.IntegerField(min_value=0, required=False, label=f"{role} max")
             self.fields[f"max_{role}"].widget.attrs["aria-label"] = f"At most {role}"
         if self.data and not self.data.get("mode"):
-            self.fields.pop("mode")  # the only mode so far; the service's default stands
+            self.fields.pop("mode")  # the service's default stands
+
+    def clean_priority(self) -> int:
+        return self.cleaned_data["priority"] or 0
 
     def bounds(self) -> list[tuple[str, Any, Any]]:
         return [(role, self[f"min_{role}"], self[f"max_{role}"]) for role in Role.values]

@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 
 from controlplane.alerts.models import Alert
 from controlplane.audit.models import AuditEvent
+from controlplane.fleet.models import Activation
 
 register = template.Library()
 UNKNOWN = "–"  # noqa: RUF001
@@ -40,6 +41,8 @@ _SAID = {
     "end-silence": "ended the silence of", "test": "tried out", "compare-methods": "asked for a",
     "import-activity": "imported", "import-profile": "imported the profile",
     "delete-profile": "deleted the profile",
+    "end-silence": "ended the silence of", "test": "tried out", "import-profile": "imported the profile",
+    "delete-profile": "deleted the profile", "pool": "changed the place in the pool of",
 }  # fmt: skip
 _SAID_OF_CHANGES = {
     "change": "began", "undo": "began, as an undo,", "drain": "began, to drain a node,", "resume": "resumed",
@@ -121,6 +124,48 @@ def fitbar(fit: dict[str, Any]) -> dict[str, Any]:
 @register.filter
 def chip(status: str) -> SafeString:
     return format_html('<span class="chip {}">{}</span>', _CHIPS.get(status, "idle"), _WORDS.get(status, status))
+
+
+_PLACES = {
+    "free": "idle", "starting": "busy", "active": "ok", "idle": "idle", "other": "idle", "unknown": "warn",
+    "unusable": "bad",
+}  # fmt: skip
+_ENDS = {"ready": "ok", "failed": "bad", "given_up": "idle", "waiting": "busy", "starting": "busy"}
+
+
+@register.filter
+def place(value: str) -> SafeString:
+    """What a slot is for the pool."""
+    words = {"other": "not the pool's", "unusable": "not usable", "unknown": "not known"}
+    return format_html('<span class="chip {}">{}</span>', _PLACES.get(value, "idle"), words.get(value, value))
+
+
+@register.filter
+def woken(row: Activation) -> SafeString:
+    """What an activation came to."""
+    word = row.get_state_display().lower()
+    return format_html('<span class="chip {}">{}</span>', _ENDS.get(row.state, "idle"), word)
+
+
+@register.filter
+def waited(row: Activation) -> str:
+    """From being asked for to its end, or until now."""
+    return brief(((row.ended_at or timezone.now()) - row.asked_at).total_seconds())
+
+
+@register.filter
+def brief(seconds: float | None) -> str:
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 and seconds % 1 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+@register.filter
+def unlocalized(value: float) -> str:
+    """For an attribute."""
+    return f"{value:.1f}"
 
 
 @register.filter

@@ -91,7 +91,7 @@ def model_delete(request: HttpRequest, pk: int) -> HttpResponse:
 def deployment_new(request: HttpRequest) -> HttpResponse:
     if not RegisteredModel.objects.exists():
         return redirect("web:models")
-    form = forms.Serve(sent(request), initial=_proposal(request.GET.get("model", "")))
+    form = forms.Serve(sent(request), initial=_proposal(request.GET.get("model", ""), request.GET.get("mode", "")))
     if request.method == "GET" or not form.is_valid():
         return show(request, "deployments/form.html", {"form": form}, invalid=form.is_bound)
     try:
@@ -137,6 +137,7 @@ def fits(facts: ModelFacts, assumed: forms.Fit) -> dict[str, Any]:
     return {"fits": services.check_fit(facts, **assumed.cleaned_data)}
 
 
-def _proposal(model: str) -> dict[str, Any]:
+def _proposal(model: str, mode: str) -> dict[str, Any]:
     row = RegisteredModel.objects.filter(pk=model).first() if model.isdecimal() else None
-    return {"model_id": row.pk, "name": row.name.lower()} if row else {}
+    proposed: dict[str, Any] = {"mode": mode} if mode in Deployment.Mode.values else {}
+    return proposed | ({"model_id": row.pk, "name": row.name.lower()} if row else {})

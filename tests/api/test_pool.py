@@ -1,0 +1,54 @@
+"""The pool over REST."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from controlplane.fleet import verified
+from controlplane.fleet.models import Activation, Partition
+from controlplane.fleet.publish import publish
+from controlplane.fleet.services.waking import Ask, wake
+from tests.factories import make_deployment, make_node, make_partition, make_ready
+
+pytestmark = pytest.mark.django_db
+
+
+def test_it_tells_slots_and_who_waits(as_role: Callable[[str], APIClient]) -> None:
+    node = make_node("n1")
+    verified.beat("gw:1", "", timezone.now())
+    there = make_deployment("there", mode="pooled", keep_alive_s=60)
+    partition = make_partition(node, deployment=there, role="aggregated", pool=True)
+    publish(node)
+    make_ready(Partition.objects.get(pk=partition.pk))
+    make_partition(node, pool=True)
+    make_deployment("rare", mode="pooled")
+    wake({"rare": Ask(4)})
+    found = as_role("viewer").get("/api/v1/pool").json()
+    first, second = found["slots"]
+    assert (first["place"], first["deployment"]["name"], first["in_flight"]) == ("active", "there", 0)
+    assert (second["place"], second["deployment"]["name"], second["idle_s"]) == ("starting", "rare", None)
+    [waiting] = found["waiting"]
+    assert (waiting["deployment"]["name"], waiting["state"], waiting["waiters"]) == ("rare", "starting", 4)
+    [listed] = as_role("viewer").get("/api/v1/activations?state=starting").json()["results"]
+    assert listed["id"] == Activation.objects.get().pk
+    assert listed["slot"] == "n1/p1"
+
+
+def test_a_partition_is_set_aside_with_a_patch(as_role: Callable[[str], APIClient]) -> None:
+    partition, operator = make_partition(), as_role("operator")
+    answer = operator.patch(f"/api/v1/partitions/{partition.pk}", {"pool": True, "reason": "night"}, format="json")
+    assert answer.json()["pool"] is True
+    assert [row["id"] for row in operator.get("/api/v1/partitions?pool=true").json()["results"]] == [partition.pk]
+    assert operator.patch(f"/api/v1/partitions/{partition.pk}", {"name": "p9"}, format="json").status_code == 400
+
+
+def test_a_deployment_takes_its_pooled_columns(as_role: Callable[[str], APIClient]) -> None:
+    deployment, operator = make_deployment("chat"), as_role("operator")
+    url = f"/api/v1/deployments/{deployment.pk}"
+    answer = operator.patch(url, {"mode": "pooled", "keep_alive_s": 30, "priority": -5}, format="json").json()
+    assert (answer["mode"], answer["keep_alive_s"], answer["priority"]) == ("pooled", 30, -5)
+    assert operator.patch(url, {"priority": 101}, format="json").status_code == 400

@@ -1,0 +1,36 @@
+"""The pool from a terminal."""
+
+from __future__ import annotations
+
+import pytest
+from django.utils import timezone
+
+from controlplane.fleet import verified
+from controlplane.fleet.models import Activation, Partition
+from controlplane.fleet.publish import publish
+from controlplane.fleet.services.waking import Ask, wake
+from tests.cli.conftest import Terminal
+from tests.factories import make_deployment, make_node, make_partition, make_ready
+
+pytestmark = pytest.mark.django_db
+
+
+def test_slots_are_added_looked_at_and_taken_back(operator: Terminal) -> None:
+    assert "forebay pool add" in operator.ok("pool")
+    node = make_node("n1")
+    make_partition(node, name="p0")
+    assert operator.ok("pool", "add", "n1/p0") == "n1/p0 is a slot of the pool now.\n"
+    verified.beat("gw:1", "", timezone.now())
+    partition = make_partition(node, deployment=make_deployment("there", mode="pooled"), role="aggregated", pool=True)
+    publish(node)
+    make_ready(Partition.objects.get(pk=partition.pk))
+    make_deployment("rare", mode="pooled")
+    wake({"rare": Ask(2)})
+    shown = operator.ok("pool")
+    assert "2 slots: 1 active, 1 starting" in shown
+    assert "n1/p0" in shown and "there" in shown and "the smallest free slot" in shown
+    assert [slot["place"] for slot in operator.json("pool")["slots"]] == ["starting", "active"]
+    operator.ok("pool", "remove", "n1/p0")
+    Activation.objects.update(state="failed", message="no such weights", ended_at=timezone.now())
+    assert "no such weights" in operator.ok("pool", "history", "--failed", "--deployment", "rare")
+    assert "no such weights" not in operator.ok("pool", "history", "--deployment", "there")

@@ -1,0 +1,82 @@
+"""The Pool page: who is in which slot, who waits, setting partitions aside."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from controlplane.fleet import pool_use, verified
+from controlplane.fleet.models import Activation, Deployment, Partition
+from tests.factories import make_deployment, make_node, make_partition, make_ready
+from tests.web.conftest import Clients
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def pool() -> Partition:
+    """Four slots: one active, one idle, one free, one of a node that is silent; and a model that waits."""
+    node, now = make_node("n1"), timezone.now()
+    verified.beat("gw:1", "", now)
+    for name, ago_s, in_flight in (("busy", 1, 2), ("done", 900, 0)):
+        deployment = make_deployment(name, mode="pooled", keep_alive_s=300)
+        row = make_partition(node, deployment=deployment, role="aggregated", pool=True)
+        make_ready(row, phase_since=now - timedelta(hours=1))
+        pool_use.write("gw:1", [(name, in_flight, now.timestamp() - ago_s)])
+    free = make_partition(node, pool=True)
+    make_ready(make_partition(make_node("n2", heard=False), deployment=make_deployment(), role="decode", pool=True))
+    waits = make_deployment("waits", mode="pooled")
+    Activation.objects.create(
+        deployment=waits, cause="request", state="waiting", reason="every slot is busy", waiters=7,
+        asked_at=now - timedelta(seconds=12), wanted_at=now,
+    )  # fmt: skip
+    return free
+
+
+def test_it_tells_who_is_where_and_who_waits(pool: Partition, as_role: Clients) -> None:
+    page = as_role("viewer").get("/pool/").content.decode()
+    for text in ("busy", "done", "active", "idle", "not usable", "every slot is busy", "15 min of 5 min", "waits"):
+        assert text in page, text
+    assert "Take out" not in page
+    assert "Set aside" not in page
+
+
+def test_what_has_not_changed_is_not_sent_again(pool: Partition, as_role: Clients) -> None:
+    Activation.objects.all().delete()
+    Partition.objects.exclude(pk=pool.pk).delete()
+    page = as_role("viewer").get("/pool/now").content.decode()
+    key = page.split("?key=")[1].split('"')[0]
+    assert as_role("viewer").get(f"/pool/now?key={key}").status_code == 204
+
+
+def test_a_partition_is_set_aside_and_taken_back(pool: Partition, as_role: Clients) -> None:
+    other = make_partition(pool.node)
+    assert f'value="{other.pk}"' in as_role("operator").get("/pool/").content.decode()
+    as_role("operator").post("/pool/add", {"partition": other.pk, "reason": "more of them"})
+    other.refresh_from_db()
+    assert other.pool
+    as_role("operator").post(f"/pool/{other.pk}/set", {"pool": "0"})
+    other.refresh_from_db()
+    assert not other.pool
+    assert as_role("operator").post("/pool/add", {"partition": "x"}).status_code == 404
+
+
+def test_without_slots_and_models_it_says_what_to_do(as_role: Clients, db: None) -> None:
+    page = as_role("operator").get("/pool/").content.decode()
+    assert "The pool has no slots" in page
+    assert "/deployments/new?mode=pooled" in page
+
+
+def test_a_deployment_is_made_pooled_in_its_form(as_role: Clients, db: None) -> None:
+    there = make_deployment("chat")
+    given = {
+        "name": "chat", "model_id": there.model_id, "kv_connector": "NixlConnector", "min_transfer_tokens": 0,
+        "drain_s": 60, "mode": "pooled", "keep_alive_s": 90, "priority": "",
+        **{f"min_{role}": 0 for role in ("prefill", "decode", "aggregated")},
+    }  # fmt: skip
+    answer = as_role("operator").post(f"/deployments/{there.pk}/edit", given)
+    assert answer.status_code == 302, answer.content.decode()
+    there = Deployment.objects.get(pk=there.pk)
+    assert (there.mode, there.keep_alive_s, there.priority) == ("pooled", 90, 0)
