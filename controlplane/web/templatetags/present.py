@@ -154,6 +154,11 @@ def waited(row: Activation) -> str:
 
 
 @register.filter
+def lasted(since: datetime) -> str:
+    return brief(max(0.0, (timezone.now() - since).total_seconds()))
+
+
+@register.filter
 def brief(seconds: float | None) -> str:
     if seconds is None:
         return UNKNOWN
