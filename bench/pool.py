@@ -1,5 +1,5 @@
 """Sporadic models on a pool: more models than slots, real engines of a tiny model on CPU slots. Requests come by a
-trace of a model service (clients of ServeGen that are active less than half of the time stand for models), played faster
+trace of a model service (clients of ServeGen active less than half of the time stand for models), played faster
 than it was recorded. Counted: what failed, who had to wait for a model to be woken, how long, and how that
 compares with how long an engine takes to start when nothing else is to be done.
 

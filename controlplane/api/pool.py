@@ -21,7 +21,7 @@ from controlplane.api.resource import Resource
 from controlplane.api.shapes import Link
 from controlplane.api.strict import refuse_unknown_parameters
 from controlplane.fleet import pool_view
-from controlplane.fleet.models import Activation
+from controlplane.fleet.models import Activation, PoolAim
 from controlplane.fleet.pool_view import Place, SlotNow
 
 STATES = [state.value for state in Activation.State]
@@ -69,7 +69,9 @@ class SlotShape(serializers.Serializer):
 
 class PoolShape(serializers.Serializer):
     now = serializers.FloatField()
-    free_wanted = serializers.IntegerField(help_text="Slots kept free at least; the forecast may ask for more.")
+    free_wanted = serializers.IntegerField(help_text="Slots kept free at least, whatever is forecast.")
+    held_wanted = serializers.IntegerField(allow_null=True, help_text="Slots to hold, in use or free; null: not known.")
+    held_reason = serializers.CharField(help_text="Why so many.")
     min_residence_s = serializers.FloatField(help_text="Nobody is made to leave sooner.")
     slots = SlotShape(many=True)
     waiting = ActivationShape(many=True, help_text="Longest first.")
@@ -87,10 +89,12 @@ class Pool(APIView):
     )
     def get(self, request: Request) -> Response:
         refuse_unknown_parameters(request, set())
-        found = pool_view.look(timezone.now())
+        found, aim = pool_view.look(timezone.now()), PoolAim.objects.first()
         shown = {
             "now": time.time(),
             "free_wanted": settings.POOL_FREE,
+            "held_wanted": aim.slots if aim else None,
+            "held_reason": aim.reason if aim else "",
             "min_residence_s": settings.POOL_MIN_RESIDENCE_S,
             "slots": [_slot(slot) for slot in found.slots],
             "waiting": found.waiting,

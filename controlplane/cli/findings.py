@@ -79,7 +79,7 @@ def _of_deployment(
     name = deployment["name"]
     look = "forebay partitions --deployment " + name
     answering = ready[name, "decode"] + ready[name, "aggregated"]
-    if any(assigned[name, role] for role in _ROLES) and not answering:
+    if deployment["mode"] != "pooled" and any(assigned[name, role] for role in _ROLES) and not answering:
         text = "serves nobody: no decode or aggregated engine is ready"
         yield Finding(True, "serves-nobody", name, text, look)
     elif assigned[name, "prefill"] and not ready[name, "prefill"]:

@@ -12,6 +12,7 @@ from controlplane.gateway.trip import Trip
 from controlplane.settings import VERSION
 
 LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+WAKING_S = (0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0)
 BETWEEN_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -45,7 +46,7 @@ class Metrics:
         self.duration = seconds("request_duration", "Time from a request's arrival to its end")
         self.queue = seconds("queue_time", "Time that requests waited for room at an engine, of those that had to")
         self.queued = Gauge(name + "queued_requests", "Requests that wait for room at an engine", served, registry=own)
-        self.wake = seconds("wake_time", "Time that requests waited for their model to be woken, of those that had to")
+        self.wake = seconds("wake_time", "Time waited for a model to be woken, of the requests that had to", WAKING_S)
         self.waking = Gauge(
             name + "waking_requests", "Requests that wait for their model to be woken", served, registry=own
         )

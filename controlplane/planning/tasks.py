@@ -16,7 +16,7 @@ from django.utils import timezone
 from controlplane.fleet.models import GatewayBeat
 from controlplane.planning import comparing, keeping, standing
 from controlplane.fleet.services import pool
-from controlplane.planning import keeping, pooling, standing
+from controlplane.planning import habits, keeping, pooling, standing
 from controlplane.planning.forecasting import forecasting
 
 log = structlog.get_logger(__name__)
@@ -61,6 +61,7 @@ def _tick() -> None:
             keeping.note_recorded(now)
         forecasting.tick(now)
         standing.refresh(now)
+        habits.refresh(now)
     except Exception:
         log.exception("no forecast was made; the next round tries again")
     finally:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
+from django.db.models import F
 from django.utils import timezone
 
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor
 from controlplane.fleet import pool_use, services, verified
 from controlplane.fleet.models import Activation, Deployment, Node, Partition
+from controlplane.fleet.publish import publish
 from controlplane.fleet.services import pool, waking
 from controlplane.fleet.services.waking import Ask, State, wake
 from tests.factories import make_deployment, make_gpu, make_node, make_partition, make_ready
@@ -201,6 +203,19 @@ def test_slots_are_freed_ahead_and_nobody_who_counts_as_active_leaves_for_that(n
     idle.refresh_from_db()
     assert idle.deployment is None
     assert "kept free" in AuditEvent.objects.get(verb="release").reason
+
+
+def test_the_planner_aims_at_slots_in_use_and_free_together(node: Node) -> None:
+    for name, ago_s in (("active", 5), ("done", 400), ("long done", 500)):
+        resident(node, pooled(name))
+        used(name, ago_s=ago_s)
+    publish(node)
+    Partition.objects.update(observed_generation=F("generation"))
+    now = timezone.now()
+    pool.aim(keep_alive_s=60, slots=3, reason="99% sure", now=now)
+    assert pool.sweep(now) == ["long done", "done"]
+    pool.aim(keep_alive_s=9000, slots=3, reason="99% sure", now=now)
+    assert pool.sweep(now) == []
 
 
 def test_the_sweep_ends_what_nobody_waits_for_and_what_nobody_asks_about(node: Node) -> None:

@@ -6,7 +6,7 @@ qualified: fleet.qualified    activations: fleet.services.pool    pool use: flee
 
 from controlplane.fleet.models.changes import BrakeRow, Change, FleetVersion, Revision
 from controlplane.fleet.models.nodes import JoinToken, Node
-from controlplane.fleet.models.pool import Activation, PoolUse
+from controlplane.fleet.models.pool import Activation, PoolAim, PoolHint, PoolUse
 from controlplane.fleet.models.qualifying import GpuQualification
 from controlplane.fleet.models.serving import Deployment, GatewayBeat, Gpu, Partition, RegisteredModel, Role
 
@@ -22,6 +22,8 @@ __all__ = [
     "JoinToken",
     "Node",
     "Partition",
+    "PoolAim",
+    "PoolHint",
     "PoolUse",
     "RegisteredModel",
     "Revision",

@@ -51,6 +51,18 @@ class Activation(models.Model):
         return f"activation {self.pk} of {self.deployment.name}"
 
 
+class PoolAim(models.Model):
+    """One row: what the planner wants of the pool. Written by fleet.services.pool.aim, when it changes."""
+
+    keep_alive_s = models.PositiveIntegerField()  # of deployments that have none of their own
+    slots = models.PositiveIntegerField(null=True)  # in use or free, to be held; null: not known
+    reason = models.CharField(max_length=255, blank=True)
+    at = models.DateTimeField()  # of the last change
+
+    def __str__(self) -> str:
+        return "what is wanted of the pool"
+
+
 class PoolUse(models.Model):
     """What one gateway has in flight of a pooled deployment, and when that last changed. Names, not keys: it is written
     by the gateway, in fleet.pool_use, once a second at most."""
@@ -65,3 +77,18 @@ class PoolUse(models.Model):
 
     def __str__(self) -> str:
         return f"{self.deployment} at {self.gateway}"
+
+
+class PoolHint(models.Model):
+    """What the planner learned of a model's habits. Written by fleet.pool_habits; a name, as it learns of models
+    that are no deployments yet, too."""
+
+    deployment = models.CharField(max_length=120, unique=True)
+    chance = models.FloatField(null=True)  # that it is asked for again within ten minutes, as it stood at `at`
+    period_s = models.FloatField(null=True)  # it is asked for by the clock, so often; null: it is not
+    last_at = models.DateTimeField(null=True)  # when it should have been asked for last, by that clock
+    spread_s = models.FloatField(null=True)  # give or take
+    at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"habits of {self.deployment}"

@@ -11,15 +11,17 @@ from django.db import transaction
 
 from controlplane.audit.services import Actor
 from controlplane.domain import pool as rules
-from controlplane.fleet import brake, owners, pool_use, versions
+from controlplane.fleet import brake, owners, pool_habits, pool_use, versions
 from controlplane.fleet.errors import FleetError
-from controlplane.fleet.models import Activation, Deployment, Partition
+from controlplane.fleet.models import Activation, Deployment, Partition, PoolAim
 from controlplane.fleet.services import desired, exclusive, rows, slots, waking
 from controlplane.fleet.services.slots import Chances
 
 log = structlog.get_logger(__name__)
 UNWANTED_AFTER = timedelta(seconds=30)  # nobody has waited for so long: it is given up
 PRUNE = 1000
+AHEAD = timedelta(seconds=60)  # before a model is due it is woken
+AIM = 1
 
 
 @transaction.atomic
@@ -36,9 +38,18 @@ def set_pool(partition_id: int, *, pool: bool, actor: Actor, reason: str = "") -
     return partition
 
 
+def aim(*, keep_alive_s: int, slots: int | None, reason: str, now: datetime) -> None:
+    """What the planner wants: so many slots held, in use or free (None: not known), and the keep-alive of deployments
+    that have none of their own. No event of its own: what is done about it is one."""
+    wanted = {"keep_alive_s": keep_alive_s, "slots": slots, "reason": reason[:255]}
+    if not PoolAim.objects.filter(pk=AIM, **wanted).exists():
+        PoolAim.objects.update_or_create(pk=AIM, defaults=wanted | {"at": now})
+
+
 def sweep(now: datetime, *, free: int | None = None, chances: Chances | None = None) -> list[str]:
-    """Note what became of activations, and empty slots so that `free` are there before anybody asks (None: as many as
-    configured). Names who was made to leave. While many nodes are silent at once nobody is."""
+    """Note what became of activations, and empty slots so that `free` are there before anybody asks (None: as the
+    planner aims, and at least as many as configured). Names who was made to leave. While many nodes are silent at once
+    nobody is."""
     for deployment_id in _starting():
         try:
             waking.look_after(deployment_id, now)
@@ -48,11 +59,28 @@ def sweep(now: datetime, *, free: int | None = None, chances: Chances | None = N
     if brake.state(now).on:
         return []
     found = slots.rows()
-    wanted = settings.POOL_FREE if free is None else free
     views = slots.slots(found, now, chances)
+    wanted = to_keep_free(views) if free is None else free
     leaving = rules.to_free(views, free=wanted, min_residence_s=settings.POOL_MIN_RESIDENCE_S)
     by_id = {row.pk: row for row in found}
+    _wake_ahead(now)
     return [name for choice in leaving if (name := _empty(by_id[choice.slot or 0], choice))]
+
+
+def to_keep_free(views: Sequence[rules.Slot]) -> int:
+    """Slots: those that the planner wants held less those with an active model, and no fewer than configured."""
+    wanted = PoolAim.objects.filter(pk=AIM).values_list("slots", flat=True).first()
+    active = sum(view.resident is not None and view.resident.is_kept for view in views)
+    return max(settings.POOL_FREE, (wanted or 0) - active)
+
+
+def _wake_ahead(now: datetime) -> None:
+    """Models that are due by their own clock, into slots that are free: in time to be ready when they are asked for."""
+    due = pool_habits.due(now, AHEAD)
+    asleep = Deployment.objects.filter(name__in=due, mode=Deployment.Mode.POOLED, partitions__isnull=True)
+    names = list(asleep.order_by("name").values_list("name", flat=True))
+    if names:
+        waking.wake(dict.fromkeys(names, waking.Ask(0, Activation.Cause.AHEAD)), now=now)
 
 
 def prune(now: datetime) -> None:

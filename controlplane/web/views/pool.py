@@ -15,8 +15,9 @@ from django.views.decorators.http import require_GET, require_POST
 
 from controlplane.audit.requests import actor_of
 from controlplane.fleet import pool_view, services
-from controlplane.fleet.models import Activation, Deployment, Partition, PoolUse
+from controlplane.fleet.models import Activation, Deployment, Partition, PoolAim, PoolUse
 from controlplane.fleet.pool_view import Place
+from controlplane.fleet.services import slots
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, back, done, find, refused, show
 
@@ -90,6 +91,7 @@ def _now() -> dict[str, Any]:
         "pool": found,
         "counts": counts,
         "unusable": found.count(Place.UNUSABLE),
+        "aim": PoolAim.objects.first(),
         "free_wanted": settings.POOL_FREE,
         "tally": pool_view.tally(at),
         "key": hashlib.blake2b(repr((shown, waiting)).encode(), digest_size=8).hexdigest(),
@@ -105,6 +107,7 @@ def _pooled() -> list[Deployment]:
         last_at=Subquery(last.values("at")), woken=woken
     )
     found = list(rows.order_by(F("last_at").desc(nulls_last=True), "name"))
+    usual = slots.keep_alive_s()
     for row in found:
-        row.keeps = settings.CAPACITY_KEEP_ALIVE_S if row.keep_alive_s is None else row.keep_alive_s
+        row.keeps = usual if row.keep_alive_s is None else row.keep_alive_s
     return found

@@ -1,0 +1,53 @@
+"""What the planner learned of models' habits, as rows: who is likely to return, and who is due by the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from django.db import transaction
+
+from controlplane.domain.rhythm import Rhythm
+from controlplane.fleet.models import PoolHint
+
+FRESH = timedelta(minutes=30)  # what was learned longer ago says nothing of now
+
+
+@dataclass(frozen=True, slots=True)
+class Habit:
+    deployment: str
+    chance: float | None
+    rhythm: Rhythm | None
+
+
+@transaction.atomic
+def write(habits: Iterable[Habit], now: datetime) -> None:
+    """All that is known now, in place of what was."""
+    PoolHint.objects.all().delete()
+    PoolHint.objects.bulk_create([_row(habit, now) for habit in habits], batch_size=500)
+
+
+def chances(now: datetime) -> dict[str, float]:
+    """By deployment: that it is asked for again within ten minutes."""
+    told = PoolHint.objects.filter(at__gt=now - FRESH, chance__isnull=False)
+    return dict(told.values_list("deployment", "chance"))
+
+
+def due(now: datetime, within: timedelta) -> list[str]:
+    """Deployments that should be asked for within that time, by their own clock."""
+    told = PoolHint.objects.filter(at__gt=now - FRESH, period_s__isnull=False)
+    found = []
+    for name, period_s, last_at, spread_s in told.values_list("deployment", "period_s", "last_at", "spread_s"):
+        at = Rhythm(period_s, last_at.timestamp(), spread_s).due(now.timestamp())
+        if at - now.timestamp() - spread_s <= within.total_seconds():
+            found.append(name)
+    return found
+
+
+def _row(habit: Habit, now: datetime) -> PoolHint:
+    row = PoolHint(deployment=habit.deployment[:120], chance=habit.chance, at=now)
+    if habit.rhythm is not None:
+        row.period_s, row.spread_s = habit.rhythm.period_s, habit.rhythm.spread_s
+        row.last_at = datetime.fromtimestamp(habit.rhythm.last, UTC)
+    return row

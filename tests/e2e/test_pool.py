@@ -1,0 +1,194 @@
+"""Parts of Forebay are killed while models are being woken: every request is answered, no slot gets two engines, and
+nothing is started twice or left over. The engines are stand-ins that take three seconds to start."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from bench import _standins
+from tests.e2e.stack import Stack, eventually
+
+MODELS, SLOTS, START_S = 6, 2, 3.0
+PARTS = {"agent": "workers run", "worker": "celery", "broker": "valkey-server", "gateway": "manage.py gateway"}
+
+
+@dataclass
+class Watch(threading.Thread):
+    """Looks all the while at how many engines each slot has."""
+
+    stack: Stack
+    most: Counter[str] = field(default_factory=Counter)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        super().__init__(daemon=True)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def run(self) -> None:
+        while not self.ended.wait(0.2):
+            for partition, count in engines(self.stack).items():
+                self.most[partition] = max(self.most[partition], count)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    home = tmp_path_factory.mktemp("pool")
+    stack = Stack(home / "home", demo="none", slots=SLOTS)
+    _standins.settle(stack, "tiny", home)
+    slowly(home / "vllm")
+    stack.environ |= {"FOREBAY_POOL_MIN_RESIDENCE_S": "0", "FOREBAY_POOL_FREE": "0", "FOREBAY_QUALIFY": "never"}
+    try:
+        stack.up()
+        furnish(stack)
+        yield stack
+    finally:
+        stack.clean_up()
+
+
+def slowly(program: Path) -> None:
+    lines = program.read_text().splitlines()
+    program.write_text("\n".join([lines[0], f'[ "$1" = serve ] && sleep {START_S}', *lines[1:]]) + "\n")
+
+
+def furnish(stack: Stack) -> None:
+    node = eventually(lambda: stack.rest("GET", "/nodes")["results"], within_s=60, what="the node")[0]["id"]
+    stack.rest("POST", f"/nodes/{node}/split", json={"groups": [[slot] for slot in range(SLOTS)]})
+    for row in stack.partitions():
+        stack.rest("PATCH", f"/partitions/{row['id']}", json={"pool": True})
+    model = stack.rest("POST", "/models", json={"name": "tiny", "source": str(stack.home / "models" / "tiny")})["id"]
+    for number in range(MODELS):
+        stack.rest("POST", "/deployments", json={"name": f"m{number}", "model": model, "mode": "pooled"})
+
+
+@pytest.mark.parametrize(("number", "part"), list(enumerate(PARTS)))
+def test_a_part_that_is_killed_while_a_model_is_woken_costs_no_answer(pool: Stack, number: int, part: str) -> None:
+    name, watch = f"m{number}", Watch(pool)
+    watch.start()
+    with ThreadPoolExecutor(4) as clients:
+        asked = [clients.submit(ask, pool, name, again=part == "gateway") for _ in range(4)]
+        eventually(lambda: woken(pool, name), within_s=30, what=f"{name} has a slot")
+        victim = pool.part(PARTS[part])
+        victim.kill()
+        assert [one.result(120) for one in asked] == [200] * 4
+    eventually(lambda: pool.part(PARTS[part]).pid != victim.pid, within_s=60, what=f"a new {part}")
+    eventually(lambda: settled(pool), within_s=60, what="as many engines as slots that are taken")
+    watch.ended.set()
+    watch.join()
+    assert max(watch.most.values()) == 1, "no slot ever had two engines"
+    [activation] = pool.rest("GET", f"/activations?deployment={pool_id(pool, name)}")["results"]
+    assert activation["state"] == "ready"
+    assert starts(pool, name) == 1
+
+
+def test_two_hundred_at_once_for_a_model_that_sleeps_start_it_once(pool: Stack) -> None:
+    with (
+        httpx.Client(timeout=120, limits=httpx.Limits(max_connections=None)) as client,
+        ThreadPoolExecutor(200) as many,
+    ):
+        answers = list(many.map(lambda _: ask(pool, "m5", client=client), range(200)))
+    assert Counter(answers) == {200: 200}
+    [activation] = pool.rest("GET", f"/activations?deployment={pool_id(pool, 'm5')}")["results"]
+    assert (activation["state"], starts(pool, "m5")) == ("ready", 1)
+    assert activation["waiters"] > 100
+
+
+def test_weights_that_cannot_be_served_are_told_to_everybody_and_the_slot_is_free_again(pool: Stack) -> None:
+    program = Path(pool.environ["FOREBAY_VLLM"])
+    before = program.read_text()
+    program.write_text('#!/bin/sh\n[ "$1" = serve ] && { echo "ValueError: no such weights" >&2; exit 1; }\n' + before)
+    began = time.monotonic()
+    try:
+        with ThreadPoolExecutor(5) as clients:
+            codes = list(clients.map(lambda _: refusal(pool, "m4"), range(5)))
+    finally:
+        program.write_text(before)
+    assert codes == ["activation_failed"] * 5
+    assert time.monotonic() - began < 60
+    rows = pool.rest("GET", f"/activations?deployment={pool_id(pool, 'm4')}")["results"]
+    assert [row["state"] for row in rows] == ["failed", "failed"]
+    assert "no such weights" in rows[0]["message"]
+    assert not [row for row in pool.partitions() if row["deployment"] and row["deployment"]["name"] == "m4"]
+    alert = eventually(lambda: alerts(pool), within_s=40, what="an alert")
+    assert "no such weights" in alert[0]["text"]
+
+
+def ask(stack: Stack, name: str, *, again: bool = False, client: httpx.Client | None = None) -> int:
+    """The status of one request. `again`: as clients do whose connection broke."""
+    post: Callable[..., httpx.Response] = client.post if client else httpx.post
+    for _ in range(60):
+        try:
+            return send(stack, name, post).status_code
+        except httpx.TransportError:
+            if not again:
+                return 0
+            time.sleep(0.5)
+    return 0
+
+
+def send(stack: Stack, name: str, post: Callable[..., httpx.Response] = httpx.post) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {stack.key}"}
+    body = {"model": name, "prompt": "What holds water ready?", "max_tokens": 3}
+    return post(f"{stack.gateway}/v1/completions", headers=headers, json=body, timeout=120)
+
+
+def refusal(stack: Stack, name: str) -> str:
+    return str(send(stack, name).json()["error"]["code"])
+
+
+def pool_id(stack: Stack, name: str) -> int:
+    return int(stack.rest("GET", f"/deployments?name={name}")["results"][0]["id"])
+
+
+def woken(stack: Stack, name: str) -> bool:
+    rows = stack.rest("GET", "/activations?state=starting")["results"]
+    return any(row["deployment"]["name"] == name for row in rows)
+
+
+def starts(stack: Stack, name: str) -> int:
+    events = stack.rest("GET", "/events?verb=engine-started&page_size=200")["results"]
+    return sum((event["after"] or {}).get("deployment") == name for event in events)
+
+
+def alerts(stack: Stack) -> list[dict[str, Any]]:
+    return list(stack.rest("GET", "/alerts?rule=activation-failing&state=firing")["results"])
+
+
+def engines(stack: Stack) -> Counter[str]:
+    """Engine processes by partition: leaders of a session of their own."""
+    found: Counter[str] = Counter()
+    for process in psutil.process_iter():
+        try:
+            marker = process.environ().get("FOREBAY_REPLICA", "")
+            if marker.partition("/")[0] == stack.instance and process.ppid() and process.name() != "sleep":
+                found[marker.split("/")[1]] += _leads(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def _leads(process: psutil.Process) -> bool:
+    return os.getsid(process.pid) == process.pid
+
+
+def settled(stack: Stack) -> bool:
+    """Every engine that there is fills a slot, and is ready."""
+    try:
+        rows = stack.partitions()
+    except (httpx.TransportError, AssertionError):
+        return False
+    taken = {str(row["id"]) for row in rows if row["deployment"]}
+    return all(row["confirmed"] for row in rows if row["deployment"]) and set(+engines(stack)) == taken
