@@ -97,6 +97,7 @@ def gateway_metrics(trips: Iterable[Trip]) -> Metrics:
     metrics = Metrics()
     metrics.observe(trips)
     metrics.queued.labels("chat").set(0)
+    metrics.waking.labels("chat").set(0)
     metrics.verifications.labels("chat", "ok").inc()
     return metrics
 
@@ -104,8 +105,8 @@ def gateway_metrics(trips: Iterable[Trip]) -> Metrics:
 def a_trip() -> Trip:
     return Trip(
         "chat", 1_800_000_000.0, 10.0, deployment="chat", outcome=Outcome.OK, status=200, path="two_step",
-        prefill="n1/p0", decode="n1/p1", attempts=2, kv_late=1, queued_s=0.1, prompt_tokens=70, completion_tokens=5,
-        prefill_began=10.0, prefilled=10.1, first=10.2, last=10.6, ended=10.7,
+        prefill="n1/p0", decode="n1/p1", attempts=2, kv_late=1, queued_s=0.1, held_s=3.1,
+        prompt_tokens=70, completion_tokens=5, prefill_began=10.0, prefilled=10.1, first=10.2, last=10.6, ended=10.7,
     )  # fmt: skip
 
 

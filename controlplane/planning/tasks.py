@@ -14,9 +14,8 @@ from django.db import close_old_connections, connection
 from django.utils import timezone
 
 from controlplane.fleet.models import GatewayBeat
-from controlplane.planning import comparing, keeping, standing
 from controlplane.fleet.services import pool
-from controlplane.planning import habits, keeping, pooling, standing
+from controlplane.planning import comparing, habits, keeping, pooling, standing
 from controlplane.planning.forecasting import forecasting
 
 log = structlog.get_logger(__name__)

@@ -25,7 +25,7 @@ def node(*partitions: dict[str, Any], status: str = "ready", gpus: tuple[dict[st
 
 
 def chat(**least: int) -> dict[str, Any]:
-    return {"name": "chat", "min_prefill": 0, "min_decode": 0, "min_aggregated": 0, **least}
+    return {"name": "chat", "mode": "dedicated", "min_prefill": 0, "min_decode": 0, "min_aggregated": 0, **least}
 
 
 def kinds(*nodes: dict[str, Any], source: str = "live", health: Any = UP, **least: int) -> list[tuple[bool, str]]:

@@ -72,6 +72,12 @@ def furnish(stack: Stack) -> None:
     model = stack.rest("POST", "/models", json={"name": "tiny", "source": str(stack.home / "models" / "tiny")})["id"]
     for number in range(MODELS):
         stack.rest("POST", "/deployments", json={"name": f"m{number}", "model": model, "mode": "pooled"})
+    eventually(lambda: known(stack) == MODELS, within_s=30, what="the gateway knows them")
+
+
+def known(stack: Stack) -> int:
+    headers = {"Authorization": f"Bearer {stack.key}"}
+    return len(httpx.get(f"{stack.gateway}/v1/models", headers=headers, timeout=10).json()["data"])
 
 
 @pytest.mark.parametrize(("number", "part"), list(enumerate(PARTS)))

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 def pool() -> Partition:
     """Four slots: one active, one idle, one free, one of a node that is silent; and a model that waits."""
     node, now = make_node("n1"), timezone.now()
-    verified.beat("gw:1", "", now)
+    verified.beat("gw:1", "", now + timedelta(hours=1))
     for name, ago_s, in_flight in (("busy", 1, 2), ("done", 900, 0)):
         deployment = make_deployment(name, mode="pooled", keep_alive_s=300)
         row = make_partition(node, deployment=deployment, role="aggregated", pool=True)

@@ -40,8 +40,6 @@ _SAID = {
     "gpu-not-measured": "could not be measured", "acknowledge": "looks after", "silence": "silenced",
     "end-silence": "ended the silence of", "test": "tried out", "compare-methods": "asked for a",
     "import-activity": "imported", "import-profile": "imported the profile",
-    "delete-profile": "deleted the profile",
-    "end-silence": "ended the silence of", "test": "tried out", "import-profile": "imported the profile",
     "delete-profile": "deleted the profile", "pool": "changed the place in the pool of",
 }  # fmt: skip
 _SAID_OF_CHANGES = {
