@@ -18,7 +18,7 @@ from controlplane.telemetry.reading import Epoch
 
 BY = {"team": "team__name", "model": "deployment", "key": "key__name", "node": "node", "share": "share"}
 HOUR_S, DAY_S = 3600, 86_400
-MOST_SERIES = 8  # drawn by themselves; the others are drawn together
+MOST_SERIES = 6  # drawn by themselves; the others are drawn together
 MOST_GROUPS = 2_000
 COLUMNS = (
     "id", "hour", "node", "share", "deployment", "team", "key", "gpu_s", "cost", "currency", "requests",

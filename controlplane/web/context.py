@@ -21,6 +21,7 @@ _NAV = (
     ("web:nodes", "Nodes", "nodes", "gn"),
     ("web:capacity", "Capacity", "capacity", "gc"),
     ("web:pool", "Pool", "pool", "gp"),
+    ("web:cost", "Cost", "cost", "gt"),
     ("web:alerts", "Alerts", "alerts", "gl"),
     ("web:activity", "Activity", "activity", "ga"),
     ("web:logs", "Logs", "logs", "go"),

@@ -33,6 +33,9 @@ EMPTY = {
     "keys-empty": "/settings/keys",
     "alerts-empty": "/alerts/",
     "targets-empty": "/alerts/targets/",
+    "cost-empty": "/cost/",
+    "teams-empty": "/cost/teams/",
+    "prices-empty": "/cost/prices/",
 }
 
 
@@ -115,6 +118,7 @@ def shoot(shooter: Shooter, count: int) -> None:
     with Fleet(nodes) as fleet:
         time.sleep(3)
         from tests.browser.furnish import alarm, alert_scenes, assign, change, change_scenes, remember, scenes
+        from tests.browser.spending import cost_scenes, spend
 
         ids = assign(nodes)
         remember(every_s=300)
@@ -124,7 +128,8 @@ def shoot(shooter: Shooter, count: int) -> None:
         time.sleep(float(os.environ.get("SHOTS_HISTORY_S", "15")))
         fleet.quiet.add(nodes[-1].name)
         time.sleep(8)
-        for name, path, prepare in [*scenes(ids), *alert_scenes(alarm())]:
+        spend()
+        for name, path, prepare in [*scenes(ids), *alert_scenes(alarm()), *cost_scenes()]:
             shooter.take(name, path, prepare)
         nodes[4].phases[ids["idle"]] = Phase.EXITED
         change(ids)

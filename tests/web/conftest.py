@@ -15,6 +15,7 @@ from controlplane.alerts import services as alerts
 from controlplane.alerts.models import Alert, AlertRule
 from controlplane.audit import service_accounts
 from controlplane.audit.services import Actor
+from controlplane.teams import services as teams
 from tests import factories
 
 Clients = Callable[[str], Client]
@@ -58,6 +59,7 @@ def fleet(db: None) -> SimpleNamespace:
     service = service_accounts.create(name="ci", role="operator", actor=system)
     return SimpleNamespace(
         service=service,
+        team=teams.create_team(name="search", actor=system),
         alert=alert,
         silence=silence,
         target=target,

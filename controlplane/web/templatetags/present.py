@@ -41,6 +41,7 @@ _SAID = {
     "end-silence": "ended the silence of", "test": "tried out", "compare-methods": "asked for a",
     "import-activity": "imported", "import-profile": "imported the profile",
     "delete-profile": "deleted the profile", "pool": "changed the place in the pool of",
+    "delete-profile": "deleted the profile", "set-price": "set the price of",
 }  # fmt: skip
 _SAID_OF_CHANGES = {
     "change": "began", "undo": "began, as an undo,", "drain": "began, to drain a node,", "resume": "resumed",
@@ -70,6 +71,11 @@ def figure(value: float | None, unit: str = "") -> str:
         return UNKNOWN
     text = f"{value:,.0f}" if abs(value) >= 10 or float(value).is_integer() else f"{value:,.1f}"
     return f"{text} {unit}".strip()
+
+
+@register.filter
+def gpu_hours(gpu_s: float) -> str:
+    return figure(gpu_s / 3600, "GPU-hours")
 
 
 @register.filter
@@ -218,6 +224,8 @@ def alert_url(alert: Alert) -> str:
     """The page of what the alert is about; "" where it has none of its own."""
     if alert.subject_type == "brakerow":
         return reverse("web:brake")
+    if alert.subject_type == "team":
+        return reverse("web:teams")
     if alert.subject_type == "gpu":
         return reverse("web:node", args=[alert.node]) if alert.node else ""
     page = "web:partition" if alert.subject_type == "partition" else _PAGES.get(alert.subject_type)
