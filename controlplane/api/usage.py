@@ -76,7 +76,8 @@ class UsageSeriesShape(serializers.Serializer):
     name = serializers.CharField(allow_null=True)
     others = serializers.BooleanField(help_text="All groups that have no series of their own.")
     points = serializers.ListField(
-        child=serializers.ListField(child=serializers.FloatField()), help_text="[unix seconds, GPU-seconds, money]"
+        child=serializers.ListField(child=serializers.FloatField(allow_null=True)),
+        help_text="[unix seconds, GPU-seconds, money]; money is null where no node had a price.",
     )
 
 

@@ -139,13 +139,14 @@ def _ratio(paid: Any, tokens: int | None) -> float | None:
 def _series(asked: Asked, names: list[str | None]) -> list[dict[str, Any]]:
     """By step, for the largest groups; the last one, which has `others`, is all that is left."""
     column = BY[asked.by]
-    alone: dict[str | None, dict[int, list[float]]] = {name: {} for name in names}
-    rest: dict[int, list[float]] = {}
+    alone: dict[str | None, dict[int, list[float | None]]] = {name: {} for name in names}
+    rest: dict[int, list[float | None]] = {}
     for row in _steps(asked, column):
         into = alone.get(row[column] or None, rest)
-        sums = into.setdefault(row["step"] * asked.step_s, [0.0, 0.0])
-        sums[0] += row["time"]
-        sums[1] += float(row["paid"] or 0)
+        sums = into.setdefault(row["step"] * asked.step_s, [0.0, None])
+        sums[0] = (sums[0] or 0.0) + row["time"]
+        if row["paid"] is not None:
+            sums[1] = (sums[1] or 0.0) + float(row["paid"])
     series = [{"name": name, "others": False, "points": _points(steps)} for name, steps in alone.items()]
     return [*series, {"name": None, "others": True, "points": _points(rest)}] if rest else series
 
@@ -155,8 +156,8 @@ def _steps(asked: Asked, column: str) -> QuerySet[Any, dict[str, Any]]:
     return stepped.values(column, "step").annotate(time=Sum("gpu_s"), paid=Sum("cost"))
 
 
-def _points(steps: dict[int, list[float]]) -> list[list[float]]:
-    """[unix seconds, GPU-seconds, money as far as it is known]"""
+def _points(steps: dict[int, list[float | None]]) -> list[list[float | None]]:
+    """[unix seconds, GPU-seconds, money as far as it is known; None: no node had a price]"""
     return [[at, time, paid] for at, (time, paid) in sorted(steps.items())]
 
 

@@ -35,10 +35,11 @@ async function load() {
 /** Money to the cent, small sums to three digits. */
 export function money(value) {
   if (value === null || value === undefined) return UNKNOWN;
-  if (value === 0 || value >= 1) return value.toLocaleString("en", { minimumFractionDigits: value >= 1000 ? 0 : 2, maximumFractionDigits: value >= 1000 ? 0 : 2 });
+  if (value === 0 || value >= 0.995) return value.toLocaleString("en", { minimumFractionDigits: value >= 1000 ? 0 : 2, maximumFractionDigits: value >= 1000 ? 0 : 2 });
   return Number(value.toPrecision(2)).toLocaleString("en", { maximumFractionDigits: 8 });
 }
 
+const tokens = (count) => (count >= 1e6 ? `${(count / 1e6).toLocaleString("en", { maximumFractionDigits: count >= 1e8 ? 0 : 1 })}M` : number(count));
 const hours = (seconds) => (seconds / 3600).toLocaleString("en", { maximumFractionDigits: seconds >= 360_000 ? 0 : 2 });
 const whole = (times) => SHARES.reduce((sum, share) => sum + times[share], 0);
 const named = (name) => name ?? UNNAMED[shown.by];
@@ -58,7 +59,7 @@ function show() {
 function figures() {
   const { total, currency } = shown, time = whole(total.gpu_s);
   text($("k-cost"), money(total.cost));
-  text($("k-cost-sub"), total.unpriced_gpu_s > 0 ? `${currency}, without ${hours(total.unpriced_gpu_s)} GPU-hours unpriced` : `${currency} for ${hours(time)} GPU-hours`);
+  text($("k-cost-sub"), total.unpriced_gpu_s > 0 ? `${currency}; ${hours(total.unpriced_gpu_s)} h unpriced` : `${currency} for ${hours(time)} GPU-hours`);
   SHARES.forEach((share) => {
     text($(`k-${share}`), percent(time ? total.gpu_s[share] / time : null));
     text($(`k-${share}-sub`), `${hours(total.gpu_s[share])} GPU-hours${total.costs[share] === null || total.cost === null ? "" : `, ${money(total.costs[share])}`}`);
@@ -70,15 +71,15 @@ function figures() {
 function row(name, group) {
   const time = whole(group.gpu_s), per = group.per_million, ink = colours(), said = SHARES.map((share) => `${share} ${percent(time ? group.gpu_s[share] / time : 0)}`).join(", ");
   const bar = el("span", { class: "shares", role: "img", "aria-label": said, title: said }, SHARES.map((share) => el("i", { style: { width: `${time ? (100 * group.gpu_s[share]) / time : 0}%`, background: ink[share] } })));
-  const cells = [money(group.cost), hours(time), bar, number(group.requests), number(group.prompt_tokens), number(group.completion_tokens), money(per.input), money(per.output), money(per.all)];
+  const cells = [money(group.cost), hours(time), bar, number(group.requests), tokens(group.prompt_tokens), tokens(group.completion_tokens), money(per.input), money(per.output), money(per.all)];
   return el("tr", {}, el("th", { scope: "row" }, name), cells.map((cell) => el("td", { class: cell === bar ? null : "num" }, cell)));
 }
 
 function draw() {
   const place = measure() === "money" ? 2 : 1, scale = place === 1 ? 3600 : 1, ink = colours();
-  const stack = shown.series.map((one, i) => ({ name: one.others ? "all others" : named(one.name), rest: one.others, colour: one.others ? ink.rest : shown.by === "share" ? ink[one.name] : one.name === null ? ink.nobody : ink.hue(i), points: one.points.map((point) => [point[0], point[place] / scale]) }));
+  const stack = shown.series.map((one, i) => ({ name: one.others ? "all others" : named(one.name), rest: one.others, colour: one.others ? ink.rest : shown.by === "share" ? ink[one.name] : one.name === null ? ink.nobody : ink.hue(i), points: one.points.map((point) => [point[0], point[place] === null ? null : point[place] / scale]) }));
   drawStack($("chart").querySelector(".plot"), stack, shown);
-  const sum = ({ points }) => points.reduce((all, [, v]) => all + v, 0);
+  const sum = ({ points }) => points.reduce((all, [, v]) => (v === null ? all : (all ?? 0) + v), null);
   $("legend").replaceChildren(...stack.map((one) => el("li", {}, el("span", { class: "one" }, el("i", { class: `key block${one.rest ? " rest" : ""}`, style: { "--k": one.colour } }), one.name, el("b", {}, money(sum(one)))))));
   text($("note"), !stack.length ? "No usage in this range." : place === 2 && shown.total.unpriced_gpu_s > 0 ? "GPU time on nodes without a price is not in it." : "");
   twin(stack, place);
@@ -89,7 +90,7 @@ function twin(stack, place) {
   const when = (at) => new Date(at * 1000).toLocaleString("en-GB", shown.step_s < DAY_S ? { day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit" } : { day: "2-digit", month: "short", year: "numeric", timeZone: "UTC" });
   $("twin").replaceChildren(el("table", {}, el("caption", {}, `${place === 2 ? shown.currency : "GPU-hours"} by ${shown.by}, ${shown.step_s < DAY_S ? "by the hour" : "by the day in UTC"}, newest first.`),
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Time"), stack.map(({ name }) => el("th", { class: "num", scope: "col" }, name)))),
-    el("tbody", {}, times.map((at) => el("tr", {}, el("th", { scope: "row" }, when(at)), held.map((of) => el("td", { class: "num" }, money(of.get(at) ?? 0))))))));
+    el("tbody", {}, times.map((at) => el("tr", {}, el("th", { scope: "row" }, when(at)), held.map((of) => el("td", { class: "num" }, money(of.has(at) ? of.get(at) : 0))))))));
 }
 
 const press = (group, name, value) => group.querySelectorAll("button").forEach((button) => button.setAttribute("aria-pressed", String(button.dataset[name] === String(value))));

@@ -17,7 +17,7 @@ export async function drawStack(box, stack, { since, until, step_s: step }) {
     marker: rest ? { color: css("--panel"), line: { width: 0 }, pattern: { shape: "/", fgcolor: colour, bgcolor: css("--panel"), size: 5, solidity: 0.4 } } : { color: colour, line: { width: 0 } },
   }));
   if (!data.length) data.push({ type: "bar", x: [], y: [] });
-  const range = [when(Math.floor(since / step) * step), when(Math.max(until, since + step))];
+  const range = [when(Math.floor(since / step) * step), when(Math.ceil(Math.max(until, since + step) / step) * step)];
   await Plotly.react(box, data, {
     barmode: "stack", paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: css("--font"), size: 11, color: css("--muted") }, showlegend: false, hovermode: false, dragmode: false,
     height: wide < 500 ? 220 : 300, width: wide, margin: { l: 48, r: 10, t: 10, b: 26 },

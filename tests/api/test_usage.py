@@ -75,6 +75,7 @@ def test_what_is_not_known_is_null(past: Past, viewer: APIClient) -> None:  # no
     [mine] = [group for group in usage(viewer, "team")["groups"] if group["name"] == "users"]
     assert (mine["cost"], mine["costs"]["active"], mine["unpriced_gpu_s"]) == (None, None, pytest.approx(80))
     assert set(mine["per_million"].values()) == {None}
+    assert [point[2] for one in usage(viewer, "team")["series"] for point in one["points"]] == [None] * 2
 
 
 def test_the_rows_come_as_csv(counted: Past, viewer: APIClient) -> None:

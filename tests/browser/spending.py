@@ -1,4 +1,4 @@
-"""A few days of usage for the cost pages: minutes of samples, requests, prices and budgets, counted by the real counting."""
+"""A few days of usage for the cost pages: samples, requests, prices and budgets, counted by the real counting."""
 
 from __future__ import annotations
 
