@@ -41,7 +41,7 @@ _SAID = {
     "end-silence": "ended the silence of", "test": "tried out", "compare-methods": "asked for a",
     "import-activity": "imported", "import-profile": "imported the profile",
     "delete-profile": "deleted the profile", "pool": "changed the place in the pool of",
-    "delete-profile": "deleted the profile", "set-price": "set the price of",
+    "set-price": "set the price of",
 }  # fmt: skip
 _SAID_OF_CHANGES = {
     "change": "began", "undo": "began, as an undo,", "drain": "began, to drain a node,", "resume": "resumed",
