@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import time
+from base64 import b64decode
+from dataclasses import asdict
 from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
 
 import msgspec
 from django.http import HttpResponse
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from controlplane.api.strict import refuse_unknown_parameters
+from controlplane.api.dry_runs import is_dry_run
+from controlplane.api.idempotency import Idempotent
+from controlplane.api.parsers import MAX_BODY_BYTES
+from controlplane.api.resource import DRY_RUN
+from controlplane.api.strict import Reason, refuse_unknown_parameters
+from controlplane.audit.requests import actor_of
+from controlplane.planning import uploads
 from controlplane.planning.raster import MOST_MODELS, raster
 from controlplane.planning.spent import spent
 
@@ -83,8 +94,43 @@ class SpentList(serializers.Serializer):
     total = SpentShape()
 
 
-class Activity(APIView):
-    role_action = "view"
+class TraceBody(Reason):
+    trace = serializers.CharField(
+        required=False, max_length=MAX_BODY_BYTES, trim_whitespace=False, help_text="CSV or JSON lines, as text."
+    )
+    gzip_base64 = serializers.CharField(
+        required=False, max_length=MAX_BODY_BYTES, help_text="Or the same, packed with gzip, as base64."
+    )
+    name = serializers.CharField(required=False, default="the trace", max_length=120, help_text="Where it is from.")
+    shift = serializers.ChoiceField(
+        ("none", "now"),
+        required=False,
+        default="none",
+        help_text="now: by whole days, so that it ends within the last.",
+    )
+
+    def validate(self, found: dict[str, Any]) -> dict[str, Any]:
+        if ("trace" in found) == ("gzip_base64" in found):
+            raise serializers.ValidationError("Send one of trace and gzip_base64.")
+        try:
+            data = found["trace"].encode() if "trace" in found else b64decode(found["gzip_base64"], validate=True)
+        except (UnicodeEncodeError, ValueError) as error:
+            raise serializers.ValidationError("It is no text, or no base64.") from error
+        return {**found, "data": data}
+
+
+class ImportedShape(serializers.Serializer):
+    kept = serializers.BooleanField(help_text="false: it was only tried out.")
+    models = serializers.IntegerField()
+    requests = serializers.IntegerField()
+    start = serializers.FloatField(help_text="Unix seconds.")
+    end = serializers.FloatField()
+    replaced = serializers.IntegerField(allow_null=True, help_text="Days of models that were there from an import.")
+    note = serializers.CharField(help_text="What is to be known of how it was read.")
+
+
+class Activity(Idempotent):
+    role_actions = {"GET": "view", "POST": "capacity.import"}
 
     @extend_schema(
         operation_id="capacity_activity",
@@ -101,6 +147,42 @@ class Activity(APIView):
         now = time.time()
         day = query.validated_data.get("day") or datetime.fromtimestamp(now, UTC).date()
         return _json(raster(day, query.validated_data["models"], now))
+
+    @extend_schema(
+        operation_id="capacity_import",
+        summary="Import a history",
+        description="A request log or what docs/capacity.md tells. A model's day that was imported before is replaced, "
+        "so that the same trace twice is once. Nothing is imported where a row cannot be read; the problem names it. "
+        "With `dry_run=true` it is only read.",
+        tags=["capacity"],
+        parameters=[DRY_RUN],
+        request=TraceBody,
+        responses={200: ImportedShape, 201: ImportedShape},
+        examples=[
+            OpenApiExample(
+                "two requests",
+                value={"trace": "t_s,model,duration_s\n10,chat,2\n4000,code,1\n", "shift": "now"},
+                request_only=True,
+            )
+        ],
+    )
+    def post(self, request: Request) -> Response:
+        refuse_unknown_parameters(request, {"dry_run"})
+        if request.query_params.get("dry_run", "false").lower() not in {"true", "false", "1", "0"}:
+            raise serializers.ValidationError({"dry_run": ["Say true or false."]})
+        body = TraceBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        given, now = body.validated_data, time.time()
+        asked: dict[str, Any] = {"shift_to_now": given["shift"] == "now", "now": now}
+        if is_dry_run(request):
+            sent = uploads.read_sent(given["name"], given["data"], **asked)
+            return Response(
+                ImportedShape({**asdict(sent.told), "replaced": None, "note": sent.note, "kept": False}).data
+            )
+        made, note = uploads.import_sent(
+            given["name"], given["data"], **asked, reason=given["reason"], actor=actor_of(request, "rest")
+        )
+        return Response(ImportedShape({**asdict(made), "note": note, "kept": True}).data, HTTPStatus.CREATED)
 
 
 class Spent(APIView):

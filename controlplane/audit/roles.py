@@ -38,6 +38,7 @@ ACTIONS = {
     "brake.release": Level.OPERATOR,
     "capacity.change": Level.OPERATOR,
     "capacity.compare": Level.OPERATOR,
+    "capacity.import": Level.OPERATOR,
     "alert.acknowledge": Level.OPERATOR,
     "alert.silence": Level.OPERATOR,
     "alert.configure": Level.ADMIN,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -39,10 +39,18 @@ class Imported:
 
 
 @transaction.atomic
-def save_import(requests: Requests, *, actor: Actor, now: float, reason: str = "") -> Imported:
+def save_import(
+    requests: Requests,
+    *,
+    actor: Actor,
+    now: float,
+    reason: str = "",
+    spans: Sequence[tuple[float, float]] = (),
+) -> Imported:
     """Keep these bursts; a model's day that was imported before is replaced, so that the same file twice is once.
+    `spans`: of which it is on record what was asked; by default from the first request to the last.
     Raises DomainError, and keeps nothing."""
-    _check(requests, now)
+    check(requests, now)
     days = list(_days(requests))
     start, end = float(requests.at.min()), float(max(requests.at.max(), requests.until.max()))
     names, dates = {row.model for row in days}, {row.day for row in days}
@@ -52,7 +60,9 @@ def save_import(requests: Requests, *, actor: Actor, now: float, reason: str = "
         days, AT_ONCE, update_conflicts=True, unique_fields=["day", "model", "source"],
         update_fields=["bursts", "requests"],
     )  # fmt: skip
-    span = RecordedSpan.objects.create(start=_moment(start), end=_moment(end), source=ActivityDay.Source.IMPORT)
+    for begin, until in spans or [(start, end)]:
+        source = ActivityDay.Source.IMPORT
+        span = RecordedSpan.objects.create(start=_moment(begin), end=_moment(until), source=source)
     made = Imported(len(names), int(requests.number.sum()), len(days), len(there), start, end)
     after = {"models": made.models, "requests": made.requests, "replaced": made.replaced}
     record(actor, "import-activity", span, after=after, reason=reason)
@@ -97,7 +107,8 @@ def prune(now: float) -> None:
     Forecast.objects.filter(at__lt=_moment(now - settings.FORECAST_KEEP_DAYS * DAY_S)).delete()
 
 
-def _check(requests: Requests, now: float) -> None:
+def check(requests: Requests, now: float) -> None:
+    """Raises DomainError where they are none, lie in no time there was, or have no names."""
     if not len(requests.at):
         raise _refused("no-requests", "There are no requests in it.", "Give a file with at least one.")
     if requests.at.min() < EARLIEST or max(requests.at.max(), requests.until.max()) > now + MOST_AHEAD_S:

@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import math
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from controlplane.planning.bursts import MERGED_S, Bursts
 
 WINDOW_S = 600.0  # of a trace that counts requests per window
 MOST_DRAWN = 4000  # requests of a window whose moments are drawn; more are seldom a keep-alive apart
+MOST_SHOWN = 200  # characters of a row that is wrong
 TELL_EVERY = 5000  # rows between two tellings of how far it is
 Row = Mapping[str, str]
 Told = Callable[[int, int], None]
@@ -42,28 +44,42 @@ def read(path: Path, *, seed: int = 0, on_bytes: Told = lambda done, of: None) -
     the moments within a window of which only the number of requests is known. Requests of a model within MERGED_S
     seconds are kept as one burst. `on_bytes`: how much of the file is read, and its size."""
     try:
-        with path.open("rb") as raw, _text(raw) as file:
-            rows, columns = _rows(file)
-            reader = _reader(path, columns)
+        with path.open("rb") as raw:
             size = path.stat().st_size
-            return reader(_Source(path, _telling(rows, lambda: on_bytes(raw.tell(), size))), seed)
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+            return read_stream(str(path), raw, seed=seed, on_rows=lambda: on_bytes(raw.tell(), size))
+    except OSError as error:
         raise TraceError(f"{path}: {error}") from error
+
+
+def read_stream(
+    name: str, raw: IO[bytes], *, seed: int = 0, most_rows: int | None = None, on_rows: Callable[[], None] | None = None
+) -> Trace:
+    """The same of an open file, which `name` names to people."""
+    try:
+        with _text(raw) as file:
+            rows, columns = _rows(name, file)
+            reader = _reader(name, columns)
+            return reader(_Source(name, _telling(name, rows, on_rows or (lambda: None), most_rows)), seed)
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+        raise TraceError(f"{name}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    path: Path
+    name: str
     rows: Iterator[tuple[int, Row]]  # (line, row)
 
-    def numbers(self, *names: str) -> Iterator[tuple[Row, tuple[float, ...]]]:
+    def numbers(self, *names: str, texts: tuple[str, ...] = ()) -> Iterator[tuple[Row, tuple[float, ...]]]:
+        """Rows that have these numbers, and texts that are not empty."""
         for line, row in self.rows:
             try:
                 values = tuple(float(row[name]) for name in names)
             except (KeyError, TypeError, ValueError):
                 values = (math.nan,)
             if not all(map(math.isfinite, values)):
-                raise TraceError(f"{self.path}, line {line}: {', '.join(names)} must be numbers, not {dict(row)}")
+                raise TraceError(f"{self.name}, line {line}: {', '.join(names)} must be numbers, not {_shown(row)}")
+            if not all(isinstance(row.get(text), str) and row[text] for text in texts):
+                raise TraceError(f"{self.name}, line {line}: {', '.join(texts)} must be given, not {_shown(row)}")
             yield row, values
 
 
@@ -73,33 +89,59 @@ def _text(raw: IO[bytes]) -> IO[str]:
     return gzip.open(raw, "rt", newline="") if zipped else io.TextIOWrapper(raw, newline="")
 
 
-def _rows(file: IO[str]) -> tuple[Iterator[tuple[int, Row]], frozenset[str]]:
+def _rows(name: str, file: IO[str]) -> tuple[Iterator[tuple[int, Row]], frozenset[str]]:
     first = file.readline()
     if first.startswith("{"):
-        found = json.loads(first)
-        lines = (json.loads(line) for line in file if line.strip())
-        return enumerate(_chain(found, lines), 1), frozenset(found)
-    columns = next(csv.reader([first]), [])
-    return ((place, row) for place, row in enumerate(csv.DictReader(file, columns), 2)), frozenset(columns)
+        return _objects(name, first, file), frozenset(_object(name, 1, first))
+    columns = [one.strip() for one in next(csv.reader([first.removeprefix("\ufeff")]), [])]
+    if twice := [one for one in columns if columns.count(one) > 1]:
+        raise TraceError(f"{name}, line 1: {twice[0]!r} is there twice")
+    return _cells(name, csv.DictReader(file, columns)), frozenset(columns)
 
 
-def _chain(first: Row, others: Iterable[Row]) -> Iterator[Row]:
-    yield first
-    yield from others
+def _objects(name: str, first: str, others: Iterable[str]) -> Iterator[tuple[int, Row]]:
+    yield 1, _object(name, 1, first)
+    yield from ((place, _object(name, place, line)) for place, line in enumerate(others, 2) if line.strip())
 
 
-def _telling(rows: Iterator[tuple[int, Row]], tell: Callable[[], None]) -> Iterator[tuple[int, Row]]:
+def _object(name: str, place: int, line: str) -> Row:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise TraceError(f"{name}, line {place}: no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise TraceError(f"{name}, line {place}: each line must be a JSON object, as {{...}}")
+    return found
+
+
+def _cells(name: str, rows: csv.DictReader[str]) -> Iterator[tuple[int, Row]]:
+    for row in rows:
+        if None in row:
+            raise TraceError(f"{name}, line {rows.line_num + 1}: more cells than the first line has names")
+        yield rows.line_num + 1, row  # the first line was read before
+
+
+def _telling(
+    name: str, rows: Iterator[tuple[int, Row]], tell: Callable[[], None], most: int | None
+) -> Iterator[tuple[int, Row]]:
     for number, row in enumerate(rows):
+        if most is not None and number >= most:
+            raise TraceError(f"{name}, line {row[0]}: more than {most} rows are not taken at once")
         if number % TELL_EVERY == 0:
             tell()
         yield row
     tell()
 
 
+def _shown(row: Row) -> str:
+    text = str(dict(row))
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
 def _log(source: _Source, seed: int) -> Trace:
     """t_s,model,duration_s: one row a request."""
     found = Bursts()
-    for row, (at, for_s) in source.numbers("t_s", "duration_s"):
+    for row, (at, for_s) in source.numbers("t_s", "duration_s", texts=("model",)):
         found.add(row["model"], at, at + for_s)
     return Trace(found.requests())
 
@@ -107,7 +149,7 @@ def _log(source: _Source, seed: int) -> Trace:
 def _export(source: _Source, seed: int) -> Trace:
     """model,from_s,until_s,requests: bursts, as `write` makes them."""
     found = Bursts()
-    for row, (begun, ended, number) in source.numbers("from_s", "until_s", "requests"):
+    for row, (begun, ended, number) in source.numbers("from_s", "until_s", "requests", texts=("model",)):
         found.add(row["model"], begun, ended, int(number))
     return Trace(found.requests())
 
@@ -115,7 +157,7 @@ def _export(source: _Source, seed: int) -> Trace:
 def _functions(source: _Source, seed: int) -> Trace:
     """Azure Functions 2021: one row an invocation; a function of an app stands for a model."""
     found = Bursts()
-    for row, (end, for_s) in source.numbers("end_timestamp", "duration"):
+    for row, (end, for_s) in source.numbers("end_timestamp", "duration", texts=("app", "func")):
         found.add(f"{row['app']}/{row['func']}", end - for_s, end)
     return Trace(found.requests())
 
@@ -123,7 +165,7 @@ def _functions(source: _Source, seed: int) -> Trace:
 def _windows(source: _Source, seed: int) -> Trace:
     """ServeGen: requests of a client per ten minutes, exact, and the law fitted to their intervals."""
     random, found = np.random.default_rng(seed), Bursts()
-    for row, (at, count, shape) in source.numbers("t_s", "requests", "p1"):
+    for row, (at, count, shape) in source.numbers("t_s", "requests", "p1", texts=("client", "iat_dist")):
         begun, ended, number = _within(random, row["iat_dist"], int(count), shape)
         found.extend(row["client"], at + begun, at + ended, number)
     note = (
@@ -155,12 +197,12 @@ READERS = (
 )
 
 
-def _reader(path: Path, columns: frozenset[str]) -> Callable[[_Source, int], Trace]:
+def _reader(name: str, columns: frozenset[str]) -> Callable[[_Source, int], Trace]:
     for wanted, reader in READERS:
         if wanted <= columns:
             return reader
     known = "; ".join(",".join(sorted(wanted)) for wanted, _ in READERS)
-    raise TraceError(f"{path}: the first line names {sorted(columns)}, none of the known forms: {known}")
+    raise TraceError(f"{name}: the first line names {sorted(columns)}, none of the known forms: {known}")
 
 
 def write(requests: Requests, path: Path) -> None:

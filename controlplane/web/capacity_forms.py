@@ -62,3 +62,14 @@ def as_fields(row: CapacityPolicy) -> dict[str, Any]:
     shown = policy.shown(row)
     percent = float(f"{100 * row.most_cold:.6g}")
     return {**shown, "most_cold": percent, "floors": "\n".join(row.floors), "expected_version": row.version}
+
+
+class Import(forms.Form):
+    trace = forms.FileField(
+        label="File", max_length=255, help_text="CSV or JSON lines, packed with gzip or not, up to 3 MiB as it is sent."
+    )
+    shift = forms.ChoiceField(
+        choices=[("none", "As they are: unix seconds"), ("now", "Moved by whole days, to end within the last day")],
+        initial="none", label="Its times",
+    )  # fmt: skip
+    reason = forms.CharField(required=False, max_length=500, help_text="Kept in the activity trail.")

@@ -75,6 +75,7 @@ LEAST = {
     ("GET", "profiles/{pk}"): "viewer",
     ("DELETE", "profiles/{pk}"): "operator",
     ("GET", "capacity/activity"): "viewer",
+    ("POST", "capacity/activity"): "operator",
     ("GET", "capacity/spent"): "viewer",
     ("GET", "capacity/comparisons"): "viewer",
     ("POST", "capacity/comparisons"): "operator",

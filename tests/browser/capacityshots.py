@@ -43,6 +43,7 @@ def shoot(shooter: Shooter, models: int) -> None:
 
     shooter.take("capacity-empty", "/capacity/")
     shooter.take("capacity-policy-empty", "/capacity/policy")
+    shooter.take("capacity-import", "/capacity/import", _choose)
     week.hour()
     shooter.take("capacity-hour", "/capacity/")
     began = time.monotonic()
@@ -54,6 +55,12 @@ def shoot(shooter: Shooter, models: int) -> None:
     shooter.take("capacity", "/capacity/", settle_s=2.5)
     shooter.take("capacity-broken", "/capacity/", _cut_off)
     shooter.take("capacity-policy", "/capacity/policy", _try_out)
+
+
+def _choose(page: Page) -> None:
+    log = b"t_s,model,duration_s\n10,chat,2\n4000,code,soon\n"
+    page.set_input_files("[name=trace]", {"name": "log.csv", "mimeType": "text/csv", "buffer": log})
+    page.wait_for_timeout(1200)
 
 
 def _cut_off(page: Page) -> None:

@@ -31,6 +31,8 @@ PAGES = {
     "change-undo": "operator",
     "capacity": "viewer",
     "capacity-policy": "operator",
+    "capacity-import": "operator",
+    "capacity-import-check": None,
     "capacity-methods": "viewer",
     "capacity-compare": None,
     "capacity-preview": "operator",
@@ -124,6 +126,7 @@ PAGES = {
 PUBLIC = {"sign-on", "sign-on-back"}  # before anybody is signed in
 # Lowest role that may POST it, where that is not the one that may GET it.
 POSTS = {
+    "capacity-import-check": "operator",
     "capacity-compare": "operator",
     "node-qualify": "operator",
     "gpu-qualify": "operator",
