@@ -134,7 +134,7 @@ def _telling(
 
 
 def _shown(row: Row) -> str:
-    text = str(dict(row))
+    text = ", ".join(f"{name}={value}" for name, value in row.items())
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 

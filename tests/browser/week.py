@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import django
 
@@ -15,6 +16,7 @@ from controlplane.domain.forecast.activity import Requests  # noqa: E402
 from controlplane.planning import comparing, keeping, policy, standing  # noqa: E402
 from controlplane.planning.forecasting import PACES, Forecasting  # noqa: E402
 from controlplane.planning.models import Forecast  # noqa: E402
+from controlplane.planning.traces import write  # noqa: E402
 from tests.domain.forecast.worlds import fleet  # noqa: E402
 
 ACTOR = Actor.system("pictures")
@@ -26,6 +28,19 @@ def ending(requests: Requests, now: float) -> Requests:
     return Requests(requests.models, requests.model, requests.at + by, requests.until + by, requests.number)
 
 
+def trace(path: str, models: int) -> None:
+    """A week, as a file to be imported."""
+    write(_week(models, time.time()), Path(path))
+
+
+def forecast() -> None:
+    """Of what is on record: as the control worker does each minute, with less of a replay."""
+    paces = {horizon: replace(pace, replay_days=horizon == 600) for horizon, pace in PACES.items()}
+    now = time.time()
+    Forecasting(paces).tick(now)
+    standing.refresh(now)
+
+
 def hour() -> None:
     """Too little of a record to say much."""
     now = time.time()
@@ -34,20 +49,20 @@ def hour() -> None:
     Forecasting().tick(now)
 
 
-def remember(models: int, *, replay_days: int | None = None) -> None:
+def remember(models: int) -> None:
     Forecast.objects.all().delete()  # of the hour before
     now = time.time()
-    found = ending(fleet(models, DAYS, seed=5, wakes_a_day=10.0, busy_s=600.0), now)
-    named = tuple(f"{('chat', 'code', 'mini', 'rank')[place % 4]}-{place}" for place in range(len(found.models)))
-    found = Requests(named, found.model, found.at, found.until, found.number)
-    keeping.save_import(found, actor=ACTOR, now=now)
-    paces = PACES if replay_days is None else {
-        horizon: replace(pace, replay_days=min(pace.replay_days, replay_days)) for horizon, pace in PACES.items()
-    }  # fmt: skip
-    Forecasting(paces).tick(now)
+    keeping.save_import(_week(models, now), actor=ACTOR, now=now)
+    Forecasting().tick(now)
     policy.change(floors=["Mon-Fri 9:00-18:00 12"], time_zone="Europe/Berlin", actor=ACTOR)
     standing.refresh(now)
 
 
 def compare() -> None:
     comparing.compare_if_due(time.time())
+
+
+def _week(models: int, now: float) -> Requests:
+    found = ending(fleet(models, DAYS, seed=5, wakes_a_day=10.0, busy_s=600.0), now)
+    named = tuple(f"{('chat', 'code', 'mini', 'rank')[place % 4]}-{place}" for place in range(len(found.models)))
+    return Requests(named, found.model, found.at, found.until, found.number)
