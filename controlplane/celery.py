@@ -38,6 +38,7 @@ app.conf.update(
         "api.prune": {"task": "api.prune", "schedule": 600.0, "options": {"expires": 500}},
         "planning.tick": {"task": "planning.tick", "schedule": 60.0, "options": {"expires": 50}},
         "planning.pool": {"task": "planning.pool", "schedule": 2.0, "options": {"expires": 3}},
+        "planning.measure": {"task": "planning.measure", "schedule": 3.0, "options": {"expires": 3}},
         "planning.keep": {"task": "planning.keep", "schedule": 3600.0, "options": {"expires": 3000}},
         "costs.count": {"task": "costs.count", "schedule": 120.0, "options": {"expires": 100}},
         "gateway.prune": {"task": "gateway.prune", "schedule": 3600.0, "options": {"expires": 3000}},

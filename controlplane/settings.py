@@ -220,6 +220,7 @@ SPECTACULAR_SETTINGS = {
         "ChangeKind": "controlplane.fleet.models.Change.Kind",
         "DeploymentMode": "controlplane.fleet.models.Deployment.Mode",
         "ProfileSource": "controlplane.planning.models.EngineProfile.Source",
+        "ProfileRunState": "controlplane.planning.models.ProfileRun.State",
         "AlertState": "controlplane.alerts.models.Alert.State",
         "Severity": "controlplane.alerts.models.SEVERITY_CHOICES",
         "AlertTargetKind": "controlplane.alerts.models.AlertTarget.Kind",

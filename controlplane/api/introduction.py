@@ -34,6 +34,7 @@ TAGS = {
     "activations": "Models that were asked for while nothing served them, and what came of it.",
     "capacity": "How many models are active at once, how many will be, and what to hold ready.",
     "profiles": "What engines were measured to do, by model and GPU.",
+    "profile-runs": "Measuring running engines.",
     "events": "Who changed what, when and why, and what agents saw.",
     "alerts": "What the rules find wrong, now and in the last 90 days.",
     "silences": "What nobody is told of for a time.",

@@ -26,6 +26,7 @@ from controlplane.api.partitions import Partitions
 from controlplane.api.pool import Activations, Pool
 from controlplane.api.prices import Prices
 from controlplane.api.problems import no_route
+from controlplane.api.profile_runs import ProfileRuns
 from controlplane.api.profiles import Profiles
 from controlplane.api.registry import Models
 from controlplane.api.replicas import Replicas
@@ -42,6 +43,7 @@ router.register("nodes", Nodes, "node")
 router.register("gpus", Gpus, "gpu")
 router.register("models", Models, "model")
 router.register("profiles", Profiles, "profile")
+router.register("profile-runs", ProfileRuns, "profile-run")
 router.register("deployments", Deployments, "deployment")
 router.register("partitions", Partitions, "partition")
 router.register("activations", Activations, "activation")

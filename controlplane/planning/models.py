@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.db import models
 
+from controlplane.fleet.models import Deployment, Partition
+
 
 class ActivityDay(models.Model):
     """The bursts of requests for one model that began on one day (UTC), packed by planning.packing."""
@@ -155,3 +157,42 @@ class CapacityPolicy(models.Model):
 
     def __str__(self) -> str:
         return "capacity policy"
+
+
+class ProfileRun(models.Model):
+    """The measuring of one running engine. It is begun, told of and ended by the process that does it."""
+
+    class State(models.TextChoices):
+        """wanted -> running -> done; running -> failed, also when it falls silent; wanted, running -> cancelled."""
+
+        WANTED = "wanted"
+        RUNNING = "running"
+        DONE = "done"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    OPEN = (State.WANTED, State.RUNNING)
+
+    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="profile_runs")
+    partition = models.ForeignKey(Partition, on_delete=models.CASCADE, related_name="profile_runs")
+    state = models.CharField(max_length=9, choices=State.choices, default=State.WANTED)
+    asked_by = models.CharField(max_length=150)
+    asked_at = models.DateTimeField(auto_now_add=True)
+    reason = models.CharField(max_length=1000, blank=True)
+    beat_at = models.DateTimeField(null=True)  # of the process that measures
+    done = models.PositiveIntegerField(default=0)  # steps
+    steps = models.PositiveIntegerField(default=0)  # 0: not known yet
+    message = models.CharField(max_length=400, blank=True)  # what is measured now, or why nothing was
+    ended_at = models.DateTimeField(null=True)
+    profile = models.ForeignKey(EngineProfile, null=True, on_delete=models.SET_NULL, related_name="runs")
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["partition"], condition=models.Q(state__in=["wanted", "running"]), name="one_profile_run_a_time"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.deployment} on {self.partition}"

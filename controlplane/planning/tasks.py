@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import structlog
 from celery import shared_task
+from django.conf import settings
 from django.db import close_old_connections, connection
 from django.utils import timezone
 
+from controlplane import tether
 from controlplane.fleet.models import GatewayBeat
 from controlplane.fleet.services import pool
 from controlplane.planning import comparing, habits, keeping, pooling, standing
+from controlplane.planning import comparing, keeping, measurements, standing
 from controlplane.planning.forecasting import forecasting
 
 log = structlog.get_logger(__name__)
@@ -23,6 +28,7 @@ LIVES = timedelta(seconds=90)  # a gateway that was heard within tells what it w
 DAYS_AT_ONCE = 5
 LEAST_URGENT = 15  # nice
 _busy, _comparing = threading.Lock(), threading.Lock()
+_measuring: list[subprocess.Popen[bytes]] = []
 
 
 @shared_task(name="planning.tick", ignore_result=True)
@@ -50,6 +56,20 @@ def keep() -> None:
             break
     keeping.prune(now)
     pool.prune(timezone.now())
+
+
+@shared_task(name="planning.measure", ignore_result=True)
+def measure() -> None:
+    """Start a process for an engine that is wanted measured: in this one, other work would be in the times. It ends
+    with this one."""
+    if _measuring and _measuring[0].poll() is None:
+        return
+    _measuring.clear()
+    measurements.give_up_silent()
+    if (run := measurements.wanted()) is not None:
+        tied = [sys.executable, str(Path(tether.__file__)), str(os.getpid())]
+        argv = [*tied, sys.executable, str(settings.BASE_DIR / "manage.py"), "measure_engine", str(run)]
+        _measuring.append(subprocess.Popen(argv, stdin=subprocess.DEVNULL))  # noqa: S603 - our own program, no shell
 
 
 def _tick() -> None:

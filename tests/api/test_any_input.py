@@ -46,6 +46,7 @@ WRITES = {
     "prices": ["nodes", "per_gpu_hour", "since", "reason"],
     "teams": ["name", "budget_soft", "budget_hard", "deployments"],
     "join-tokens": ["node_name", "ttl_s"],
+    "profile-runs": ["deployment", "partition", "force", "reason"],
     "profiles": ["table", "name", "models", "gpus", "reason"],
 }  # fmt: skip
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

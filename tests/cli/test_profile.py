@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Terminal
+from controlplane.planning import measurements
+from controlplane.planning.measuring import Progress
+from controlplane.planning.models import ProfileRun
+from tests.cli.conftest import Terminal, Wire
+from tests.factories import make_deployment, make_node, make_partition, make_ready
 from tests.planning import profile_tables as tables
+from tests.planning.test_measuring import profile
 
 pytestmark = pytest.mark.django_db
 
@@ -36,3 +41,37 @@ def test_what_is_no_table_is_refused_in_words(operator: Terminal, tmp_path: Path
     assert "OLD=NEW" in operator.fails(2, "profile", "import", str(file), "--model", "x")
     file.write_bytes(b"\x1f\x8bnope")
     assert "cannot be read" in operator.fails(2, "profile", "import", str(file))
+
+
+def test_an_engine_is_measured_while_the_terminal_tells_how_far_it_is(operator: Terminal, wire: Wire) -> None:
+    make_ready(make_partition(make_node("alpha"), deployment=make_deployment("chat"), role="aggregated"))
+    looks = 0
+
+    def measures(path: str) -> None:
+        nonlocal looks
+        if "profile-runs" not in path or (run := ProfileRun.objects.first()) is None:
+            return
+        looks += 1
+        if looks == 1:
+            measurements.begin(run.pk)
+            measurements.beat(run.pk, Progress(3, 40, "prefill of 64 tokens"))
+        if looks == 3:
+            measurements.finish(run.pk, profile(), [])
+
+    wire.on_look = measures
+    result = operator.run("profile", "run", "chat", "--partition", "alpha/p0", "-m", "new flags")
+    assert result.exit_code == 0, result.output
+    assert "alpha/p0: 3/40 prefill of 64 tokens" in result.stderr
+    assert "The smallest batch that fills it" in result.stdout and "measured from alpha/p0" in result.stdout
+    assert "is to be begun" in operator.ok("profile", "run", "chat", "--no-wait")
+    assert "being measured" in operator.fails(1, "profile", "run", "chat")
+    run = ProfileRun.objects.order_by("-pk")[0]
+    assert "cancelled" in operator.ok("profile", "cancel", str(run.pk))
+
+    def fails(path: str) -> None:
+        if (run := ProfileRun.objects.filter(state="wanted").first()) is not None:
+            measurements.begin(run.pk)
+            measurements.fail(run.pk, "It is gone.")
+
+    wire.on_look = fails
+    assert "It is gone" in operator.fails(6, "profile", "run", "chat")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from controlplane.cli.client import Row
-from controlplane.cli.failures import Exit, failure
-from controlplane.cli.options import json_option, reason_option
+from controlplane.cli import names
+from controlplane.cli.client import Row, retried
+from controlplane.cli.failures import Exit, Failure, failure
+from controlplane.cli.options import force_option, json_option, reason_option, wait_options, yes_option
 from controlplane.cli.session import Session, pass_session
 from controlplane.cli.text import UNKNOWN, figure, moment, share, table
+from controlplane.cli.waiting import Progress
 
+BATCH = "--max-num-batched-tokens"
 MOST_BYTES = 900_000  # of a table: with the rest of the request it must stay below the server's limit
 
 
@@ -42,6 +46,72 @@ def show(session: Session, number: int) -> None:
     session.answer(found, lambda: _shown(found))
 
 
+@profile.command()
+@click.argument("deployment", shell_complete=names.complete_deployment)
+@click.option("--partition", metavar="NODE/PARTITION", help="Which engine. Default: the first that is ready.")
+@reason_option
+@force_option
+@wait_options
+@json_option
+@pass_session
+def run(
+    session: Session, *, deployment: str, partition: str | None, reason: str, force: bool, wait: bool, timeout_s: float
+) -> None:
+    """Measure a running engine of DEPLOYMENT, for minutes, and keep its profile.
+
+    Prompts and batches of rising size for prefill, more and more sequences for decode. Refused while the deployment
+    serves requests: they would be slowed, and would falsify what is measured. Interrupted, it goes on by itself; call
+    it off with: forebay profile cancel.
+    """
+    since = time.monotonic()
+    body: Row = {"deployment": names.deployment(session.client, deployment)["id"], "force": force, "reason": reason}
+    if partition is not None:
+        body["partition"] = names.partition(session.client, partition)["id"]
+    made = session.client.post("profile-runs", body)
+    if not wait:
+        session.answer(made, lambda: f"Measuring {made['id']} of {made['partition']} is to be begun.")
+        return
+    number = made["profile"] if made["state"] == "done" else _followed(session, made, timeout_s, since)
+    found = session.client.get(f"profiles/{number}")
+    session.answer(found, lambda: f"Profile {number}\n{_shown(found)}")
+
+
+@profile.command()
+@click.argument("number", metavar="MEASURING", type=click.IntRange(min=1))
+@reason_option
+@json_option
+@pass_session
+def cancel(session: Session, *, number: int, reason: str) -> None:
+    """Call a measuring off."""
+    found = session.client.post(f"profile-runs/{number}/cancel", {"reason": reason})
+    session.answer(found, lambda: f"Measuring {number} of {found['partition']}: {found['state']}.")
+
+
+@profile.command()
+@click.argument("number", metavar="ID", type=click.IntRange(min=1))
+@click.argument("deployment", shell_complete=names.complete_deployment)
+@force_option
+@yes_option
+@json_option
+@pass_session
+def apply(session: Session, *, number: int, deployment: str, force: bool, yes: bool) -> None:
+    """Have DEPLOYMENT's engines take the smallest batch that fills the GPU, by a profile.
+
+    Sets --max-num-batched-tokens: of its prefill engines where it has any of their own, else of all. A larger batch
+    makes prompts wait for one another and is no faster. Engines that run start again, which needs --force.
+    """
+    found, row = session.client.get(f"profiles/{number}"), names.deployment(session.client, deployment)
+    if found["knee"] is None:
+        raise failure(Exit.REFUSED, f"Profile {number} has no law: {found['problem']}.", "Choose another.")
+    batch = max(found["knee"]["tokens"], found["max_num_seqs"] or 1)  # no engine takes fewer tokens than sequences
+    which = "prefill_args" if row["replicas"]["prefill"]["assigned"] and not row["convertible"] else "engine_args"
+    if force:
+        session.confirm(f"Engines of {deployment} are replaced, to take {batch} tokens a step.", yes=yes)
+    body: Row = {which: [*_without(row[which], BATCH), f"{BATCH}={batch}"]}
+    changed = session.client.patch(f"deployments/{row['id']}", {**body, **({"force": True} if force else {})})
+    session.answer(changed, lambda: f"{deployment}: {which} {' '.join(changed[which])}")
+
+
 @profile.command("import")
 @click.argument("file", metavar="TABLE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--model", "models", multiple=True, metavar="OLD=NEW", help="What the fleet calls a model of the table.")
@@ -64,6 +134,54 @@ def delete(session: Session, number: int) -> None:
     """Forget a profile."""
     session.client.delete(f"profiles/{number}")
     session.answer({"id": number, "deleted": True}, lambda: f"Profile {number} is forgotten.")
+
+
+def _without(args: Sequence[str], flag: str) -> list[str]:
+    """Arguments without that one, as `--a-b x`, `--a-b=x` or `--a_b`."""
+    kept, skip = list[str](), False
+    for arg in args:
+        name, equals, _ = arg.partition("=")
+        if skip and not arg.startswith("--"):
+            skip = False
+            continue
+        skip = name.replace("_", "-") == flag and not equals
+        if name.replace("_", "-") != flag:
+            kept.append(arg)
+    return kept
+
+
+def _followed(session: Session, made: Row, timeout_s: float, since: float) -> int:
+    """The profile's number, once it is there."""
+    progress = Progress(session)
+    found: Row | Failure = made
+    try:
+        while True:
+            if not isinstance(found, Failure) and found["state"] not in ("wanted", "running"):
+                return _ended(found)
+            seconds = time.monotonic() - since
+            if seconds >= timeout_s:
+                fix = f"It goes on by itself. Look at GET profile-runs/{made['id']}, or: forebay profile list"
+                raise failure(Exit.NOT_REACHED, f"After {seconds:.0f} s measuring {made['id']} is not done.", fix)
+            progress.show(_far(found), seconds)
+            time.sleep(session.pace)
+            found = retried(lambda: session.client.get(f"profile-runs/{made['id']}"))
+    finally:
+        progress.end()
+
+
+def _ended(run: Row) -> int:
+    if run["state"] == "done" and run["profile"] is not None:
+        return int(run["profile"])
+    why = run["message"] or "Its profile was deleted, or it was called off."
+    raise failure(Exit.NOT_REACHED, f"Measuring {run['id']} of {run['partition']} is {run['state']}. {why}", "")
+
+
+def _far(found: Row | Failure) -> str:
+    if isinstance(found, Failure):
+        return "the server does not answer"
+    if found["state"] == "wanted":
+        return f"{found['partition']}: waits to be begun"
+    return f"{found['partition']}: {found['done']}/{found['steps'] or '?'} {found['message']}"
 
 
 def _read(file: Path) -> str:

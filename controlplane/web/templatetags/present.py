@@ -42,6 +42,9 @@ _SAID = {
     "import-activity": "imported", "import-profile": "imported the profile",
     "delete-profile": "deleted the profile", "pool": "changed the place in the pool of",
     "set-price": "set the price of",
+    "measure-engine": "asked to measure an engine of", "cancel-measuring": "gave up measuring an engine of",
+    "measured-engine": "measured the profile",
+    "delete-profile": "deleted the profile",
 }  # fmt: skip
 _SAID_OF_CHANGES = {
     "change": "began", "undo": "began, as an undo,", "drain": "began, to drain a node,", "resume": "resumed",
