@@ -32,6 +32,7 @@ from controlplane.api.registry import Models
 from controlplane.api.replicas import Replicas
 from controlplane.api.requests import Demand, Requests
 from controlplane.api.service_accounts import ServiceAccounts
+from controlplane.api.sizing import Sizing
 from controlplane.api.teams import Teams
 from controlplane.api.tokens import OneToken, Tokens
 from controlplane.api.usage import Usage, UsageExport
@@ -77,6 +78,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("usage", Usage.as_view(), name="usage"),
     path("usage/export", UsageExport.as_view(), name="usage-export"),
     path("pool", Pool.as_view(), name="pool"),
+    path("capacity/sizing", Sizing.as_view(), name="capacity-sizing"),
     path("me", Me.as_view(), name="me"),
     path("version", Version.as_view(), name="version"),
     path("health", Health.as_view(), name="health"),

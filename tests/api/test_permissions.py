@@ -70,6 +70,7 @@ LEAST = {
     ("GET", "activations"): "viewer",
     ("GET", "activations/{pk}"): "viewer",
     ("GET", "capacity"): "viewer",
+    ("GET", "capacity/sizing"): "viewer",
     ("GET", "profiles"): "viewer",
     ("POST", "profiles"): "operator",
     ("GET", "profiles/{pk}"): "viewer",
