@@ -95,6 +95,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("deployments/new", registry.deployment_new, name="deployment-new"),
     path("deployments/<int:pk>/", deployments.deployment, name="deployment"),
     path("deployments/<int:pk>/replicas", deployments.replicas, name="replicas"),
+    path("deployments/<int:pk>/speed", deployments.speed, name="deployment-speed"),
     path("deployments/<int:pk>/edit", registry.deployment_edit, name="deployment-edit"),
     path("deployments/<int:pk>/delete", registry.deployment_delete, name="deployment-delete"),
     path("deployments/<int:pk>/owners", owners.deployment, name="deployment-owners"),

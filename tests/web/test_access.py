@@ -43,6 +43,7 @@ PAGES = {
     "team-remove": None,
     "prices": "viewer",
     "price-set": None,
+    "deployment-speed": "viewer",
     "alerts": "viewer",
     "alerts-now": "viewer",
     "alerts-badge": "viewer",

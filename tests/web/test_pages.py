@@ -137,3 +137,11 @@ def test_values_have_units_and_unknowns_a_dash() -> None:
     assert present.figure(None, "ms") == present.UNKNOWN
     assert present.span([0, 1, 2, 5]) == "0-2, 5"
     assert indexes("0-2, 5") == [0, 1, 2, 5]
+
+
+def test_measuring_an_engine_is_offered_to_those_who_may(as_role: Clients, db: None) -> None:
+    partition = factories.make_partition(deployment=factories.make_deployment("chat"), role="aggregated")
+    address = reverse("web:deployment-speed", args=[partition.deployment.pk])
+    page = as_role("operator").get(address).content.decode()
+    assert f"{partition}, aggregated" in page and 'id="measure"' in page and 'data-model="model-' in page
+    assert 'id="measure"' not in as_role("viewer").get(address).content.decode()

@@ -45,6 +45,15 @@ def replicas(request: HttpRequest, pk: int) -> HttpResponse:
     return show(request, "deployments/_replicas.html", {"deployment": row, "replicas": _replicas(row)})
 
 
+@require_GET
+@needs("view")
+def speed(request: HttpRequest, pk: int) -> HttpResponse:
+    """What its engines were measured to do, and how many it needs. The figures come over REST."""
+    row = find(Deployment.objects.select_related("model"), pk, "deployment")
+    engines = [replica.partition for replica in _replicas(row)]
+    return show(request, "deployments/speed.html", {"deployment": row, "engines": engines})
+
+
 @require_POST
 @needs("playground")
 async def playground(request: HttpRequest, name: str) -> HttpResponseBase:
