@@ -104,7 +104,7 @@ def finish(run_id: int, profile: Profile, notes: list[str]) -> bool:
     run = ProfileRun.objects.select_for_update().select_related("partition__node").filter(pk=run_id).first()
     if run is None or run.state != State.RUNNING:
         return False
-    actor = Actor.system(f"profile asked for by {run.asked_by}")
+    actor = Actor.system(run.asked_by)
     row = profiles.save(profile, origin=str(run.partition), notes=notes, actor=actor)
     run.state, run.ended_at, run.profile, run.message = State.DONE, timezone.now(), row, ""
     run.done = run.steps
