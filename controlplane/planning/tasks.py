@@ -19,8 +19,7 @@ from django.utils import timezone
 from controlplane import tether
 from controlplane.fleet.models import GatewayBeat
 from controlplane.fleet.services import pool
-from controlplane.planning import comparing, habits, keeping, pooling, standing
-from controlplane.planning import comparing, keeping, measurements, standing
+from controlplane.planning import comparing, habits, keeping, measurements, pooling, standing
 from controlplane.planning.forecasting import forecasting
 
 log = structlog.get_logger(__name__)

@@ -44,7 +44,6 @@ _SAID = {
     "set-price": "set the price of",
     "measure-engine": "asked to measure an engine of", "cancel-measuring": "gave up measuring an engine of",
     "measured-engine": "measured the profile",
-    "delete-profile": "deleted the profile",
 }  # fmt: skip
 _SAID_OF_CHANGES = {
     "change": "began", "undo": "began, as an undo,", "drain": "began, to drain a node,", "resume": "resumed",
