@@ -119,7 +119,7 @@ class TraceBody(Reason):
         return {**found, "data": data}
 
 
-class ImportedShape(serializers.Serializer):
+class ImportedActivityShape(serializers.Serializer):
     kept = serializers.BooleanField(help_text="false: it was only tried out.")
     models = serializers.IntegerField()
     requests = serializers.IntegerField()
@@ -157,7 +157,7 @@ class Activity(Idempotent):
         tags=["capacity"],
         parameters=[DRY_RUN],
         request=TraceBody,
-        responses={200: ImportedShape, 201: ImportedShape},
+        responses={200: ImportedActivityShape, 201: ImportedActivityShape},
         examples=[
             OpenApiExample(
                 "two requests",
@@ -177,12 +177,12 @@ class Activity(Idempotent):
         if is_dry_run(request):
             sent = uploads.read_sent(given["name"], given["data"], **asked)
             return Response(
-                ImportedShape({**asdict(sent.told), "replaced": None, "note": sent.note, "kept": False}).data
+                ImportedActivityShape({**asdict(sent.told), "replaced": None, "note": sent.note, "kept": False}).data
             )
         made, note = uploads.import_sent(
             given["name"], given["data"], **asked, reason=given["reason"], actor=actor_of(request, "rest")
         )
-        return Response(ImportedShape({**asdict(made), "note": note, "kept": True}).data, HTTPStatus.CREATED)
+        return Response(ImportedActivityShape({**asdict(made), "note": note, "kept": True}).data, HTTPStatus.CREATED)
 
 
 class Spent(APIView):

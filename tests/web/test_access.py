@@ -142,6 +142,8 @@ POSTS = {
     "silence-end": "operator",
     "team-remove": "admin",
     "price-set": "admin",
+    "pool-set": "operator",
+    "pool-add": "operator",
     "target-test": "admin",
     "target-delete": "admin",
     "brake-release": "operator",
