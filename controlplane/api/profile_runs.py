@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from drf_spectacular.utils import extend_schema, extend_schema_view
+from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_view
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
@@ -76,6 +76,9 @@ class ProfileRuns(ListModelMixin, RetrieveModelMixin, Resource):
         "other; a profile comes of it. Refused while its deployment serves requests, unless `force`.",
         request=RunBody,
         responses={202: RunShape},
+        examples=[
+            OpenApiExample("the first that is ready", value={"deployment": 1, "reason": "new flags"}, request_only=True)
+        ],
     )
     def create(self, request: Request) -> Response:
         body = self.body()
