@@ -29,6 +29,8 @@ DATABASE_TESTS = tuple(
 )
 FAILED, NO_TESTS = 1, 5  # pytest's exit codes
 AGENT_TESTS = "tests/workers"
+# Who may do what: two thousand questions whose answers do not depend on the database.
+ROLE_TESTS = ("tests/api/test_permissions.py", "tests/web/test_access.py")
 AT_ONCE = (("unit", "postgres", "agent"), ("e2e", "browser"))
 MOST_RETRIED = 5  # more than these is no noise
 
@@ -68,7 +70,13 @@ SUITES = (
     Suite(
         name="postgres",
         told="everything that touches the database, on PostgreSQL",
-        arguments=("-m", "not e2e and not browser", "--postgres", *DATABASE_TESTS),
+        arguments=(
+            "-m",
+            "not e2e and not browser",
+            "--postgres",
+            *DATABASE_TESTS,
+            *(f"--ignore={path}" for path in ROLE_TESTS),
+        ),
         present=has_postgres,
         get="apt-get install postgresql",
     ),

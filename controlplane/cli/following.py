@@ -16,9 +16,11 @@ FINAL = {"done", "rolled_back"}
 
 def follow(session: Session, change: Row, *, timeout_s: float, since: float) -> tuple[Row, float]:
     """The change at its end, and the seconds from `since` until that was seen. Raises Failure where it stops, or was
-    turned back by somebody meanwhile. A server that is away for a moment is waited for as well."""
+    turned back by somebody meanwhile. A server that is away for a moment is waited for as well; however short the time
+    is, it is looked once."""
     progress, told, wanted = Progress(session), _Told(session), bool(change["backwards"])
     found: Row | Failure = change
+    has_looked = False
     try:
         while True:
             seconds = time.monotonic() - since
@@ -27,11 +29,11 @@ def follow(session: Session, change: Row, *, timeout_s: float, since: float) -> 
                 told.steps(found)
                 if found["state"] in FINAL or found["state"] == "stopped":
                     return _ended(found, wanted), round(seconds, 2)
-            if seconds >= timeout_s:
+            if seconds >= timeout_s and has_looked:
                 raise _out_of_time(change, found, timeout_s)
             progress.show(_now(found), seconds, key=_key(found))
             time.sleep(session.pace / 4 if seconds < QUICK_S else session.pace)
-            found = retried(lambda: session.client.get(f"changes/{change['id']}"))
+            found, has_looked = retried(lambda: session.client.get(f"changes/{change['id']}")), True
     finally:
         progress.end()
 
