@@ -16,7 +16,6 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 Floats = NDArray[np.float64]
 Kept = NDArray[np.bool_]
@@ -296,6 +295,8 @@ def _prefill_law(tokens: Floats, context: Floats, took: Floats) -> PrefillLaw:
 def _least(columns: Floats, took: Floats) -> Floats:
     """Scaled by column, for tokens times context are a million times greater than one."""
     scale = np.maximum(np.abs(columns).max(axis=0), 1e-12)
+    from scipy.optimize import nnls  # a second to import, and only who fits asks
+
     found, _ = nnls(columns / scale / took[:, None], np.ones_like(took))
     return np.asarray(found / scale)
 

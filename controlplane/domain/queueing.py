@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.stats import poisson
+from scipy.special import pdtr, pdtrik  # scipy.stats has the same in a second more of importing
 
 
 def erlang_c(servers: int, load: float) -> float:
@@ -38,4 +38,7 @@ def wait_at(level: float, servers: int, rate: float, service: float, *, ca2: flo
 
 def busy_at(level: float, load: float) -> int:
     """The quantile of how many are in service at once where none has to wait (M/G/inf: Poisson with mean `load`)."""
-    return int(poisson.ppf(level, load)) if load > 0 else 0
+    if load <= 0:
+        return 0
+    most = math.ceil(float(pdtrik(level, load)))
+    return most - 1 if most > 0 and pdtr(most - 1, load) >= level else most

@@ -6,8 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linprog
-from scipy.sparse import csr_matrix, eye, hstack
 
 from controlplane.domain.forecast.activity import Floats
 from controlplane.domain.forecast.history import Seen
@@ -58,6 +56,9 @@ class QuantileRegression:
 def pinball_line(rows: Floats, target: Floats, level: float, hold: float) -> Floats | None:
     """Weights that make the pinball loss of `rows @ weights` least, plus `hold` times the size of all but the first; as
     a linear program (Koenker and Bassett, 1978). None where it was not solved."""
+    from scipy.optimize import linprog  # a second to import, and only who forecasts asks
+    from scipy.sparse import csr_matrix, eye, hstack
+
     count, width = rows.shape
     matrix = csr_matrix(rows)
     # weights = w+ - w-, target - rows @ weights = over - under
