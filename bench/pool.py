@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -268,6 +269,12 @@ def report(stack: Stack, played: Played, start_s: float, options: argparse.Names
     longest = max(waits, default=0.0)
     print(f"  a bare start {start_s:.2f} s; ", end="")
     print(f"waited: median {middle:.2f} s, p95 {_p95(waits):.2f} s, most {longest:.2f} s")
+    for name, some in (("free slots", [row for row in woken if not row["evicted"]]), ("slots of others", _left(woken))):
+        until = [_unix(row["placed_at"]) - _unix(row["asked_at"]) for row in some] or [0.0]
+        then = [_unix(row["ended_at"]) - _unix(row["placed_at"]) for row in some] or [0.0]
+        print(
+            f"  into {name} {len(some)}: median {median(until):.2f} s for a slot, then {median(then):.2f} s until ready"
+        )
     print(f"  looks with two engines on a slot: {played.twice}")
     figures = {
         "requests": played.requests,
@@ -282,6 +289,10 @@ def report(stack: Stack, played: Played, start_s: float, options: argparse.Names
         "two_on_a_slot": played.twice,
     }
     print("RESULT", json.dumps(figures), flush=True)
+
+
+def _left(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row["evicted"]]
 
 
 def _p95(waits: list[float]) -> float:
