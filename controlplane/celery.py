@@ -41,6 +41,7 @@ app.conf.update(
         "planning.measure": {"task": "planning.measure", "schedule": 3.0, "options": {"expires": 3}},
         "planning.keep": {"task": "planning.keep", "schedule": 3600.0, "options": {"expires": 3000}},
         "costs.count": {"task": "costs.count", "schedule": 120.0, "options": {"expires": 100}},
+        "scaling.look": {"task": "scaling.look", "schedule": 60.0, "options": {"expires": 50}},
         "gateway.prune": {"task": "gateway.prune", "schedule": 3600.0, "options": {"expires": 3000}},
     },
 )

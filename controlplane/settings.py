@@ -69,6 +69,7 @@ INSTALLED_APPS = [
     "controlplane.alerts",
     "controlplane.planning",
     "controlplane.costs",
+    "controlplane.scaling",
     "controlplane.api",
     "controlplane.web",
 ]

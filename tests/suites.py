@@ -25,7 +25,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_TESTS = tuple(
     f"tests/{name}"
-    for name in ("audit", "fleet", "teams", "telemetry", "gateway", "planning", "costs", "api", "web", "management")
+    for name in (
+        "audit",
+        "fleet",
+        "teams",
+        "telemetry",
+        "gateway",
+        "planning",
+        "scaling",
+        "costs",
+        "api",
+        "web",
+        "management",
+    )
 )
 FAILED, NO_TESTS = 1, 5  # pytest's exit codes
 AGENT_TESTS = "tests/workers"

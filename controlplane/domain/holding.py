@@ -36,7 +36,12 @@ class Floor:
     slots: int
 
     def __str__(self) -> str:
-        return f"{_said_days(self.days)} {_clock(self.begin)}-{_clock(self.end)} {self.slots}"
+        return f"{self.hours} {self.slots}"
+
+    @property
+    def hours(self) -> str:
+        """When it is in force: Mon-Fri 9:00-12:00."""
+        return f"{_said_days(self.days)} {_clock(self.begin)}-{_clock(self.end)}"
 
 
 def parse_floor(text: str) -> Floor:
@@ -58,6 +63,15 @@ def parse_floors(lines: Iterable[str]) -> tuple[Floor, ...]:
     if len(found) > MOST_FLOORS:
         raise _refused(f"There are {len(found)} floors; at most {MOST_FLOORS} are taken.")
     return found
+
+
+def parse_hours(lines: Iterable[str]) -> tuple[Floor, ...]:
+    """Mon-Fri 22:00-6:00, one a line: floors whose slots mean nothing. Raises DomainError."""
+    try:
+        return parse_floors(f"{line.strip()} 1" for line in lines if line.strip())
+    except DomainError:
+        fix = "Write days and hours, one line each, as Mon-Fri 22:00-6:00 or Sat,Sun 0:00-24:00."
+        raise DomainError(Problem("hours", "These are no days and hours. Nothing was changed.", fix)) from None
 
 
 def floor_at(floors: Iterable[Floor], zone: tzinfo, now: datetime) -> Floor | None:

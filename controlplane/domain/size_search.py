@@ -44,6 +44,14 @@ def find(trace: Trace, offers: Sequence[Offer], slo: Slo, *, transfer_ms_per_tok
     return Found(None, None, _on(cheapest, real) if cheapest else None, search.replays)
 
 
+def fewest(
+    trace: Trace, offers: Sequence[Offer], slo: Slo, *, apart: bool, transfer_ms_per_token: float = 0.0
+) -> Judged | None:
+    """The cheapest of one kind that keeps the SLO within the GPUs there are: prefill and decode `apart`, or not."""
+    search = _Search(trace, slo, transfer_ms_per_token)
+    return search.disaggregated(offers) if apart else search.aggregated(offers)
+
+
 class _Search:
     def __init__(self, trace: Trace, slo: Slo, transfer_ms_per_token: float) -> None:
         self.trace, self.slo, self.transfer = trace, slo, transfer_ms_per_token

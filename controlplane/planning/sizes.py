@@ -94,19 +94,29 @@ def _trace(question: Question, deployment: Deployment) -> tuple[Trace, bool]:
         return Trace.of(np.cumsum(gaps).tolist(), *lengths), True
     if any(given):
         raise Invalid([Problem("half-a-demand", "rate_per_s, isl and osl go together.", "Give all three, or none.")])
-    since = timezone.now() - timedelta(hours=question.hours)
+    return recorded(deployment, question.hours), False
+
+
+def recorded(deployment: Deployment, hours: float) -> Trace:
+    """What was asked of it lately, at most MOST_REQUESTS. Raises Refused where that is too little to size by."""
+    since = timezone.now() - timedelta(hours=hours)
     rows = RequestRecord.objects.filter(
         deployment=deployment.name, at__gte=since, outcome="ok", prompt_tokens__gt=0, completion_tokens__gt=0
     ).order_by("-at")
     asked = list(rows.values_list("at", "prompt_tokens", "completion_tokens")[:MOST_REQUESTS])
     if len(asked) < LEAST_REQUESTS or asked[0][0] <= asked[-1][0]:
-        message = f"{len(asked)} requests of the last {question.hours:g} hours are on record, too few to size by."
+        message = f"{len(asked)} requests of the last {hours:g} hours are on record, too few to size by."
         raise Refused([Problem("too-few-requests", message, "Give rate_per_s, isl and osl, or look further back.")])
-    return Trace.of([at.timestamp() for at, *_ in asked], [row[1] for row in asked], [row[2] for row in asked]), False
+    return Trace.of([at.timestamp() for at, *_ in asked], [row[1] for row in asked], [row[2] for row in asked])
+
+
+def transfer_ms_per_token(deployment: Deployment) -> float:
+    """Of KV on its way from prefill to decode."""
+    return 1e3 * float(deployment.model.facts.get("kv_bytes_per_token") or 0) / LINK_BYTES_PER_S
 
 
 def _searched(deployment: Deployment, trace: Trace, slo: Slo, found: list[Offered]) -> dict[str, Any]:
-    transfer = 1e3 * float(deployment.model.facts.get("kv_bytes_per_token") or 0) / LINK_BYTES_PER_S
+    transfer = transfer_ms_per_token(deployment)
     engines = [one.offer for one in found]
     said = size_search.find(trace, engines, slo, transfer_ms_per_token=transfer)
     best = said.best

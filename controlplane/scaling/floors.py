@@ -1,0 +1,142 @@
+"""How many engines a deployment needs for what is to come: the rate by its own minutes, the engines by a replay of its
+last requests at that rate. A replay takes seconds, so an answer holds for ten minutes, or until the rate leaves it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+from django.db.models import Sum
+
+from controlplane.domain import demand, size_search
+from controlplane.domain.demand import Coming
+from controlplane.domain.forecast.hazards import Outage
+from controlplane.domain.replay import Trace
+from controlplane.domain.sizing import Slo
+from controlplane.fleet.errors import FleetError
+from controlplane.fleet.models import Deployment, Partition
+from controlplane.gateway.models import DemandMinute
+from controlplane.planning import history, sizes
+from controlplane.planning.offers import offers
+from controlplane.scaling.models import LaneLook
+from workers.contract import Role
+
+FRESH = timedelta(minutes=10)
+DRIFT = 0.15  # of the rate: by so much it may leave the one that was sized for
+LOOK_BACK = timedelta(minutes=demand.LOOK_BACK)
+HOURS = 24.0  # whose requests are replayed
+SHARE = 0.95  # of requests within the objectives
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """`counts`: engines by role, None where it is not known how many; `why` says what for, or what is missing."""
+
+    counts: Mapping[Role, int] | None
+    why: str
+    coming: Coming
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """Now, and the times before it of which nothing is on record."""
+
+    now: datetime
+    outages: Sequence[Outage]
+
+    @classmethod
+    def at(cls, now: datetime) -> When:
+        return cls(now, history.outages((now - LOOK_BACK).timestamp(), now.timestamp()))
+
+
+def floor(deployment: Deployment, looks: Mapping[str, LaneLook], level: float, when: When) -> Floor:
+    """`looks`: the last of each of its roles."""
+    now, coming = when.now, _coming(deployment.name, level, when)
+    if (kept := _still_good(looks, coming, now)) is not None:
+        return kept
+    if coming.rate <= 0.0:
+        return Floor({}, "nothing is asked for", coming, now)
+    if not deployment.slo_ttft_ms or not deployment.slo_itl_ms:
+        return _unsized(deployment, "it has no objective for the first token and for tokens", coming, now)
+    slo = Slo(float(deployment.slo_ttft_ms), float(deployment.slo_itl_ms), SHARE)
+    try:
+        trace = sizes.recorded(deployment, HOURS)
+    except FleetError as error:
+        return _unsized(deployment, str(error), coming, now)
+    return _sized(deployment, _at_rate(trace, coming.rate), slo, coming, now)
+
+
+def _coming(name: str, level: float, when: When) -> Coming:
+    """Minutes without a row had no request, back to the first one that is on record; but for outages."""
+    end = when.now.replace(second=0, microsecond=0)
+    rows = DemandMinute.objects.filter(deployment=name, minute__gte=end - LOOK_BACK, minute__lt=end)
+    asked = dict(rows.values_list("minute").annotate(Sum("arrivals")))
+    if not asked:
+        return demand.coming([], level=level)
+    first = min(asked)
+    arrivals = np.zeros(int((end - first).total_seconds() // 60))
+    for minute, number in asked.items():
+        arrivals[int((minute - first).total_seconds() // 60)] = number
+    for outage in when.outages:
+        since, until = (max(0.0, (at - first.timestamp()) / 60.0) for at in (outage.start, outage.end))
+        arrivals[math.floor(since) : math.ceil(min(until, len(arrivals)))] = np.nan
+    return demand.coming(arrivals, level=level)
+
+
+def _still_good(looks: Mapping[str, LaneLook], coming: Coming, now: datetime) -> Floor | None:
+    told = [look for look in looks.values() if look.floor is not None and look.floor_at is not None]
+    if not told or any(now - look.floor_at > FRESH for look in told if look.floor_at):
+        return None
+    sized_for = told[0].rate_coming or 0.0
+    if abs(coming.rate - sized_for) > DRIFT * max(sized_for, coming.rate):
+        return None
+    counts = {Role(look.role): look.floor for look in told if look.floor is not None}
+    kept = Coming(coming.now, sized_for, coming.why)
+    return Floor(counts, told[0].floor_why, kept, told[0].floor_at or now)
+
+
+def _at_rate(trace: Trace, rate: float) -> Trace:
+    seconds = float(trace.at_ms[-1] - trace.at_ms[0]) / 1000.0
+    return trace.faster(rate * seconds / (len(trace) - 1))
+
+
+def _unsized(deployment: Deployment, why: str, coming: Coming, now: datetime) -> Floor:
+    """One that is asked for and has no engine at all shall have one, however fast that is."""
+    if coming.now > 0 and not deployment.partitions.exists():
+        return Floor({Role.AGGREGATED: 1}, f"it is asked for and has no engine; {why}"[:255], coming, now)
+    return Floor(None, why[:255], coming, now)
+
+
+def _sized(deployment: Deployment, trace: Trace, slo: Slo, coming: Coming, now: datetime) -> Floor:
+    kinds = _kinds(deployment)
+    found, missing = offers(deployment, {})
+    able = [one for one in found if (one.offer.gpu, one.offer.tp) in kinds]
+    if not able:
+        why = "; ".join(missing) or "no partition has GPUs that were measured or that specs are known of"
+        return _unsized(deployment, f"how fast it would be is not known: {why}", coming, now)
+    apart = deployment.partitions.filter(role__in=(Role.PREFILL.value, Role.DECODE.value)).exists()
+    transfer = sizes.transfer_ms_per_token(deployment)
+    engines = [one.offer for one in able]
+    judged = size_search.fewest(trace, engines, slo, apart=apart, transfer_ms_per_token=transfer)
+    what = f"{coming.rate:.3g} requests a second ({coming.why})"
+    if judged is None:
+        return _unsized(deployment, f"no number of its engines keeps the objectives at {what}", coming, now)
+    size = judged.size
+    counts = {Role.DECODE if apart else Role.AGGREGATED: size.decode.count}
+    if size.prefill is not None:
+        counts[Role.PREFILL] = size.prefill.count
+    return Floor(counts, f"{size.told} for {what}: {judged.met:.1%} within the objectives"[:255], coming, now)
+
+
+def _kinds(deployment: Deployment) -> set[tuple[str, int]]:
+    """(GPU, GPUs of an engine) of its own partitions, of free ones where it has none."""
+    rows = Partition.objects.prefetch_related("gpus")
+    own = list(rows.filter(deployment=deployment)) or list(rows.filter(deployment__isnull=True))
+    return {
+        (name, len(row.gpus.all())) for row in own for name in Counter(gpu.name for gpu in row.gpus.all())
+    }  # fmt: skip

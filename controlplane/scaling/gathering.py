@@ -1,0 +1,131 @@
+"""What is known of every role of every dedicated deployment now, as the rules take it."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.conf import settings
+
+from controlplane.domain import health
+from controlplane.domain.scaling import Lane, Load, Served
+from controlplane.fleet.facts import partition_view
+from controlplane.fleet.models import Deployment, Node, Partition
+from controlplane.gateway import summary
+from controlplane.scaling import floors
+from controlplane.scaling.floors import Floor, When
+from controlplane.scaling.models import LaneLook, ScalingPolicy
+from controlplane.telemetry import latest, valkey
+from controlplane.telemetry.latest import EngineFigures
+from workers.contract import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """One deployment: its lanes by role, those that have engines or should have."""
+
+    deployment: Deployment
+    lanes: Mapping[Role, Lane]
+    served: Served
+    floor: Floor
+    looks: Mapping[str, LaneLook]
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """`figures`: of engines by partition, only of nodes that are heard."""
+
+    partitions: tuple[Partition, ...]
+    figures: Mapping[int, EngineFigures]
+
+
+def fleet() -> Fleet:
+    rows = Partition.objects.select_related("node", "deployment__model").prefetch_related("gpus", "node__gpus")
+    return Fleet(tuple(rows.order_by("pk")), _figures())
+
+
+def gather(found: Fleet, policy: ScalingPolicy, now: datetime) -> list[Gathered]:
+    looks: dict[int, dict[str, LaneLook]] = defaultdict(dict)
+    for look in LaneLook.objects.all():
+        looks[look.deployment_id][look.role] = look
+    served, when = summary.by_deployment(), When.at(now)
+    rows = Deployment.objects.select_related("model").filter(mode=Deployment.Mode.DEDICATED).order_by("name")
+    return [
+        _gathered(row, found, served=served.get(row.name), looks=looks[row.pk], level=policy.level, when=when)
+        for row in rows
+    ]
+
+
+def is_ready(row: Partition, now: datetime) -> bool:
+    """Its node is heard, and has confirmed the assignment."""
+    view = partition_view(row)
+    heard = not health.is_silent(view.node_last_seen, now.timestamp(), settings.SILENT_AFTER_S)
+    return heard and not row.node.revoked and health.is_confirmed(view)
+
+
+def _gathered(
+    row: Deployment,
+    found: Fleet,
+    *,
+    served: summary.Served | None,
+    looks: Mapping[str, LaneLook],
+    level: float,
+    when: When,
+) -> Gathered:
+    floor = floors.floor(row, looks, level, when)
+    lanes = {role: _lane(row, role, found, floor=floor, look=looks.get(role.value), now=when.now) for role in Role}
+    told = {role: lane for role, lane in lanes.items() if lane.count or lane.least or lane.floor}
+    return Gathered(row, told, _served(row, served), floor, looks)
+
+
+def _served(row: Deployment, told: summary.Served | None) -> Served:
+    return Served(
+        ttft_ms=told.ttft_p95_ms if told else None,
+        itl_ms=told.itl_p95_ms if told else None,
+        slo_ttft_ms=float(row.slo_ttft_ms) if row.slo_ttft_ms else None,
+        slo_itl_ms=float(row.slo_itl_ms) if row.slo_itl_ms else None,
+    )
+
+
+def _lane(row: Deployment, role: Role, found: Fleet, *, floor: Floor, look: LaneLook | None, now: datetime) -> Lane:
+    own = [one for one in found.partitions if (one.deployment_id, one.role) == (row.pk, role.value)]
+    ready = [one for one in own if is_ready(one, now)]
+    since = look.fewer_since if look else None
+    return Lane(
+        role=role,
+        count=len(own),
+        ready=len(ready),
+        least=getattr(row, f"min_{role.value}"),
+        most=getattr(row, f"max_{role.value}"),
+        load=_load(found.figures.get(one.pk) for one in ready),
+        floor=floor.counts.get(role, 0) if floor.counts is not None else None,
+        floor_why=floor.why,
+        quiet_s=(now - since).total_seconds() if since else 0.0,
+    )
+
+
+def _load(told: Iterable[EngineFigures | None]) -> Load:
+    """Unknown as soon as one engine does not tell: a sum without it would say that there is less to do."""
+    figures = [one or EngineFigures() for one in told]
+    running = [one.running for one in figures if one.running is not None]
+    waiting = [one.waiting for one in figures if one.waiting is not None]
+    usage = [one.kv_usage for one in figures if one.kv_usage is not None]
+    return Load(
+        sum(running) if len(running) == len(figures) else None,
+        sum(waiting) if len(waiting) == len(figures) else None,
+        max(usage) if usage and len(usage) == len(figures) else None,
+    )
+
+
+def _figures() -> dict[int, EngineFigures]:
+    since = time.time() - settings.SILENT_AFTER_S
+    try:
+        heard = latest.read(Node.objects.values_list("pk", flat=True)).values()
+    except valkey.Unreachable:
+        return {}
+    return {
+        partition: figures for node in heard if node.seen >= since for partition, figures in node.engines.items()
+    }  # fmt: skip

@@ -1,0 +1,180 @@
+"""Each minute: look at every role of every dedicated deployment, and propose the moves that it takes. One plan is open
+at a time; one that comes out the same again stays, one that comes out otherwise takes its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from django.db import transaction
+
+from controlplane.audit.services import Actor
+from controlplane.domain import scaling
+from controlplane.domain.allotment import Allotment, Want
+from controlplane.domain.scaling import Kind, Wanted
+from controlplane.fleet import versions
+from controlplane.fleet.errors import FleetError
+from controlplane.fleet.models import Deployment
+from controlplane.fleet.services import preview_change
+from controlplane.planning import load
+from controlplane.scaling import gathering, guarding, policy, sharing
+from controlplane.scaling.gathering import Gathered
+from controlplane.scaling.models import LaneLook, ScalingPlan, ScalingPolicy
+from controlplane.scaling.plans import apply
+from workers.contract import Role
+
+log = structlog.get_logger(__name__)
+ACTOR = Actor.system("planner")
+DISMISSED_FOR = timedelta(hours=1)
+KEEP = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    gathered: Gathered
+    wanted: Mapping[Role, Wanted]
+
+
+def propose(now: datetime) -> ScalingPlan | None:
+    """The open plan after this look; None where nothing is to be done. One that nothing holds back is applied."""
+    rules, version = policy.current(), versions.current()  # before the rows: then it is never newer than they are
+    fleet = gathering.fleet()
+    decided = [_decided(one, rules) for one in gathering.gather(fleet, rules, now)]
+    wants = [want for one in decided for want in _wants(one)]
+    shared = sharing.share(wants, fleet, now)
+    _remember(decided, shared.allotment, now)
+    plan = _kept(shared, rules, version, now)
+    if plan is None or plan.held_back:
+        return plan
+    try:
+        return apply(plan.pk, actor=ACTOR, reason=_reason(plan), automatic=True)
+    except FleetError as error:
+        log.warning("a plan could not be applied; the next look makes another", plan=plan.pk, why=str(error))
+        return plan
+
+
+def prune(now: datetime) -> None:
+    """Forget plans that nobody applied, after a month."""
+    stale = ScalingPlan.objects.filter(decided_at__lt=now - KEEP)
+    stale.exclude(state__in=(ScalingPlan.State.OPEN, ScalingPlan.State.APPLIED)).delete()
+
+
+def _decided(one: Gathered, rules: ScalingPolicy) -> _Decided:
+    decode = one.lanes.get(Role.DECODE)
+    full = decode is not None and scaling.is_full(decode.load)
+    return _Decided(
+        one,
+        {
+            role: scaling.wanted(lane, one.served, quiet_s=rules.quiet_s, decode_full=full)
+            for role, lane in one.lanes.items()
+        },
+    )
+
+
+def _wants(decided: _Decided) -> list[Want]:
+    one = decided.gathered
+    return [
+        Want(
+            lane=(one.deployment.pk, role),
+            count=one.lanes[role].count,
+            wanted=wanted.count,
+            why=f"{one.deployment.name} {role.value} {one.lanes[role].count} to {wanted.count}: {wanted.why}",
+            least=max(1, one.lanes[role].least),
+            priority=one.deployment.priority,
+            now=wanted.kind in (Kind.PRESSURE, Kind.BOUND),
+        )
+        for role, wanted in decided.wanted.items()
+    ]
+
+
+def _remember(decided: Sequence[_Decided], allotment: Allotment, now: datetime) -> None:
+    looks = [
+        _look(one.gathered, role, wanted, allotment.short.get((one.gathered.deployment.pk, role), 0), now)
+        for one in decided
+        for role, wanted in one.wanted.items()
+    ]
+    there = Deployment.objects.filter(pk__in={look.deployment_id for look in looks}).values_list("pk", flat=True)
+    known = set(there)  # one may have been deleted while we looked
+    fields = [field.name for field in LaneLook._meta.fields if field.name not in ("id", "deployment", "role")]
+    LaneLook.objects.bulk_create(
+        [look for look in looks if look.deployment_id in known],
+        update_conflicts=True,
+        unique_fields=["deployment", "role"],
+        update_fields=fields,
+    )
+    LaneLook.objects.exclude(at=now).delete()
+
+
+def _look(one: Gathered, role: Role, wanted: Wanted, short: int, now: datetime) -> LaneLook:
+    lane, before, floor = one.lanes[role], one.looks.get(role.value), one.floor
+    since = before.fewer_since if before and before.fewer_since else now
+    return LaneLook(
+        deployment=one.deployment,
+        role=role.value,
+        at=now,
+        count=lane.count,
+        ready=lane.ready,
+        wanted=wanted.count,
+        kind=wanted.kind.value,
+        why=wanted.why[:255],
+        short=short,
+        fewer_since=since if wanted.fewer_would_do else None,
+        floor=lane.floor,
+        floor_why=floor.why[:255],
+        floor_at=floor.at if lane.floor is not None else None,
+        rate_now=floor.coming.now,
+        rate_coming=floor.coming.rate,
+    )
+
+
+@transaction.atomic
+def _kept(shared: sharing.Shared, rules: ScalingPolicy, version: int, now: datetime) -> ScalingPlan | None:
+    """The open plan with these moves: the one that there is where they are the same."""
+    moves, pool = _moves(shared), list(shared.pool)
+    open_ones = list(ScalingPlan.objects.select_for_update().filter(state=ScalingPlan.State.OPEN))
+    plan = next((one for one in open_ones if _same(one, moves, pool)), None)
+    for one in open_ones:
+        if one is not plan:
+            one.state, one.decided_at, one.decided_by = ScalingPlan.State.SUPERSEDED, now, ACTOR.name
+            one.save(update_fields=["state", "decided_at", "decided_by"])
+    if not (moves or pool) or (plan is None and _was_dismissed(moves, pool, now)):
+        return None
+    plan = plan or ScalingPlan(made_at=now)
+    plan.preview = preview_change([given.move for given in shared.allotment.moves], live=load.live()) if moves else {}
+    plan.seen_at, plan.version, plan.moves, plan.pool = now, version, moves, pool
+    plan.held_back = guarding.held_back(plan, rules, now)
+    plan.save()
+    return plan
+
+
+def _was_dismissed(moves: Sequence[Mapping[str, Any]], pool: Sequence[Mapping[str, Any]], now: datetime) -> bool:
+    lately = ScalingPlan.objects.filter(state=ScalingPlan.State.DISMISSED, decided_at__gt=now - DISMISSED_FOR)
+    return any(_same(one, moves, pool) for one in lately)
+
+
+def _moves(shared: sharing.Shared) -> list[dict[str, Any]]:
+    return [
+        {
+            "partition": given.move.partition,
+            "name": shared.names[given.move.partition],
+            "deployment": given.move.deployment,
+            "role": given.move.role.value if given.move.role else None,
+            "why": given.why,
+        }
+        for given in shared.allotment.moves
+    ]
+
+
+def _same(plan: ScalingPlan, moves: Sequence[Mapping[str, Any]], pool: Sequence[Mapping[str, Any]]) -> bool:
+    def shape(rows: Sequence[Mapping[str, Any]]) -> set[tuple[Any, ...]]:
+        return {(row["partition"], row.get("deployment"), row.get("role"), row.get("pool")) for row in rows}
+
+    return shape(plan.moves) == shape(moves) and shape(plan.pool) == shape(pool)
+
+
+def _reason(plan: ScalingPlan) -> str:
+    whys = dict.fromkeys(row["why"] for row in (*plan.moves, *plan.pool))
+    return "; ".join(whys)[:1000]

@@ -1,0 +1,123 @@
+"""Partitions between those who want them: dedicated deployments first, then the pool."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+
+from controlplane.domain import allotment, placement
+from controlplane.domain.allotment import Allotment, Place, Want
+from controlplane.domain.impact import Action
+from controlplane.domain.rollout import Lane
+from controlplane.fleet.facts import deployment_view, has_process, node_view, partition_view
+from controlplane.fleet.models import Deployment, Partition, PoolAim
+from controlplane.fleet.services import checks, exclusive
+from controlplane.scaling.gathering import Fleet, is_ready
+from controlplane.telemetry.latest import EngineFigures
+from workers.contract import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """`pool`: partitions to set aside for the pool, or to take back from it: {partition, name, pool, why}."""
+
+    allotment: Allotment
+    pool: tuple[Mapping[str, Any], ...]
+    names: Mapping[int, str]
+
+
+def share(wants: Sequence[Want], fleet: Fleet, now: datetime) -> Shared:
+    held = exclusive.held()
+    slots = [row for row in fleet.partitions if row.pool]
+    spare = _spare_slots(slots, held)
+    usable = [
+        row for row in fleet.partitions if row.pk not in held and not row.pinned and (not row.pool or row.pk in spare)
+    ]
+    found = allotment.allot(
+        wants, [_place(row, fleet.figures.get(row.pk), now) for row in usable], *_lawful(wants, usable)
+    )
+    taken = {given.move.partition for given in found.moves}
+    back = [_pooled(row, False, "the pool needs fewer slots than it has") for row in slots if row.pk in taken]
+    more = _to_set_aside(slots, [row for row in usable if row.pk not in taken])
+    names = {row.pk: str(row) for row in fleet.partitions}
+    return Shared(found, (*back, *more), names)
+
+
+def _spare_slots(slots: Sequence[Partition], held: set[int]) -> set[int]:
+    """Empty ones beyond what the pool shall hold."""
+    aim = _aim()
+    if aim is None:
+        return set()
+    empty = [row.pk for row in slots if row.deployment_id is None and row.pk not in held]
+    return set(empty[: max(0, len(slots) - max(aim, settings.POOL_FREE))])
+
+
+def _to_set_aside(slots: Sequence[Partition], left: Sequence[Partition]) -> list[Mapping[str, Any]]:
+    """Free partitions that nobody wants, as many as the pool is short of, the smallest first."""
+    aim = _aim()
+    if aim is None or not Deployment.objects.filter(mode=Deployment.Mode.POOLED).exists():
+        return []
+    free = [row for row in left if row.deployment_id is None and not row.pool and row.node.schedulable]
+    free.sort(key=lambda row: (sum(gpu.memory_bytes for gpu in row.gpus.all()), row.pk))
+    why = f"the pool shall hold {aim} slots and has {len(slots)}"
+    return [_pooled(row, True, why) for row in free[: max(0, aim - len(slots))]]
+
+
+def _pooled(row: Partition, pool: bool, why: str) -> Mapping[str, Any]:
+    return {"partition": row.pk, "name": str(row), "pool": pool, "why": why}
+
+
+def _aim() -> int | None:
+    return PoolAim.objects.values_list("slots", flat=True).first()
+
+
+def _place(row: Partition, figures: EngineFigures | None, now: datetime) -> Place:
+    lane = (row.deployment_id, Role(row.role)) if row.deployment_id is not None else None
+    running = figures.running if figures else None
+    waiting = figures.waiting if figures else None
+    return Place(
+        partition=row.pk,
+        memory_bytes=sum(gpu.memory_bytes for gpu in row.gpus.all()),
+        lane=lane,
+        ready=lane is not None and is_ready(row, now),
+        in_flight=None if running is None else running + (waiting or 0.0),
+    )
+
+
+def _lawful(wants: Sequence[Want], usable: Sequence[Partition]) -> tuple[dict[Lane, set[int]], set[tuple[int, Lane]]]:
+    """For lanes that lack engines: where one could run, and where the engine that runs would only change its role."""
+    short = [want.lane for want in wants if want.missing]
+    rows = Deployment.objects.select_related("model").in_bulk({lane[0] for lane in short})
+    fits = {lane: _fitting(rows[lane[0]], lane[1], usable) for lane in short if lane[0] in rows}
+    relabels = {
+        (row.pk, lane)
+        for lane, able in fits.items()
+        for row in usable
+        if row.pk in able and row.deployment_id == lane[0]
+        if checks.action(row, rows[lane[0]], lane[1].value) is Action.RELABEL
+    }
+    return fits, relabels
+
+
+def _fitting(deployment: Deployment, role: Role, usable: Sequence[Partition]) -> set[int]:
+    view, now = deployment_view(deployment), time.time()
+    own = [partition_view(row) for row in usable if row.deployment_id == deployment.pk]
+    return {
+        row.pk
+        for row in usable
+        if not (row.deployment_id is None and has_process(row))
+        and not placement.check(
+            partition_view(row),
+            view,
+            role,
+            node=node_view(row.node),
+            peers=[peer for peer in own if peer.id != row.pk],
+            now=now,
+            silent_after_s=settings.SILENT_AFTER_S,
+        )
+    }

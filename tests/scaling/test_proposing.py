@@ -1,0 +1,180 @@
+"""A look proposes what the load takes; a person applies it, or it is applied within its rails."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from controlplane.audit.models import AuditEvent
+from controlplane.audit.services import Actor
+from controlplane.domain.scaling import Kind
+from controlplane.fleet import services
+from controlplane.fleet.errors import Refused
+from controlplane.fleet.models import Change, Deployment, Node, Partition, PoolAim
+from controlplane.scaling import plans, policy
+from controlplane.scaling.models import LaneLook, ScalingPlan
+from controlplane.scaling.proposing import propose
+from controlplane.telemetry.latest import EngineFigures
+from tests.factories import make_deployment, make_gpu, make_partition, make_ready
+from tests.scaling.conftest import Tell
+
+pytestmark = pytest.mark.django_db
+ANNA = Actor.system("anna")
+Figures = dict[int, EngineFigures]
+
+
+def engines(deployment: Deployment) -> int:
+    return deployment.partitions.count()
+
+
+def test_while_nothing_presses_nothing_is_proposed_and_each_role_says_why(llama: Deployment, now: datetime) -> None:
+    assert propose(now) is None
+    look = LaneLook.objects.get()
+    assert (look.deployment, look.role, look.count, look.wanted) == (llama, "aggregated", 1, 1)
+
+
+def test_late_tokens_propose_an_engine_more_and_nothing_moves_until_somebody_says_so(
+    llama: Deployment, now: datetime, ended: Tell
+) -> None:
+    ended("llama", ttft_ms=100.0, itl_ms=70.0)
+    plan = propose(now)
+    assert plan is not None
+    assert [(move["deployment"], move["role"]) for move in plan.moves] == [(llama.pk, "aggregated")]
+    assert plan.moves[0]["why"] == "llama aggregated 1 to 2: ITL p95 70 ms of 50"
+    assert "automatic applying is off" in plan.held_back[0]
+    assert (engines(llama), Change.objects.count()) == (1, 0)
+    assert plan.preview["effects"][0]["engines_after"] == 2
+
+
+def test_the_same_look_again_keeps_the_plan_and_another_takes_its_place(
+    llama: Deployment, now: datetime, ended: Tell
+) -> None:
+    ended("llama", ttft_ms=100.0, itl_ms=70.0)
+    first, again = propose(now), propose(now + timedelta(seconds=1))
+    assert first is not None
+    assert again is not None
+    assert (again.pk, again.made_at, again.seen_at) == (first.pk, first.made_at, now + timedelta(seconds=1))
+    llama.slo_itl_ms = 500
+    llama.save()
+    assert propose(now) is None
+    assert ScalingPlan.objects.get().state == ScalingPlan.State.SUPERSEDED
+
+
+def test_a_plan_that_is_applied_is_a_change_that_can_be_undone(llama: Deployment, now: datetime, ended: Tell) -> None:
+    ended("llama", ttft_ms=100.0, itl_ms=70.0)
+    plan = propose(now)
+    assert plan is not None
+    plan = plans.apply(plan.pk, actor=ANNA, reason="looks right")
+    assert (plan.state, plan.decided_by, plan.automatic) == ("applied", "anna", False)
+    assert engines(llama) == 2
+    assert plan.change is not None
+    assert plan.change.actor_name == "anna"
+    assert AuditEvent.objects.filter(verb="apply", subject_type="scalingplan", reason="looks right").exists()
+    with pytest.raises(Refused, match="is applied"):
+        plans.apply(plan.pk, actor=ANNA)
+
+
+def test_one_that_is_dismissed_is_not_proposed_again_for_an_hour(llama: Deployment, now: datetime, ended: Tell) -> None:
+    ended("llama", ttft_ms=100.0, itl_ms=70.0)
+    plan = propose(now)
+    assert plan is not None
+    plans.dismiss(plan.pk, actor=ANNA, reason="a test of ours")
+    assert propose(now + timedelta(seconds=1)) is None
+    plan.refresh_from_db()
+    plan.decided_at = now - timedelta(minutes=61)
+    plan.save()
+    assert propose(now) is not None
+
+
+def test_with_automatic_applying_on_it_is_applied_within_the_rails_and_not_beyond(
+    llama: Deployment, now: datetime, ended: Tell
+) -> None:
+    ended("llama", ttft_ms=100.0, itl_ms=70.0)
+    policy.change(actor=ANNA, auto_apply=True, most_gpus=1)
+    held = propose(now)
+    assert held is not None
+    assert held.held_back == ["2 GPUs for dedicated engines would be more than 1"]
+    policy.change(actor=ANNA, most_gpus=None)
+    done = propose(now)
+    assert done is not None
+    assert (done.pk, done.state, done.automatic, done.decided_by) == (held.pk, "applied", True, "planner")
+    assert engines(llama) == 2
+    event = AuditEvent.objects.get(verb="change", subject_type="change")
+    assert (event.actor_name, event.source) == ("planner", "system")
+    assert "ITL p95 70 ms of 50" in event.reason
+
+
+def test_a_fleet_that_changed_since_makes_it_stale(llama: Deployment, now: datetime, ended: Tell, node: Node) -> None:
+    ended("llama", ttft_ms=100.0, itl_ms=70.0)
+    plan = propose(now)
+    assert plan is not None
+    services.set_pool(plan.moves[0]["partition"], pool=True, actor=ANNA)
+    with pytest.raises(services.Stale, match="was faster"):
+        plans.apply(plan.pk, actor=ANNA)
+    assert (engines(llama), ScalingPlan.objects.get().state) == (1, "open")
+
+
+def test_an_engine_too_many_goes_after_a_quiet_time(
+    llama: Deployment, now: datetime, figures: Figures, node: Node, asked: Tell
+) -> None:
+    second = make_ready(make_partition(node, gpus=[make_gpu(node)], deployment=llama, role="aggregated"))
+    figures[second.pk] = EngineFigures(running=0.0, waiting=0.0, kv_usage=0.0)
+    assert propose(now) is None
+    assert LaneLook.objects.get().fewer_since == now
+    later = now + timedelta(seconds=policy.current().quiet_s)
+    Node.objects.update(last_seen=later)
+    plan = propose(later)
+    assert plan is not None
+    assert [move["deployment"] for move in plan.moves] == [None]
+    assert LaneLook.objects.get().kind == Kind.QUIET
+
+
+def test_engines_that_tell_nothing_change_nothing(
+    llama: Deployment, now: datetime, ended: Tell, figures: Figures
+) -> None:
+    ended("llama", ttft_ms=9000.0, itl_ms=900.0)
+    figures.clear()
+    assert propose(now) is None
+    assert LaneLook.objects.get().kind == Kind.HOLD
+
+
+def test_who_has_no_partition_left_is_told_as_short(llama: Deployment, now: datetime, ended: Tell) -> None:
+    Partition.objects.filter(deployment__isnull=True).update(pinned=True)
+    ended("llama", ttft_ms=100.0, itl_ms=70.0)
+    assert propose(now) is None
+    look = LaneLook.objects.get()
+    assert (look.wanted, look.short) == (2, 1)
+
+
+def test_one_that_is_asked_for_and_has_no_engine_gets_one(llama: Deployment, now: datetime, asked: Tell) -> None:
+    make_deployment("mistral")
+    asked("mistral", per_minute=6)
+    plan = propose(now)
+    assert plan is not None
+    assert "it is asked for and has no engine" in plan.moves[0]["why"]
+
+
+def test_free_partitions_go_to_the_pool_that_is_short_of_slots(llama: Deployment, now: datetime) -> None:
+    make_deployment("rare", mode="pooled")
+    PoolAim.objects.create(pk=1, slots=1, keep_alive_s=300, reason="forecast", at=now)
+    plan = propose(now)
+    assert plan is not None
+    assert (plan.moves, [row["pool"] for row in plan.pool]) == ([], [True])
+    plans.apply(plan.pk, actor=ANNA)
+    assert Partition.objects.filter(pool=True).count() == 1
+    assert propose(now) is None
+
+
+def test_an_empty_slot_beyond_what_the_pool_shall_hold_serves_who_is_short(
+    llama: Deployment, now: datetime, ended: Tell
+) -> None:
+    free = Partition.objects.filter(deployment__isnull=True)
+    free.update(pool=True)
+    PoolAim.objects.create(pk=1, slots=1, keep_alive_s=300, reason="forecast", at=now)
+    ended("llama", ttft_ms=100.0, itl_ms=120.0)
+    plan = propose(now)
+    assert plan is not None
+    assert ([row["pool"] for row in plan.pool], len(plan.moves)) == ([False], 1)
+    plans.apply(plan.pk, actor=ANNA)
+    assert (engines(llama), Partition.objects.filter(pool=True).count()) == (2, 1)
