@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 import numpy as np
 import structlog
 
-from controlplane.domain.forecast.backtest import whole
 from controlplane.domain.forecast.blend import Blend
 from controlplane.domain.forecast.hazards import DAY_S
 from controlplane.domain.forecast.history import UNKNOWN, History
 from controlplane.domain.forecast.methods import Forecaster, make
+from controlplane.domain.forecast.tracker import whole
 from controlplane.planning import comparing, policy
 from controlplane.planning import history as past
 from controlplane.planning.models import Forecast

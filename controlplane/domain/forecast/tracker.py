@@ -31,9 +31,9 @@ class Correction(Protocol):
         """The told quantiles: never negative, rising with the level. Shape (levels,)."""
         ...
 
-    def update(self, quantiles: Floats, outcome: float, missed: Flags) -> None:
-        """`quantiles`: as the method gave them; `outcome`: what they were of; `missed`: at which levels it is more than
-        was told, less what `miss` counted. In the order of knowing them."""
+    def update(self, quantiles: Floats, outcome: float, missed: Floats) -> None:
+        """`quantiles`: as the method gave them; `outcome`: what they were of; `missed`: by level how much of what was
+        to be covered was not, one for a window, less what `miss` counted. In the order of knowing them."""
         ...
 
     def miss(self, missed: Flags) -> Flags:
@@ -59,7 +59,7 @@ class Tracker:
     def correct(self, quantiles: Floats) -> Floats:
         return _rising(quantiles + self._shift)
 
-    def update(self, quantiles: Floats, outcome: float, missed: Flags) -> None:
+    def update(self, quantiles: Floats, outcome: float, missed: Floats) -> None:
         recent = self._residuals = np.vstack([self._residuals[1 - RECENT :], outcome - quantiles])
         if len(recent) <= FIRST:
             self._shift = np.quantile(recent, self.levels, axis=0).diagonal().copy()
@@ -96,7 +96,7 @@ class Conformal:
     def correct(self, quantiles: Floats) -> Floats:
         return _rising(quantiles + _unit(quantiles) * (self._quantile + self._drift))
 
-    def update(self, quantiles: Floats, outcome: float, missed: Flags) -> None:
+    def update(self, quantiles: Floats, outcome: float, missed: Floats) -> None:
         self._residuals = np.vstack([self._residuals[1 - WEEK :], (outcome - quantiles) / _unit(quantiles)])
         recent = np.sort(self._residuals, axis=0)
         count = len(recent)
@@ -106,9 +106,15 @@ class Conformal:
         # Of n residuals the (n + 1)-th part is left for one greater than all: with few, the greatest is told.
         ranks = np.minimum(np.ceil(self.levels * (count + 1)).astype(np.int64), count) - 1
         self._quantile = recent[ranks, np.arange(len(self.levels))]
+        self._drift = np.clip(self._drift, recent[0] - self._quantile, recent[-1] - self._quantile)
 
     def miss(self, missed: Flags) -> Flags:
         return np.zeros_like(missed)
+
+
+def whole(told: Floats) -> Floats:
+    """A reserve is of whole slots."""
+    return np.ceil(told - 1e-9)
 
 
 def _unit(quantiles: Floats) -> Floats:
