@@ -85,7 +85,7 @@ class Tracked:
             if peaks[one.place] == UNKNOWN:
                 continue
             outcome = float(peaks[one.place])
-            self._correction.update(one.raw, outcome, self._missed(seen, one, outcome) - one.counted)
+            self._correction.update(one.raw, outcome, self._missed(seen, one, outcome) - one.counted, 1.0 / seen.lag)
             self._losses.append(pinball(one.told, outcome, self.levels))
             self._total = self._total + self._losses[-1]
             while len(self._losses) > JUDGED_DAYS * seen.per_day:

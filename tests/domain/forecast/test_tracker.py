@@ -59,6 +59,19 @@ def test_few_outcomes_tell_the_greatest_miss() -> None:
     assert told.correct(np.full(2, 4.0)).tolist() == pytest.approx([9.0, 9.0])
 
 
+@pytest.mark.parametrize("kind", [Tracker, Conformal])
+def test_windows_that_overlap_talk_no_method_down_before_they_are_enough_that_do_not(kind: type[Tracker]) -> None:
+    """A quiet weekend in windows of a day, told each hour, is two windows."""
+    correction, raw = kind(LEVELS), np.full(2, 40.0)
+    for _ in range(48):
+        correction.update(raw, 20.0, ~MISSED * 1.0, 1 / 24)
+    assert correction.correct(raw).tolist() == [40.0, 40.0]
+    for _ in range(12 * 24):
+        correction.update(raw, 20.0, ~MISSED * 1.0, 1 / 24)
+    lower, upper = correction.correct(raw)
+    assert lower < 30.0 and upper == 40.0, "ten windows tell of 90%, not of 99%"
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1e4), st.floats(0, 1e4)), max_size=60), st.floats(0, 1e4))
 @pytest.mark.parametrize("kind", [Tracker, Conformal])
