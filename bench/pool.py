@@ -16,8 +16,6 @@ import asyncio
 import csv
 import gzip
 import json
-import os
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -29,14 +27,13 @@ from typing import Any
 
 import aiohttp
 import numpy as np
-import psutil
 
 from bench._streams import WORDS
 from bench.forecast import sporadic
 from controlplane.domain.forecast.activity import Requests
 from controlplane.domain.forecast.hazards import DAY_S
 from controlplane.planning import traces
-from tests.e2e.stack import Stack, eventually
+from tests.e2e.stack import Stack, eventually, make_tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
 TRACE = ROOT.parent / "shared" / "traces" / "servegen_clients_10min.csv.gz"
@@ -146,7 +143,7 @@ def _comings(at: np.ndarray, pace: Pace) -> int:
 def prepare(stack: Stack, models: int, slots: int, keep_alive_s: int) -> tuple[list[str], float]:
     """The slots, the deployments, and how long an engine takes to start where nobody is in its way."""
     folder = stack.home / "models" / "tiny"
-    make_model(stack, folder)
+    make_tiny_model(folder)
     node = eventually(lambda: stack.rest("GET", "/nodes")["results"], within_s=30, what="a node")[0]["id"]
     rows = stack.rest("POST", f"/nodes/{node}/split", json={"groups": [[slot] for slot in range(slots)]})
     model = stack.rest("POST", "/models", json={"name": "tiny", "source": str(folder)})["id"]
@@ -159,13 +156,6 @@ def prepare(stack: Stack, models: int, slots: int, keep_alive_s: int) -> tuple[l
         stack.rest("PATCH", f"/partitions/{row['id']}", json={"pool": True})
     assert len(stack.partitions()) == slots, rows
     return names, start_s
-
-
-def make_model(stack: Stack, folder: Path) -> None:
-    python = ROOT / ".venv-engine" / "bin" / "python"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    script = ROOT / "workers" / "engines" / "cpu" / "make_tiny_model.py"
-    subprocess.run([python, script, folder], check=True, capture_output=True)
 
 
 def bare_start_s(stack: Stack, partition: int) -> float:
@@ -224,25 +214,8 @@ def _watch(stack: Stack, played: Played, seconds: float) -> None:
     """Count the looks at which two engines had one slot."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        played.twice += any(count > 1 for count in _engines(stack).values())
+        played.twice += any(count > 1 for count in stack.engines().values())
         time.sleep(0.5)
-
-
-def _engines(stack: Stack) -> Counter[str]:
-    """Leaders of engines by partition."""
-    found: Counter[str] = Counter()
-    for process in psutil.process_iter():
-        try:
-            marker = process.environ().get("FOREBAY_REPLICA", "")
-            if marker.partition("/")[0] == stack.instance and psutil.Process(process.pid).pid == _session(process.pid):
-                found[marker.split("/")[1]] += 1
-        except (psutil.Error, OSError):
-            continue
-    return found
-
-
-def _session(pid: int) -> int:
-    return os.getsid(pid)
 
 
 def report(stack: Stack, played: Played, start_s: float, options: argparse.Namespace) -> None:

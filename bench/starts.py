@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from statistics import median
 
 import httpx
 
+from tests.e2e.stack import make_tiny_model
 from workers import processes
 from workers.contract import Device, DeviceKind, ReplicaSpec, Role
 from workers.engines import Command, Launch
@@ -121,8 +121,7 @@ def report(version: str, plain: list[Measured], forked: list[Measured], import_s
 
 
 def make_model(vllm: Path, folder: Path) -> str:
-    script = ROOT / "workers" / "engines" / "cpu" / "make_tiny_model.py"
-    subprocess.run([vllm.with_name("python"), script, folder / "tiny"], check=True, capture_output=True)
+    make_tiny_model(folder / "tiny", vllm.with_name("python"))
     return str(folder / "tiny")
 
 

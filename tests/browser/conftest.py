@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, PYTHON, ROOT, Running, free_port
+from tests.e2e.stack import make_tiny_model
 
 HERE = "tests/browser/"
 ENGINE = ROOT / ".venv-engine" / "bin"
@@ -83,8 +83,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not (ENGINE / "vllm").exists():
         pytest.skip("no CPU engine: make it with `make run` or `python3 -m controlplane.management.bootstrap engine`")
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    script = ROOT / "workers" / "engines" / "cpu" / "make_tiny_model.py"
-    subprocess.run([ENGINE / "python", script, folder], check=True, timeout=300, capture_output=True)
+    make_tiny_model(folder, ENGINE / "python")
     return folder
 
 

@@ -11,7 +11,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ import httpx
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+ENGINE_PYTHON = ROOT / ".venv-engine" / "bin" / "python"
 UP_S = 420.0  # two engines start in half a minute on two idle cores; other load may multiply that
 DOWN_S = 120.0
 # Several KV blocks of 32 tokens: a prompt shorter than one block leaves nothing to transfer.
@@ -41,6 +43,13 @@ def free_ports(count: int) -> list[int]:
         if len(found) == count:
             return found
     raise RuntimeError("no free ports")
+
+
+def make_tiny_model(folder: Path, python: Path = ENGINE_PYTHON) -> None:
+    """Random weights that the real engine serves on a CPU."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    script = ROOT / "workers" / "engines" / "cpu" / "make_tiny_model.py"
+    subprocess.run([python, script, folder], check=True, timeout=300, capture_output=True)
 
 
 def eventually(look: Callable[[], T | None], *, within_s: float, what: str) -> T:
@@ -176,16 +185,24 @@ class Stack:
         return str(row[0])
 
     def engine_pids(self) -> dict[int, int]:
-        """Partition -> pid of its engine, by the agent's marker in the environment of the processes."""
-        found: dict[int, int] = {}
+        """Partition -> pid of its engine."""
+        return dict(self._leaders())
+
+    def engines(self) -> Counter[int]:
+        """How many engines each partition has: more than one is what must never be."""
+        return Counter(partition for partition, _ in self._leaders())
+
+    def _leaders(self) -> Iterator[tuple[int, int]]:
+        """(partition, pid) of each engine: the agent's marker is in its environment, and it leads a session."""
+        ours = self.instance
         for process in psutil.process_iter():
             try:
                 marker = process.environ().get("FOREBAY_REPLICA", "")
-            except psutil.Error:
-                continue
-            if marker.partition("/")[0] == self.instance and process.pid == os.getsid(process.pid):
-                found[int(marker.split("/")[1])] = process.pid
-        return found
+                leads = process.pid == os.getsid(process.pid)
+            except (psutil.Error, OSError):
+                continue  # it ended just now
+            if leads and marker.partition("/")[0] == ours:
+                yield int(marker.split("/")[1]), process.pid
 
     @property
     def instance(self) -> str:

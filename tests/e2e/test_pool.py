@@ -3,7 +3,6 @@ nothing is started twice or left over. The engines are stand-ins that take three
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from bench import _standins
@@ -29,7 +27,7 @@ class Watch(threading.Thread):
     """Looks all the while at how many engines each slot has."""
 
     stack: Stack
-    most: Counter[str] = field(default_factory=Counter)
+    most: Counter[int] = field(default_factory=Counter)
     ended: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -40,7 +38,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self.ended.wait(0.2):
-            for partition, count in engines(self.stack).items():
+            for partition, count in self.stack.engines().items():
                 self.most[partition] = max(self.most[partition], count)
 
 
@@ -180,28 +178,11 @@ def alerts(stack: Stack) -> list[dict[str, Any]]:
     return list(stack.rest("GET", "/alerts?rule=activation-failing&state=firing")["results"])
 
 
-def engines(stack: Stack) -> Counter[str]:
-    """Engine processes by partition: leaders of a session of their own."""
-    found: Counter[str] = Counter()
-    for process in psutil.process_iter():
-        try:
-            marker = process.environ().get("FOREBAY_REPLICA", "")
-            if marker.partition("/")[0] == stack.instance and process.ppid() and process.name() != "sleep":
-                found[marker.split("/")[1]] += _leads(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
-
-
-def _leads(process: psutil.Process) -> bool:
-    return os.getsid(process.pid) == process.pid
-
-
 def settled(stack: Stack) -> bool:
     """Every engine that there is fills a slot, and is ready."""
     try:
         rows = stack.partitions()
     except (httpx.TransportError, AssertionError):
         return False
-    taken = {str(row["id"]) for row in rows if row["deployment"]}
-    return all(row["confirmed"] for row in rows if row["deployment"]) and set(+engines(stack)) == taken
+    taken = {row["id"] for row in rows if row["deployment"]}
+    return all(row["confirmed"] for row in rows if row["deployment"]) and set(stack.engines()) == taken

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.e2e.stack import make_tiny_model
 from tests.workers.conftest import free_range
 from tests.workers.control import ROOT, AgentProcess, Control, alive, control_plane, make_spec, until
 from workers.contract import EngineSample, LogWanted, Phase, ReplicaSpec, Role
@@ -92,8 +92,7 @@ class Pair:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("real")
     model = folder / "tiny"
-    script = ROOT / "workers" / "engines" / "cpu" / "make_tiny_model.py"
-    subprocess.run([VLLM.with_name("python"), script, model], check=True, capture_output=True, timeout=300)
+    make_tiny_model(model, VLLM.with_name("python"))
     with control_plane() as control:
         agent = AgentProcess(
             folder / "home", control, FOREBAY_VLLM=str(VLLM), FOREBAY_DEVICES="cpu", FOREBAY_CPU_SLOTS="2",
