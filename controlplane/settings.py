@@ -225,7 +225,6 @@ SPECTACULAR_SETTINGS = {
         "AlertState": "controlplane.alerts.models.Alert.State",
         "Severity": "controlplane.alerts.models.SEVERITY_CHOICES",
         "AlertTargetKind": "controlplane.alerts.models.AlertTarget.Kind",
-        "ScalingPlanState": "controlplane.scaling.models.ScalingPlan.State",
         "HealthStatus": "controlplane.api.health.STATUSES",
         "UpOrDown": "controlplane.api.health.UP_OR_DOWN",
     },
@@ -258,6 +257,8 @@ KV_DEADLINE_S = float(os.environ.get("FOREBAY_KV_DEADLINE_S", "10"))
 GATEWAY_CONTINUATIONS = int(os.environ.get("FOREBAY_GATEWAY_CONTINUATIONS", "3"))
 GATEWAY_WAIT_S = float(os.environ.get("FOREBAY_GATEWAY_WAIT_S", "20"))
 GATEWAY_HOLD_S = float(os.environ.get("FOREBAY_GATEWAY_HOLD_S", "180"))
+# A stream that waits for that says so this often, for proxies that end quiet connections; 0: never.
+GATEWAY_HOLD_COMMENTS_S = float(os.environ.get("FOREBAY_GATEWAY_HOLD_COMMENTS_S", "0"))
 # Which devices are measured without being asked for, when they join and every so often while nothing is assigned to
 # them; for how long they are kept at work; and below what share of their siblings' median, or of the published figure,
 # or by what loss of rate, they are kept out of placement.

@@ -21,7 +21,7 @@ from controlplane.gateway.relay import Relay
 from controlplane.gateway.splice import Splice
 from controlplane.gateway.sse import Events, error_status
 from controlplane.gateway.table import Engine, Table
-from controlplane.gateway.trip import Outcome, Trip
+from controlplane.gateway.trip import STREAM, Outcome, Trip
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class Streaming:
 
     @property
     def goes_on(self) -> bool:
-        return self.outlet.response is not None
+        return self.outlet.spoken
 
 
 class Attempt:
@@ -219,9 +219,11 @@ class Attempt:
 
     async def _pass_on(self, exchange: Exchange, relay: Relay, outlet: Outlet) -> None:
         trip = self._trip
-        if outlet.response is None:
+        if not outlet.spoken:
             trip.status = 200
-            await outlet.open(trip.headers(self._loop.time(), "text/event-stream; charset=utf-8"))
+            if outlet.response is None:
+                await outlet.open(trip.headers(self._loop.time(), STREAM))
+            outlet.spoken = True
         else:
             trip.go_on(self._engine.name)
             outlet.write(b": continued on %b\n\n" % self._engine.name.encode())

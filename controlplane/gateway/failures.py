@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from controlplane.gateway.table import Engine
+import msgspec
 
+from controlplane.gateway.openai import ApiError, error_body
+from controlplane.gateway.table import Engine
+from controlplane.gateway.trip import Outcome
+
+REFUSED = "refused by the engine"  # for the record: in its words might be the client's
+REJECTED = frozenset({401, 404, 413, 429})
 CLIENTS_FAULT = frozenset({400, 413, 415, 422})  # passed on as they are; any other failure is the engine's
 
 
@@ -30,6 +36,24 @@ class EngineRefused(Exception):
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(f"refused with {status}")
         self.status, self.body = status, body
+
+    def told(self) -> bytes:
+        """The refusal in OpenAI's form, whatever form it had."""
+        try:
+            said = msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
+            if memoryview(said.get("error", msgspec.Raw(b"")))[:1] == b"{":
+                return self.body
+        except (msgspec.DecodeError, RecursionError):
+            pass
+        text = self.body[:500].decode("utf-8", "replace")
+        return error_body(text, kind="invalid_request_error", code="refused")
+
+
+def outcome_of(error: ApiError) -> Outcome:
+    """What the record says of a request that ends with it."""
+    if error.status in REJECTED or error.code in {"overloaded", "shutting_down"}:
+        return Outcome.REJECTED
+    return Outcome.ERROR if error.status >= 500 else Outcome.CLIENT_ERROR
 
 
 def raise_for(engine: Engine, prefill: Engine | None, status: int, body: bytes) -> None:

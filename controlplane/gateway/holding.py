@@ -23,6 +23,7 @@ LOOK_S = 0.02  # between two looks at the table while somebody is held
 ASK_S = 0.5  # between two questions how far the models are
 RETRY_S = 10  # where nothing was ever measured
 LONGEST_RETRY_S = 600
+Murmur = Callable[[], Awaitable[None]]
 Wake = Callable[[Mapping[str, int]], Awaitable[Mapping[str, Standing]]]  # held requests by deployment
 
 
@@ -51,29 +52,45 @@ class Hold:
         self._asking: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._news = asyncio.Event()  # somebody has come for whom nothing was asked yet
+        self._closed = False
 
     def lengths(self) -> dict[str, int]:
         return {name: len(line.held) for name, line in self._lines.items()}
 
-    async def until_served(self, trip: Trip, served: Served, ask: Ask) -> None:
-        """Return when the deployment has an engine. Raises ApiError where that does not come in time, or at all."""
+    async def until_served(self, trip: Trip, served: Served, ask: Ask, murmur: Murmur | None = None) -> None:
+        """Return when the deployment has an engine. Raises ApiError where that does not come in time, or at all.
+        `murmur`: called now and then, where the client is to hear that somebody is there."""
+        if self._closed:
+            raise _shutting_down(None)
         left_s = self._limits.hold_s - trip.held_s
         held = _Held(served.name, trip.key, _size(ask), self._loop.create_future())
         self._admit(held)
         began = self._loop.time()
         try:
             async with asyncio.timeout(max(0.0, left_s)):
-                await held.done
+                await self._done(held, murmur)
         except TimeoutError:
             raise self._too_late(served.name) from None
         finally:
             trip.held_s += self._loop.time() - began
             self._leave(held)
 
+    async def _done(self, held: _Held, murmur: Murmur | None) -> None:
+        while murmur is not None and self._limits.hold_comments_s > 0 and not held.done.done():
+            await asyncio.wait((held.done,), timeout=self._limits.hold_comments_s)
+            if not held.done.done():
+                await murmur()
+        await held.done
+
     def close(self) -> None:
+        """Everybody who is held is told, in order, to come again: to another gateway, or to the next one. Their models
+        are woken all the same."""
+        self._closed = True
         for task in (self._asking, self._looking):
             if task is not None:
                 task.cancel()
+        for name, line in list(self._lines.items()):
+            self._end(name, _shutting_down(line.standing))
 
     # Who is let in
 
@@ -180,6 +197,11 @@ class Hold:
         why = " No slot is free for it." if standing and standing.state is State.WAITING else ""
         message = f"The model {name!r} was not ready within {self._limits.hold_s:.0f} s.{why}"
         return ApiError(503, message, code="model_not_ready", retry_after=_retry_s(standing))
+
+
+def _shutting_down(standing: Standing | None) -> ApiError:
+    retry_s = 1 if standing is None or standing.expected_s is None else _retry_s(standing)
+    return ApiError(503, "The gateway is shutting down.", code="shutting_down", retry_after=retry_s)
 
 
 def _in_turn(line: list[_Held]) -> Iterator[_Held]:

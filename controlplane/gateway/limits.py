@@ -20,6 +20,7 @@ class Limits:
     queue_length: int = 256  # requests of one deployment that wait for room at its engines
     queue_s: float = 30.0
     hold_s: float = field(default_factory=lambda: settings.GATEWAY_HOLD_S)  # for a pooled model to be woken
+    hold_comments_s: float = field(default_factory=lambda: settings.GATEWAY_HOLD_COMMENTS_S)  # between two; 0: none
     hold_each: int = 512  # requests held for one model
     hold_all: int = 1024
     hold_bytes: int = 256 * 1024 * 1024  # of their bodies

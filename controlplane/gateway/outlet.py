@@ -1,4 +1,5 @@
-"""The client's side of one stream: opened when an engine's first event is there, whatever engine speaks behind it."""
+"""The client's side of one stream: opened when an engine's first event is there, whatever engine speaks behind it; or
+earlier, where the client is to hear that its model is being woken."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ class Outlet:
     def __init__(self, request: web.BaseRequest) -> None:
         self.chunked = request.version >= HttpVersion11
         self.response: web.StreamResponse | None = None
+        self.spoken = False  # an engine has
         self._request = request
 
     async def open(self, headers: dict[str, str]) -> None:
@@ -34,6 +36,12 @@ class Outlet:
 
     def write(self, piece: bytes) -> None:
         self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self.chunked else piece)
+
+    async def murmur(self, headers: dict[str, str]) -> None:
+        """Say nothing but that somebody is there: a comment, which clients pass over. Opens the stream."""
+        if self.response is None:
+            await self.open(headers)
+        self.write(b": waking\n\n")
 
     async def close(self) -> web.StreamResponse:
         """End the response."""

@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
+import msgspec
 import structlog
 from aiohttp import web
 
@@ -14,7 +16,7 @@ from controlplane.domain.routing import Route, has_room
 from controlplane.gateway.attempt import Attempt, Streaming
 from controlplane.gateway.continuing import next_ask, shows_ids, transcript_for
 from controlplane.gateway.engines import Engines
-from controlplane.gateway.failures import EngineFailed, EngineRefused, StreamBroke
+from controlplane.gateway.failures import REFUSED, EngineFailed, EngineRefused, StreamBroke, outcome_of
 from controlplane.gateway.holding import Hold
 from controlplane.gateway.limits import Limits
 from controlplane.gateway.openai import ApiError, Ask, error_body
@@ -51,9 +53,13 @@ class Proxy:
         if transcript is not None:
             ask = replace(ask, ids=True)
         try:
-            return await self._attempt(trip, ask, lambda: _first(ask, outlet, transcript), set())
+            return await self._attempt(trip, ask, lambda: _first(ask, outlet, transcript), set(), outlet)
         except StreamBroke as broke:
             return await self._go_on(trip, ask, outlet, transcript, broke)
+        except (ApiError, EngineRefused) as error:
+            if outlet.response is None:
+                raise
+            return await _tell(trip, outlet, error)
 
     def _transcript(self, ask: Ask, request: web.BaseRequest) -> Transcript | None:
         """None when this request's stream is not to go on on another engine."""
@@ -77,7 +83,7 @@ class Proxy:
                 failed.add(broke.engine.id)
             splice = _splice(ask, following, transcript)
             try:
-                return await self._attempt(trip, following, lambda s=splice: Streaming(outlet, s()), failed)
+                return await self._attempt(trip, following, lambda s=splice: Streaming(outlet, s()), failed, outlet)
             except StreamBroke as again:
                 self._blame(trip, broke := again)
             except (ApiError, EngineRefused) as error:
@@ -86,14 +92,20 @@ class Proxy:
         return await self._fail(trip, outlet, transcript, broke)
 
     async def _attempt(
-        self, trip: Trip, ask: Ask, streaming: Callable[[], Streaming] | None, failed: set[int]
+        self,
+        trip: Trip,
+        ask: Ask,
+        streaming: Callable[[], Streaming] | None,
+        failed: set[int],
+        outlet: Outlet | None = None,
     ) -> web.StreamResponse:
+        murmur = outlet and partial(outlet.murmur, trip.early_headers())
         look = self._chooser(trip, ask, failed)
         patience = Patience(self._limits.wait_s)
         tries = 0
         while tries < self._limits.attempts and (choice := look()):
             if choice.route is None and choice.served.pooled and not choice.served.has_engine:
-                await self._hold.until_served(trip, choice.served, ask)
+                await self._hold.until_served(trip, choice.served, ask, murmur)
                 failed.intersection_update(self._table().engines)
                 continue
             if choice.route is None:
@@ -203,6 +215,17 @@ class Patience:
         self._left_s -= LOOK_S
         await asyncio.sleep(LOOK_S)
         return True
+
+
+async def _tell(trip: Trip, outlet: Outlet, error: ApiError | EngineRefused) -> web.StreamResponse:
+    """In a stream that was begun while its model was woken: the client has had a good status already."""
+    trip.status = 200
+    if isinstance(error, EngineRefused):
+        trip.outcome, trip.error, said = Outcome.CLIENT_ERROR, REFUSED, error.told()
+    else:
+        trip.outcome, trip.error, said = outcome_of(error), trip.error or str(error)[:255], error.body()
+    outlet.write(b"data: " + msgspec.json.format(said, indent=-1) + b"\n\n")  # an event's data is one line
+    return await outlet.close()
 
 
 def _first(ask: Ask, outlet: Outlet, transcript: Transcript | None) -> Streaming:

@@ -126,18 +126,18 @@ async def _sweep(gateway: Gateway, watch: Watch) -> None:
 
 
 async def end(gateway: Gateway, listener: asyncio.Server, protocol: web.Server, drain_s: float) -> None:
-    """Stop accepting, let what is in flight end, cut what does not."""
+    """Stop accepting, let what is in flight end, tell who still waits for a model, cut what does not end."""
     gateway.draining = True
     listener.close()
     until = asyncio.get_running_loop().time() + drain_s
     while gateway.in_flight and asyncio.get_running_loop().time() < until:
         await asyncio.sleep(0.05)
+    gateway.hold.close()
     transports = [connection.transport for connection in protocol.connections]
     await protocol.shutdown(0.5)
     for transport in transports:
         if transport is not None:
             transport.abort()  # a closed one would wait until its client has read everything
-    gateway.hold.close()
     gateway.engines.close()
 
 

@@ -15,12 +15,12 @@ from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from controlplane.gateway.buckets import Buckets
 from controlplane.gateway.engines import Engines
-from controlplane.gateway.failures import EngineRefused
+from controlplane.gateway.failures import REFUSED, EngineRefused, outcome_of
 from controlplane.gateway.holding import Hold, Wake
 from controlplane.gateway.keys import hash_of
 from controlplane.gateway.limits import Limits
 from controlplane.gateway.metrics import Metrics
-from controlplane.gateway.openai import PATHS, ApiError, Kind, error_body, parse
+from controlplane.gateway.openai import PATHS, ApiError, Kind, parse
 from controlplane.gateway.proxy import Proxy
 from controlplane.gateway.records import Recorder
 from controlplane.gateway.table import Key, Table
@@ -28,7 +28,6 @@ from controlplane.gateway.trip import Outcome, Trip
 
 log = structlog.get_logger(__name__)
 JSON = "application/json"
-REJECTED = frozenset({401, 404, 413, 429})
 
 
 class Gateway:
@@ -93,7 +92,7 @@ class Gateway:
             return answer(error, trip.id)
         except EngineRefused as refusal:
             trip.outcome, trip.status = Outcome.CLIENT_ERROR, refusal.status
-            trip.error = "refused by the engine"  # in its words might be the client's
+            trip.error = REFUSED
             return passed_on(refusal, trip)
         except (asyncio.CancelledError, ConnectionResetError):
             trip.outcome, trip.status = Outcome.CANCELLED, 499
@@ -207,11 +206,7 @@ class Gateway:
         return web.Response(body=msgspec.json.encode(body), content_type=JSON)
 
     def _note(self, trip: Trip, error: ApiError) -> None:
-        trip.status, trip.error = error.status, trip.error or str(error)[:255]
-        if error.status in REJECTED or error.code in {"overloaded", "shutting_down"}:
-            trip.outcome = Outcome.REJECTED
-        else:
-            trip.outcome = Outcome.ERROR if error.status >= 500 else Outcome.CLIENT_ERROR
+        trip.status, trip.error, trip.outcome = error.status, trip.error or str(error)[:255], outcome_of(error)
 
     def _end(self, trip: Trip) -> None:
         trip.ended = self._loop.time()
@@ -240,12 +235,5 @@ def answer(error: ApiError, request_id: str = "") -> web.Response:
 
 
 def passed_on(refusal: EngineRefused, trip: Trip) -> web.Response:
-    """The engine's refusal, in OpenAI's form whatever form it had."""
-    try:
-        said = msgspec.json.decode(refusal.body, type=dict[str, msgspec.Raw])
-        good = memoryview(said.get("error", msgspec.Raw(b"")))[:1] == b"{"
-    except (msgspec.DecodeError, RecursionError):
-        good = False
-    text = refusal.body[:500].decode("utf-8", "replace")
-    body = refusal.body if good else error_body(text, kind="invalid_request_error", code="refused")
-    return web.Response(status=refusal.status, body=body, headers={"content-type": JSON, "x-request-id": trip.id})
+    headers = {"content-type": JSON, "x-request-id": trip.id}
+    return web.Response(status=refusal.status, body=refusal.told(), headers=headers)

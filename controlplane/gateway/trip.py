@@ -10,6 +10,7 @@ from os import urandom
 from controlplane.gateway.openai import Usage
 from controlplane.gateway.spans import Trace
 
+STREAM = "text/event-stream; charset=utf-8"
 MOST = 2**31 - 1  # what a column of the records takes
 
 
@@ -97,6 +98,10 @@ class Trip:
     @property
     def total_ms(self) -> float:
         return (self.ended - self.began) * 1e3
+
+    def early_headers(self) -> dict[str, str]:
+        """Of a stream that is begun before it is known who serves it."""
+        return {"content-type": STREAM, "server": "forebay", "x-request-id": self.id}
 
     def headers(self, now: float, content_type: str) -> dict[str, str]:
         """What the response tells of how it was served; steps not yet over are not in it."""

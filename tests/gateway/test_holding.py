@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ import pytest
 
 from controlplane.domain.routing import Ready
 from controlplane.fleet.services.waking import Standing, State
+from controlplane.gateway.run import end
 from controlplane.gateway.table import Key
 from tests.gateway.conftest import KEY, MakeSite, Site, eventually
+from tests.standin_engine import Behaviour
 
 STARTING = Standing(State.STARTING, expected_s=4.2)
 
@@ -159,6 +162,131 @@ async def test_a_model_that_is_pooled_no_longer_is_not_waited_for(make_site: Mak
     site = await asleep(make_site, Fleet(Standing(State.ABSENT)))
     [answer] = await asyncio.gather(*ask(site, 1))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_not_ready")
+
+
+def stream(site: Site) -> asyncio.Task[httpx.Response]:
+    body = {"model": "tiny", "prompt": "more", "max_tokens": 2, "stream": True}
+    return asyncio.create_task(site.client.post("/v1/completions", json=body))
+
+
+async def murmured(site: Site, task: asyncio.Task[httpx.Response]) -> None:
+    """Until a stream that waits has been opened by a comment."""
+    await held(site, 1)
+    await asyncio.sleep(0.2)
+    assert not task.done()
+
+
+@pytest.mark.parametrize("continuations", [0, 3])
+async def test_a_stream_that_waits_hears_that_somebody_is_there_where_that_is_wanted(
+    make_site: MakeSite, continuations: int
+) -> None:
+    site = await asleep(make_site, Fleet(), hold_comments_s=0.05, continuations=continuations)
+    task = stream(site)
+    await murmured(site, task)
+    awake(site)
+    answer = await task
+    said = answer.text.split("\n\n")
+    murmurs = said.count(": waking")
+    assert said[:murmurs] == [": waking"] * murmurs and murmurs >= 2
+    assert said[-2] == "data: [DONE]"
+    assert "".join(json.loads(event[6:])["choices"][0]["text"] for event in said[murmurs:-2]) == " t0 t1"
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    [trip] = site.trips()
+    assert (trip.outcome, trip.status, trip.continued, trip.decode) == ("ok", 200, 0, "node/aggregated0")
+    assert trip.held_s > 0.1
+
+
+async def test_by_default_a_stream_that_waits_hears_nothing(make_site: MakeSite) -> None:
+    site = await asleep(make_site, Fleet())
+    task = stream(site)
+    await murmured(site, task)
+    awake(site)
+    answer = await task
+    assert ": waking" not in answer.text
+    assert answer.headers["x-forebay-decode"] == "node/aggregated0"
+
+
+async def test_who_does_not_stream_hears_nothing_and_gets_the_status(make_site: MakeSite) -> None:
+    fleet = Fleet()
+    site = await asleep(make_site, fleet, hold_comments_s=0.05)
+    [task] = ask(site, 1)
+    await murmured(site, task)
+    fleet.standing = Standing(State.FAILED, expected_s=30.0)
+    assert (await task).status_code == 503
+
+
+@pytest.mark.parametrize("how", ["failed", "too late", "shut down", "refused", "engine broken"])
+async def test_once_a_stream_has_begun_what_goes_wrong_is_told_in_it(make_site: MakeSite, how: str) -> None:
+    fleet = Fleet()
+    site = await asleep(make_site, fleet, hold_comments_s=0.05, hold_s=1.0 if how == "too late" else 60.0)
+    task = stream(site)
+    await murmured(site, task)
+    codes = {"failed": "activation_failed", "too late": "model_not_ready", "shut down": "shutting_down"}
+    if how == "failed":
+        fleet.standing = Standing(State.FAILED, expected_s=30.0)
+    elif how == "shut down":
+        site.gateway.hold.close()
+    elif how != "too late":
+        site.aggregated[0].act = Behaviour(status=400 if how == "refused" else 500)
+        awake(site)
+    answer = await task
+    assert answer.status_code == 200
+    [*murmurs, event, end] = answer.text.split("\n\n")
+    assert set(murmurs) == {": waking"}
+    assert end == ""
+    error = json.loads(event.removeprefix("data: "))["error"]
+    assert error["code"] == codes.get(how, "engines_failed" if how == "engine broken" else error["code"])
+    [trip] = site.trips()
+    outcomes = {"shut down": "rejected", "refused": "client_error"}
+    assert (trip.status, trip.outcome) == (200, outcomes.get(how, "error"))
+
+
+async def test_who_hangs_up_while_comments_are_sent_leaves_the_line(make_site: MakeSite) -> None:
+    site = await asleep(make_site, Fleet(), hold_comments_s=0.05)
+    task = stream(site)
+    await murmured(site, task)
+    task.cancel()
+    await held(site, 0)
+    await eventually(lambda: site.trips())
+    assert site.trips()[0].outcome == "cancelled"
+
+
+async def test_at_shutdown_everybody_held_is_told_in_order_to_come_again(make_site: MakeSite) -> None:
+    site = await asleep(make_site, Fleet())
+    site.set_keys(one=Key(1), two=Key(2))
+    asked = []
+    for number, key in enumerate(["one", "one", "two"]):
+        asked += ask(site, 1, key)
+        await held(site, number + 1)
+    await eventually(lambda: site.gateway.hold._lines["tiny"].standing)
+    site.gateway.hold.close()
+    answers = await asyncio.gather(*asked)
+    assert {answer.status_code for answer in answers} == {503}
+    assert {answer.json()["error"]["code"] for answer in answers} == {"shutting_down"}
+    assert {answer.headers["retry-after"] for answer in answers} == {"4"}, "when the engine should be there"
+    assert [(trip.key, trip.outcome) for trip in site.trips()] == [(1, "rejected"), (2, "rejected"), (1, "rejected")]
+    assert site.gateway.hold.lengths() == {}
+
+
+async def test_once_it_is_closed_nobody_is_held(make_site: MakeSite) -> None:
+    site = await asleep(make_site, Fleet())
+    site.gateway.hold.close()
+    [answer] = await asyncio.gather(*ask(site, 1))
+    assert (answer.status_code, answer.json()["error"]["code"], answer.headers["retry-after"]) == (
+        503,
+        "shutting_down",
+        "1",
+    )
+
+
+async def test_the_end_of_the_process_waits_for_models_and_then_tells_who_is_held(make_site: MakeSite) -> None:
+    site = await asleep(make_site, Fleet())
+    asked = ask(site, 3)
+    await held(site, 3)
+    listener = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+    await end(site.gateway, listener, site.protocol, drain_s=0.2)
+    answers = await asyncio.gather(*asked)
+    assert [answer.json()["error"]["code"] for answer in answers] == ["shutting_down"] * 3
 
 
 async def test_one_that_is_served_is_not_held_and_nobody_is_asked(make_site: MakeSite) -> None:
