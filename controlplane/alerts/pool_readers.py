@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from controlplane.alerts.scene import Fact, Scene, Subject, Watch
 from controlplane.fleet.models import Activation
-from controlplane.fleet.services.waking import FAILED_WITHIN
+from controlplane.fleet.services import failures
 
 
 def pool_short(scene: Scene, watch: Watch) -> Iterator[Fact]:
@@ -19,20 +19,17 @@ def pool_short(scene: Scene, watch: Watch) -> Iterator[Fact]:
 
 
 def activation_failing(scene: Scene, watch: Watch) -> Iterator[Fact]:
-    """Of each model whose last starts failed: how many in a row, and the last reason."""
-    told = (Activation.State.READY, Activation.State.FAILED)
-    ended = Activation.objects.filter(state__in=told, ended_at__gt=scene.now - FAILED_WITHIN).order_by(
-        "-ended_at", "-pk"
-    )
-    failures: dict[int, tuple[str, int, str]] = {}
+    """Of each model whose last starts failed, or whose engine could not be kept up: how often in a row, and the last
+    reason."""
+    failed: dict[int, tuple[str, int, str]] = {}
     well: set[int] = set()
-    for pk, name, state, message in ended.values_list("deployment", "deployment__name", "state", "message"):
-        if state == Activation.State.READY:
-            well.add(pk)
-        elif pk not in well:
-            _, count, last = failures.get(pk, (name, 0, message))
-            failures[pk] = (name, count + 1, last)
-    for pk, (name, count, last) in failures.items():
+    for row in failures.over(scene.now).select_related("deployment"):
+        if not failures.is_failure(row):
+            well.add(row.deployment_id)
+        elif row.deployment_id not in well:
+            name, count, last = failed.get(row.deployment_id, (row.deployment.name, 0, row.message))
+            failed[row.deployment_id] = (name, count + 1, last)
+    for pk, (name, count, last) in failed.items():
         if watch.limits.is_near(float(count)):
             yield Fact(_subject(pk, name), float(count), f"{count} starts in a row failed; the last one: {last}.")
 

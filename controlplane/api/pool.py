@@ -38,15 +38,16 @@ class ActivationShape(serializers.ModelSerializer):
         model = Activation
         fields = [
             "id", "deployment", "partition", "slot", "evicted", "cause", "state", "reason", "message", "waiters",
-            "asked_at", "placed_at", "ended_at", "wait_s",
+            "asked_at", "placed_at", "ended_at", "broke_at", "wait_s",
         ]  # fmt: skip
         extra_kwargs = {
             "slot": {"help_text": "node/partition; kept when the partition is gone."},
             "evicted": {"help_text": "The deployment that left the slot for it."},
             "reason": {"help_text": "Why this slot, or why none."},
-            "message": {"help_text": "Why it failed."},
+            "message": {"help_text": "Why it failed, or why its engine broke."},
             "waiters": {"help_text": "Requests held for it at once, at most."},
             "ended_at": {"help_text": "Ready, failed or given up."},
+            "broke_at": {"help_text": "It was ready, and its engine could not be kept up afterwards."},
         }
 
     def get_wait_s(self, row: Activation) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from controlplane.domain import memory, pairing
 from controlplane.domain.engine_args import int_value, value_of
@@ -94,15 +95,25 @@ def memory_fit(
     context_tokens: int | None = None,
 ) -> memory.MemoryFit:
     """The numbers for this engine here, with the deployment's own arguments counted."""
-    args = deployment.args_for(role)
+    cpu = partition.is_cpu
+    place = (max(1, partition.tp), partition.rank_memory_bytes, cpu)
+    return _fit(deployment, role, place, concurrency, context_tokens or _context(deployment, role, cpu=cpu))
+
+
+@lru_cache(maxsize=4096)
+def _fit(
+    deployment: DeploymentView, role: Role, place: tuple[int, int, bool], concurrency: int, context_tokens: int
+) -> memory.MemoryFit:
+    """Remembered: of hundreds of partitions most are alike. `place`: tensor-parallel size, bytes a rank, CPU slots."""
+    tp, gpu_memory_bytes, cpu = place
     return memory.fit(
         deployment.facts,
-        tp=max(1, partition.tp),
-        gpu_memory_bytes=partition.rank_memory_bytes,
+        tp=tp,
+        gpu_memory_bytes=gpu_memory_bytes,
         concurrency=concurrency,
-        context_tokens=context_tokens or _context(deployment, role, cpu=partition.is_cpu),
-        cpu=partition.is_cpu,
-        shape=memory.engine_shape(args, cpu=partition.is_cpu),
+        context_tokens=context_tokens,
+        cpu=cpu,
+        shape=memory.engine_shape(deployment.args_for(role), cpu=cpu),
     )
 
 

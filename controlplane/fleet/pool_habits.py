@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.db import transaction
+from django.db.models import Max
 
 from controlplane.domain.rhythm import Rhythm
 from controlplane.fleet.models import PoolHint
@@ -26,6 +27,11 @@ def write(habits: Iterable[Habit], now: datetime) -> None:
     """All that is known now, in place of what was."""
     PoolHint.objects.all().delete()
     PoolHint.objects.bulk_create([_row(habit, now) for habit in habits], batch_size=500)
+
+
+def learned_at() -> datetime | None:
+    """When what is stored was learned; None where nothing is."""
+    return PoolHint.objects.aggregate(at=Max("at"))["at"]
 
 
 def chances(now: datetime) -> dict[str, float]:

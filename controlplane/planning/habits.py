@@ -3,7 +3,6 @@ which ones are asked for by the clock."""
 
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime
 
 import numpy as np
@@ -18,16 +17,13 @@ from controlplane.planning import history, policy
 LOOK_BACK_S = 8 * DAY_S
 EVERY_S = 600.0
 WITHIN_S = 600.0
-_last = {"at": 0.0}
-_lock = threading.Lock()
 
 
 def refresh(now: float) -> int:
-    """Learn anew, if it is time to; of how many models."""
-    with _lock:
-        if 0 <= now - _last["at"] < EVERY_S:
-            return 0
-        _last["at"] = now
+    """Learn anew, if what is stored was learned long enough ago; of how many models."""
+    learned = pool_habits.learned_at()
+    if learned is not None and 0 <= now - learned.timestamp() < EVERY_S:
+        return 0
     found = learn(now)
     pool_habits.write(found, datetime.fromtimestamp(now, UTC))
     return len(found)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
+from django.db import connection
 from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor
 from controlplane.fleet import pool_use, services, verified
-from controlplane.fleet.models import Activation, Deployment, Node, Partition
+from controlplane.fleet.models import Activation, Change, Deployment, Node, Partition
 from controlplane.fleet.publish import publish
 from controlplane.fleet.services import pool, waking
 from controlplane.fleet.services.waking import Ask, State, wake
@@ -47,7 +49,7 @@ def ask(name: str, **more: object) -> waking.Standing:
 
 @pytest.fixture(autouse=True)
 def _gateway_lives() -> None:
-    verified.beat("gw:1", "", timezone.now())
+    verified.beat("gw:1", "", timezone.now() + timedelta(minutes=1))  # however slow the machine is
 
 
 @pytest.fixture
@@ -193,6 +195,114 @@ def test_an_engine_on_a_node_that_fell_silent_is_woken_on_another(node: Node) ->
     assert other.deployment.name == "rare"
 
 
+def served_then(node: Node, *reports: dict[str, object]) -> Partition:
+    """A model is woken, serves, and then the agent says this of its engine."""
+    pooled("rare")
+    partition = slot(node)
+    ask("rare")
+    partition.refresh_from_db()
+    tell(node, replicas=(status_of(partition, "ready"),))
+    assert ask("rare").state == State.READY
+    for report in reports:
+        tell(node, replicas=(status_of(partition, **{"pid": 0} | report),))
+    partition.refresh_from_db()
+    return partition
+
+
+CRASHED = {"phase": "exited", "last_exit": Exit(code=-11, ago_s=0.1, log_tail="INFO serving\nCUDA error: 700\n")}
+
+
+def test_an_engine_that_ended_once_keeps_its_slot_for_its_agent_starts_it_again(node: Node) -> None:
+    partition = served_then(node, CRASHED, {"phase": "starting", "restarts": 1, "pid": 4243})
+    pool.sweep(timezone.now())
+    assert ask("rare").state == State.STARTING
+    partition.refresh_from_db()
+    assert partition.deployment is not None
+
+
+def test_a_slot_whose_engine_crash_loops_is_given_back_and_the_model_woken_in_another(node: Node) -> None:
+    partition = served_then(node, CRASHED, {"phase": "exited", "restarts": 3})
+    other = slot(node, memory=96 * GIB)
+    pool.sweep(timezone.now())
+    partition.refresh_from_db()
+    assert partition.deployment is None
+    event = AuditEvent.objects.get(verb="release")
+    assert (event.actor_name, event.reason) == (
+        "pool",
+        "its engine does not come back: it ended 3 times in a row: its engine ended with code -11: CUDA error: 700",
+    )
+    activation = Activation.objects.get()
+    assert (activation.state, activation.message) == ("ready", event.reason.partition(": ")[2])
+    assert activation.broke_at is not None
+    assert ask("rare").state == State.STARTING
+    other.refresh_from_db()
+    assert other.deployment.name == "rare", "not the smallest, where it broke"
+
+
+def test_before_the_slot_is_given_back_who_asks_is_served_elsewhere(node: Node) -> None:
+    served_then(node, {"phase": "exited", "restarts": 3})
+    other = slot(node)
+    assert ask("rare").state == State.STARTING
+    other.refresh_from_db()
+    assert other.deployment.name == "rare"
+
+
+def test_an_engine_that_breaks_twice_wherever_it_is_rests(node: Node) -> None:
+    for _ in range(2):
+        partition = served_then(node, {"phase": "exited", "restarts": 3}) if not Activation.objects.exists() else None
+        if partition is None:
+            assert ask("rare").state == State.STARTING
+            partition = Partition.objects.get(deployment__name="rare")
+            tell(node, replicas=(status_of(partition, "ready"),))
+            assert ask("rare").state == State.READY
+            tell(node, replicas=(status_of(partition, "exited", pid=0, restarts=3),))
+        pool.sweep(timezone.now())
+    standing = ask("rare")
+    assert (standing.state, 25 < standing.expected_s <= 30) == (State.FAILED, True)
+
+
+@pytest.mark.parametrize("how", ["gpu", "silent", "drained", "hangs"])
+def test_a_slot_whose_node_or_gpu_is_gone_is_given_back(node: Node, how: str) -> None:
+    partition = served_then(node)
+    now = timezone.now()
+    for number in range(3):
+        make_node(f"well-{number}", last_seen=now + timedelta(minutes=30))
+    if how == "gpu":
+        partition.gpus.update(health="lost")
+    elif how == "silent":
+        now += timedelta(seconds=90)
+    elif how == "drained":
+        services.drain(node.pk, actor=ADMIN)
+        pool.sweep(now)
+        partition.refresh_from_db()
+        assert partition.deployment is not None, "its requests end first"
+        tell(node, replicas=())
+    else:
+        make_ready(partition, phase="starting", phase_since=now - timedelta(hours=1))
+    pool.sweep(now)
+    partition.refresh_from_db()
+    assert partition.deployment is None
+    assert (Activation.objects.get().broke_at is not None) is (how == "hangs"), "of a lost node its model has no fault"
+
+
+@pytest.mark.parametrize("why", ["pinned", "dedicated", "brake", "change", "hiccup"])
+def test_what_is_not_the_pools_to_give_back_stays(node: Node, why: str) -> None:
+    partition = served_then(node, {"phase": "exited", "restarts": 2 if why == "hiccup" else 3})
+    if why == "pinned":
+        Partition.objects.filter(pk=partition.pk).update(pinned=True)
+    elif why == "dedicated":
+        Deployment.objects.update(mode="dedicated")
+    elif why == "brake":
+        for number in range(3):
+            make_node(f"gone-{number}", last_seen=timezone.now() - timedelta(seconds=60))
+    elif why == "change":
+        moved = {"partition": {"id": partition.pk, "name": "n1/p0"}}
+        Change.objects.create(state="running", actor_name="olga", moves=[moved], plan={}, steps=[], version=0)
+    pool.sweep(timezone.now() + timedelta(seconds=20 if why == "hiccup" else 0))
+    partition.refresh_from_db()
+    assert partition.deployment is not None
+
+
 def test_slots_are_freed_ahead_and_nobody_who_counts_as_active_leaves_for_that(node: Node) -> None:
     done, active = pooled("done", keep_alive_s=60), pooled("active", keep_alive_s=3600)
     idle, _ = resident(node, done), resident(node, active)
@@ -270,3 +380,36 @@ def test_activations_are_kept_as_long_as_configured(node: Node, settings: pytest
         )
     pool.prune(now)
     assert Activation.objects.count() == 1
+
+
+def crowd(nodes: int, each: int, free: int, models: int) -> dict[str, Ask]:
+    """So many slots of which so many are free, and in each of the others a model with a request in flight."""
+    for number in range(nodes):
+        node = make_node(f"many-{number}")
+        for place in range(each):
+            if number * each + place < free:
+                slot(node)
+                continue
+            resident(node, pooled(f"there-{number}-{place}"))
+            used(f"there-{number}-{place}", in_flight=1, ago_s=1)
+        publish(node)
+    Partition.objects.update(observed_generation=F("generation"))
+    for number in range(models):
+        pooled(f"asked-{number}")
+    return {f"asked-{number}": Ask() for number in range(models)}
+
+
+@pytest.mark.parametrize(("free", "most_first", "most_then"), [(20, 520, 210), (0, 160, 140)])
+def test_the_pool_is_read_once_for_all_that_are_asked_for(free: int, most_first: int, most_then: int) -> None:
+    asks = crowd(nodes=8, each=8, free=free, models=20)
+    with CaptureQueriesContext(connection) as first:
+        found = wake(asks)
+    with CaptureQueriesContext(connection) as then:
+        again = wake(asks)
+    state = State.STARTING if free else State.WAITING
+    assert {standing.state for standing in (*found.values(), *again.values())} == {state}
+    for told, most in ((first, most_first), (then, most_then)):
+        looks = [query for query in told if 'WHERE "fleet_partition"."pool"' in query["sql"]]
+        assert len(looks) <= 1
+        assert len(told) <= most
+    assert len(set(Partition.objects.exclude(deployment=None).values_list("deployment", flat=True))) == 64

@@ -29,13 +29,14 @@ def now() -> float:
     at, model = np.concatenate([hourly, rare]), np.concatenate([np.zeros(100, int), np.ones(4, int)])
     past = Requests.of(("hourly", "rare"), model, at, at + 30)
     keeping.save_import(past, actor=Actor.system("test"), now=now)
-    habits._last["at"] = 0.0
     return now
 
 
 def test_who_comes_often_is_likelier_to_return_and_who_comes_by_the_clock_is_known(now: float) -> None:
     assert habits.refresh(now) == 2
     assert habits.refresh(now + 60) == 0, "it is not learned anew each minute"
+    assert habits.refresh(now + 601) == 2
+    assert habits.refresh(now - 3600) == 2, "what was learned in the future, by a clock that was wrong, is not kept"
     found = {habit.deployment: habit for habit in habits.learn(now)}
     assert found["hourly"].chance > 3 * found["rare"].chance
     assert found["rare"].rhythm is None

@@ -101,7 +101,7 @@ def _activations(rows: list[Row]) -> str:
     lines = [
         [
             row["deployment"]["name"],
-            row["state"],
+            "broke later" if row["broke_at"] else row["state"],
             f"{row['wait_s']:.1f} s",
             str(row["waiters"]),
             row["slot"],

@@ -31,12 +31,13 @@ class Activation(models.Model):
     cause = models.CharField(max_length=8, choices=Cause.choices)
     state = models.CharField(max_length=8, choices=State.choices)
     reason = models.CharField(max_length=255, blank=True)  # why this slot, or why none
-    message = models.CharField(max_length=255, blank=True)  # why it failed
+    message = models.CharField(max_length=255, blank=True)  # why it failed, or what became of it later
     waiters = models.PositiveIntegerField(default=0)  # requests held for it at once, at most
     asked_at = models.DateTimeField(db_index=True)
     wanted_at = models.DateTimeField()  # when somebody was last known to wait
     placed_at = models.DateTimeField(null=True)  # a slot was given to it
     ended_at = models.DateTimeField(null=True)  # ready, failed or given up
+    broke_at = models.DateTimeField(null=True)  # ready, but its engine could not be kept up afterwards
 
     class Meta:
         ordering = ["-id"]

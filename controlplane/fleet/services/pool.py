@@ -14,7 +14,7 @@ from controlplane.domain import pool as rules
 from controlplane.fleet import brake, owners, pool_habits, pool_use, versions
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Activation, Deployment, Partition, PoolAim
-from controlplane.fleet.services import desired, exclusive, rows, slots, waking
+from controlplane.fleet.services import desired, exclusive, failures, rows, slots, verdicts, waking
 from controlplane.fleet.services.slots import Chances
 
 log = structlog.get_logger(__name__)
@@ -47,9 +47,9 @@ def aim(*, keep_alive_s: int, slots: int | None, reason: str, now: datetime) -> 
 
 
 def sweep(now: datetime, *, free: int | None = None, chances: Chances | None = None) -> list[str]:
-    """Note what became of activations, and empty slots so that `free` are there before anybody asks (None: as the
-    planner aims, and at least as many as configured). Names who was made to leave. While many nodes are silent at once
-    nobody is."""
+    """Note what became of activations, give back slots whose engines do not come back, and empty slots so that `free`
+    are there before anybody asks (None: as the planner aims, and at least as many as configured). Names who was made to
+    leave. While many nodes are silent at once nobody is."""
     for deployment_id in _starting():
         try:
             waking.look_after(deployment_id, now)
@@ -59,6 +59,8 @@ def sweep(now: datetime, *, free: int | None = None, chances: Chances | None = N
     if brake.state(now).on:
         return []
     found = slots.rows()
+    if _give_back(found, now):
+        found = slots.rows()
     views = slots.slots(found, now, chances)
     wanted = to_keep_free(views) if free is None else free
     leaving = rules.to_free(views, free=wanted, min_residence_s=settings.POOL_MIN_RESIDENCE_S)
@@ -93,6 +95,45 @@ def prune(now: datetime) -> None:
 def _starting() -> Sequence[int]:
     found = Activation.objects.filter(state=Activation.State.STARTING).order_by("pk")
     return list(found.values_list("deployment_id", flat=True))
+
+
+def _give_back(found: Sequence[Partition], now: datetime) -> int:
+    """Slots that their model has nothing of any more: the next request for it wakes it in another one. How many."""
+    starting = set(
+        Activation.objects.filter(state=Activation.State.STARTING).values_list("partition_id", flat=True)
+    )  # what becomes of these is for `waking` to say
+    mine = [row for row in found if row.pk not in starting and _is_ours(row)]
+    lost = [row for row in mine if verdicts.gone(row, now) or verdicts.broken(row, now)]
+    held = exclusive.held() if lost else set()
+    return sum(_given_back(row, now) for row in lost if row.pk not in held)
+
+
+def _given_back(seen: Partition, now: datetime) -> bool:
+    """Unless it is well again by now, or something else."""
+    try:
+        with transaction.atomic():
+            deployment = rows.lock_deployment(seen.deployment_id or 0)
+            partition = rows.lock_partition(seen.pk)
+            same = (partition.deployment_id, partition.generation) == (seen.deployment_id, seen.generation)
+            if not same or not _is_ours(partition):
+                return False
+            gone, broken = verdicts.gone(partition, now), verdicts.broken(partition, now)
+            if (why := gone or broken) is None:
+                return False
+            exclusive.require_free([partition.pk])
+            if broken is not None:
+                failures.note_broken(deployment, partition, broken, now)
+            desired.write(partition, None, "", actor=waking.ACTOR, reason=f"its engine does not come back: {why}"[:500])
+            log.warning("a slot was given back", deployment=deployment.name, slot=str(partition), why=why)
+            return True
+    except FleetError as error:
+        log.info("a slot cannot be given back just now", slot=str(seen), why=str(error))
+        return False
+
+
+def _is_ours(row: Partition) -> bool:
+    """Whether a model is there that the pool may make leave."""
+    return row.deployment is not None and row.deployment.mode == Deployment.Mode.POOLED and not row.pinned
 
 
 def _give_up(now: datetime) -> None:

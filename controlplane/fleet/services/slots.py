@@ -11,10 +11,10 @@ from django.conf import settings
 
 from controlplane.domain import placement
 from controlplane.domain.pool import Resident, Slot
-from controlplane.domain.types import Role
-from controlplane.fleet import pool_habits, pool_use
+from controlplane.domain.types import DeploymentView, Role
+from controlplane.fleet import brake, pool_habits, pool_use
 from controlplane.fleet.facts import deployment_view, has_process, node_view, partition_view
-from controlplane.fleet.models import Deployment, Partition, PoolAim
+from controlplane.fleet.models import Deployment, Node, Partition, PoolAim
 from controlplane.fleet.pool_use import Use
 from controlplane.fleet.services import exclusive
 from workers.contract import Phase
@@ -23,16 +23,21 @@ Chances = Mapping[str, float]  # by deployment: that it is asked for again soon
 
 
 def rows() -> list[Partition]:
-    """Every slot with all that is asked of it, in four queries."""
-    found = Partition.objects.filter(pool=True).select_related("node", "deployment__model")
-    return list(found.prefetch_related("gpus", "node__gpus", "node__partitions").order_by("pk"))
+    """Every slot with its deployment, node and GPUs, in three queries. Slots of one node share its row, and what is
+    large is left out: it is asked for every second, and there may be hundreds."""
+    found = list(
+        Partition.objects.filter(pool=True).select_related("deployment").prefetch_related("gpus").order_by("pk")
+    )
+    nodes = Node.objects.defer("spec").in_bulk({row.node_id for row in found})
+    for row in found:
+        row.node = nodes[row.node_id]
+    return found
 
 
 def slots(found: Sequence[Partition], now: datetime, chances: Chances | None = None) -> list[Slot]:
     """All of them. Who is in one that the pool may not empty - pinned, dedicated, part of a change - counts as busy.
     `chances`: None: as the planner learned them."""
-    chances = pool_habits.chances(now) if chances is None else chances
-    look = _Look(pool_use.read(now), now, chances, keep_alive_s(), frozenset(exclusive.held()))
+    look = _looking(now, chances)
     return [look.slot(row) for row in found]
 
 
@@ -42,23 +47,70 @@ def keep_alive_s() -> int:
     return settings.CAPACITY_KEEP_ALIVE_S if told is None else told
 
 
-def holding(found: Sequence[Partition], deployment: Deployment) -> set[int]:
-    """Those where nothing stands against the deployment's engine, but for who may be there now."""
-    view = deployment_view(deployment)
-    at, silent = time.time(), settings.SILENT_AFTER_S
-    return {
-        row.pk
-        for row in found
-        if not placement.check(
-            partition_view(row),
+class Round:
+    """The pool as one look finds it, for all models that are asked for in it. Read when it is first needed, and again
+    after `forget`."""
+
+    def __init__(self, now: datetime, chances: Chances | None = None) -> None:
+        self.now, self._chances = now, chances
+        self._found: _Found | None = None
+
+    def holding(self, deployment: Deployment) -> list[tuple[Partition, Slot]]:
+        """Slots where nothing stands against the deployment's engine, but for who may be there now."""
+        found, view = self._look(), deployment_view(deployment)
+        return [(found.rows[pk], slot) for pk, slot in found.slots.items() if found.holds(pk, view)]
+
+    def may_evict(self) -> bool:
+        """Whether anybody may be made to leave: not while many nodes are silent at once."""
+        found = self._look()
+        if found.is_braked is None:
+            found.is_braked = brake.state(self.now).on
+        return not found.is_braked
+
+    def took(self, partition: Partition) -> None:
+        """The slot was given away in this round, and `partition` is its row as that left it."""
+        if self._found is not None:
+            self._found.took(partition)
+
+    def forget(self) -> None:
+        """Somebody else was faster, or a slot was given back."""
+        self._found = None
+
+    def _look(self) -> _Found:
+        if self._found is None:
+            self._found = _Found(rows(), _looking(self.now, self._chances))
+        return self._found
+
+
+class _Found:
+    def __init__(self, found: Sequence[Partition], look: _Look) -> None:
+        self.rows = {row.pk: row for row in found}
+        self.slots = {row.pk: look.slot(row) for row in found}
+        self.is_braked: bool | None = None
+        self._look, self._at = look, time.time()
+        self._views = {row.pk: partition_view(row) for row in found}
+        # Its other GPUs and partitions say nothing of whether an engine may be placed on it.
+        self._nodes = {row.node_id: node_view(row.node, gpus=(), partitions=()) for row in found}
+
+    def holds(self, pk: int, view: DeploymentView) -> bool:
+        return not placement.check(
+            self._views[pk],
             view,
             Role.AGGREGATED,
-            node=node_view(row.node),
-            peers=[],
-            now=at,
-            silent_after_s=silent,
+            node=self._nodes[self.rows[pk].node_id],
+            now=self._at,
+            silent_after_s=settings.SILENT_AFTER_S,
         )
-    }
+
+    def took(self, partition: Partition) -> None:
+        row = self.rows[partition.pk]
+        row.deployment, row.role, row.generation = partition.deployment, partition.role, partition.generation
+        self.slots[row.pk], self._views[row.pk] = self._look.slot(row), partition_view(row)
+
+
+def _looking(now: datetime, chances: Chances | None) -> _Look:
+    chances = pool_habits.chances(now) if chances is None else chances
+    return _Look(pool_use.read(now), now, chances, keep_alive_s(), frozenset(exclusive.held()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,18 +19,17 @@ from django.utils import timezone
 from controlplane.audit.services import Actor
 from controlplane.domain import pool as rules
 from controlplane.domain.health import is_silent
-from controlplane.fleet import brake, starts
+from controlplane.fleet import starts
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Activation, Deployment, Partition
-from controlplane.fleet.services import desired, exclusive, rows, slots
-from controlplane.fleet.services.slots import Chances
-from controlplane.fleet.services.verdicts import fault, is_ready
+from controlplane.fleet.services import desired, exclusive, failures, rows
+from controlplane.fleet.services.slots import Chances, Round
+from controlplane.fleet.services.verdicts import broken, fault, gone, is_ready
 from workers.contract import Role
 
 log = structlog.get_logger(__name__)
 ACTOR = Actor.system("pool")
 OPEN = (Activation.State.WAITING, Activation.State.STARTING)
-FAILED_WITHIN = timedelta(hours=1)  # what failed before that counts no more
 WANTED_EVERY = timedelta(seconds=5)  # how often it is written that somebody still waits
 LOOKS = 3  # when another model was faster to a slot
 
@@ -65,8 +64,12 @@ def wake(
     asks: Mapping[str, Ask], *, now: datetime | None = None, chances: Chances | None = None
 ) -> dict[str, Standing]:
     """By name. Idempotent: of an activation under way it only tells. A deployment at fault spoils no other's."""
-    now = now or timezone.now()
-    return {name: _wake(name, ask, now, chances) for name, ask in asks.items()}
+    look = Round(now or timezone.now(), chances)
+    pooled = Deployment.objects.filter(name__in=asks, mode=Deployment.Mode.POOLED)
+    known = dict(pooled.values_list("name", "pk"))
+    return {
+        name: _wake(known[name], ask, look) if name in known else Standing(State.ABSENT) for name, ask in asks.items()
+    }
 
 
 def look_after(deployment_id: int, now: datetime) -> None:
@@ -77,23 +80,22 @@ def look_after(deployment_id: int, now: datetime) -> None:
             _judge(current, now)
 
 
-def _wake(name: str, ask: Ask, now: datetime, chances: Chances | None) -> Standing:
-    found = Deployment.objects.filter(name=name, mode=Deployment.Mode.POOLED).values_list("pk", flat=True).first()
-    if found is None:
-        return Standing(State.ABSENT)
+def _wake(deployment_id: int, ask: Ask, look: Round) -> Standing:
     try:
-        # After a start that failed its slot is given back in a transaction of its own: one locks one node at most.
-        return (
-            _locked_step(found, ask, now, chances) or _locked_step(found, ask, now, chances) or Standing(State.FAILED)
-        )
+        if (standing := _locked_step(deployment_id, ask, look)) is None:
+            # Its slot was given back in a transaction of its own: one locks one node at most.
+            look.forget()
+            standing = _locked_step(deployment_id, ask, look)
+        return standing or Standing(State.FAILED)
     except FleetError as error:  # removed, or moved by a change, since we looked: the next look sees that
-        log.info("a model cannot be woken just now", deployment=name, why=str(error))
+        look.forget()
+        log.info("a model cannot be woken just now", deployment=deployment_id, why=str(error))
         return Standing(State.WAITING, message=str(error)[:255])
 
 
 @transaction.atomic
-def _locked_step(deployment_id: int, ask: Ask, now: datetime, chances: Chances | None) -> Standing | None:
-    return _Look(rows.lock_deployment(deployment_id), ask, now, chances).step()
+def _locked_step(deployment_id: int, ask: Ask, look: Round) -> Standing | None:
+    return _Look(rows.lock_deployment(deployment_id), ask, look.now, look).step()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class _Look:
     deployment: Deployment
     ask: Ask
     now: datetime
-    chances: Chances | None
+    round: Round
 
     def step(self) -> Standing | None:
         """None: a start has just failed."""
@@ -115,33 +117,32 @@ class _Look:
             return standing
         if (served := _served(self.deployment, self.now)) is not None:
             return served
-        failures, last = _failures(self.deployment, self.now)
-        rest = rules.rest_s(len(failures)) - (self.now - last).total_seconds() if last else 0.0
+        failed = failures.in_a_row(self.deployment, self.now)
+        rest = rules.rest_s(len(failed)) - (self.now - failed[0].over_at).total_seconds() if failed else 0.0
         if rest > 0:
-            return Standing(State.FAILED, rest, failures[0].message)
-        return self._place(current, {row.partition_id for row in failures})
+            return Standing(State.FAILED, rest, failed[0].message)
+        return self._place(current, {row.partition_id for row in failed})
 
     def _place(self, current: Activation | None, failed: set[int | None]) -> Standing:
         """Give it a slot, or note that it waits for one."""
         for _ in range(LOOKS):
-            found = slots.rows()
-            able = slots.holding(found, self.deployment)
-            fitting = {row.pk: row for row in found if row.pk in able}
-            choice = self._choose(list(fitting.values()), failed)
+            fitting = self.round.holding(self.deployment)
+            choice = self._choose([slot for _, slot in fitting], failed)
             if choice.slot is None:
                 return self._wait(current, choice.reason)
-            if (partition := self._take(fitting[choice.slot], choice)) is not None:
-                return self._started(current, partition, choice, fitting[choice.slot].deployment)
+            seen = next(row for row, slot in fitting if slot.partition == choice.slot)
+            left = seen.deployment
+            if (partition := self._take(seen, choice)) is not None:
+                return self._started(current, partition, choice, left)
+            self.round.forget()
         return self._wait(current, "other models took the slots first")
 
-    def _choose(self, fitting: list[Partition], failed: set[int | None]) -> rules.Choice:
-        views = slots.slots(fitting, self.now, self.chances)
-        views = [replace(view, failed=view.partition in failed) for view in views]
+    def _choose(self, fitting: list[rules.Slot], failed: set[int | None]) -> rules.Choice:
+        views = [replace(view, failed=view.partition in failed) for view in fitting]
         choice = rules.choose(views, priority=self.deployment.priority, min_residence_s=settings.POOL_MIN_RESIDENCE_S)
-        may_evict = self.ask.cause == Activation.Cause.REQUEST and not brake.state(self.now).on
-        if choice.evicted is not None and not may_evict:
-            return rules.Choice(None, None, "no slot that holds it is free")
-        return choice
+        if choice.evicted is None or (self.ask.cause == Activation.Cause.REQUEST and self.round.may_evict()):
+            return choice
+        return rules.Choice(None, None, "no slot that holds it is free")
 
     def _take(self, seen: Partition, choice: rules.Choice) -> Partition | None:
         """The slot, now this deployment's; None where somebody was faster. Whoever leaves it ends its requests."""
@@ -152,6 +153,7 @@ class _Look:
         exclusive.require_free([partition.pk])
         reason = f"asked for; {choice.reason}"
         desired.write(partition, self.deployment, Role.AGGREGATED.value, actor=ACTOR, reason=reason)
+        self.round.took(partition)
         return partition
 
     def _started(
@@ -212,8 +214,8 @@ def _end(current: Activation, state: Activation.State, now: datetime, why: str =
 
 
 def _served(deployment: Deployment, now: datetime) -> Standing | None:
-    """Where it has partitions without our doing: an operator's, or one whose engine starts again. Those on nodes that
-    are not heard, or that are to run nothing, are no reason to wait."""
+    """Where it has partitions without our doing: an operator's, or one whose engine starts again. Those where no engine
+    will come are no reason to wait."""
     mine = deployment.partitions.select_related("node").prefetch_related("gpus")
     alive = [row for row in mine if not _is_lost(row, now)]
     if any(is_ready(row, now) for row in alive):
@@ -223,19 +225,8 @@ def _served(deployment: Deployment, now: datetime) -> Standing | None:
 
 def _is_lost(row: Partition, now: datetime) -> bool:
     heard = row.node.last_seen.timestamp() if row.node.last_seen else None
-    return row.node.draining or row.node.revoked or is_silent(heard, now.timestamp(), settings.SILENT_AFTER_S)
-
-
-def _failures(deployment: Deployment, now: datetime) -> tuple[list[Activation], datetime | None]:
-    """Those in a row up to now, newest first, and when the last one was."""
-    told = (Activation.State.READY, Activation.State.FAILED)
-    ended = deployment.activations.filter(state__in=told, ended_at__gt=now - FAILED_WITHIN).order_by("-ended_at", "-pk")
-    found: list[Activation] = []
-    for row in ended[:20]:
-        if row.state == Activation.State.READY:
-            break
-        found.append(row)
-    return found, found[0].ended_at if found else None
+    silent = is_silent(heard, now.timestamp(), settings.SILENT_AFTER_S)
+    return silent or row.node.draining or row.node.revoked or bool(gone(row, now) or broken(row, now))
 
 
 def _open(deployment: Deployment) -> Activation | None:

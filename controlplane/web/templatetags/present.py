@@ -149,6 +149,8 @@ def place(value: str) -> SafeString:
 @register.filter
 def woken(row: Activation) -> SafeString:
     """What an activation came to."""
+    if row.broke_at is not None:
+        return format_html('<span class="chip bad">broke later</span>')
     word = row.get_state_display().lower()
     return format_html('<span class="chip {}">{}</span>', _ENDS.get(row.state, "idle"), word)
 

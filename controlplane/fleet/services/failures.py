@@ -1,0 +1,40 @@
+"""Starts that came to nothing, and engines that could not be kept up: what counts against trying once more."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from itertools import takewhile
+
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Coalesce
+
+from controlplane.fleet.models import Activation, Deployment, Partition
+
+WITHIN = timedelta(hours=1)  # what failed before that counts no more
+LOOK_AT = 20
+
+
+def over(now: datetime) -> QuerySet[Activation]:
+    """Activations that came to something lately, newest first, each with `over_at`: when it did, or when its engine
+    broke."""
+    lately = Q(ended_at__gt=now - WITHIN) | Q(broke_at__gt=now - WITHIN)
+    found = Activation.objects.filter(lately, state__in=(Activation.State.READY, Activation.State.FAILED))
+    return found.annotate(over_at=Coalesce("broke_at", "ended_at")).order_by("-over_at", "-pk")
+
+
+def is_failure(row: Activation) -> bool:
+    """It did not start, or could not be kept up."""
+    return row.state == Activation.State.FAILED or row.broke_at is not None
+
+
+def in_a_row(deployment: Deployment, now: datetime) -> list[Activation]:
+    """The deployment's failures since it last went well, newest first, as `over` tells them."""
+    return list(takewhile(is_failure, over(now).filter(deployment=deployment)[:LOOK_AT]))
+
+
+def note_broken(deployment: Deployment, partition: Partition, why: str, now: datetime) -> None:
+    """Its engine there was ready, and could not be kept up. The deployment's row is locked."""
+    ready = deployment.activations.filter(state=Activation.State.READY, partition=partition, broke_at__isnull=True)
+    if (last := ready.order_by("-pk").first()) is not None:
+        last.broke_at, last.message = now, why[:255]
+        last.save(update_fields=["broke_at", "message"])
