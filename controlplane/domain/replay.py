@@ -49,6 +49,10 @@ class Trace:
         """The same bursts, `factor` times as many requests a second."""
         return Trace(self.at_ms / factor, self.isl, self.osl)
 
+    def at_rate(self, rate_per_s: float) -> Trace:
+        """The same bursts at so many requests a second on the mean. Of two requests at least."""
+        return self.faster(rate_per_s * float(self.at_ms[-1] - self.at_ms[0]) / 1000.0 / (len(self) - 1))
+
     def __len__(self) -> int:
         return len(self.at_ms)
 
@@ -63,6 +67,11 @@ class Engines:
     budget: int
     batch: int
     slower: float = 1.0
+
+    def one(self) -> Engine:
+        """An idle one of them."""
+        law = self.speed
+        return Engine(law.prefill.law, law.decode.law, self.budget, self.batch, law.kv_tokens, self.slower)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +115,11 @@ def disaggregated(
 
 
 @dataclass(slots=True)
-class _Job:
+class Job:
+    """One request at an engine, times in ms. `left`: tokens of the prompt that are still to be computed."""
+
     at: float
-    left: int  # tokens of the prompt that are still to be computed
+    left: int
     isl: int
     osl: int
     first: float = 0.0
@@ -116,8 +127,9 @@ class _Job:
 
 
 @dataclass(slots=True)
-class _Engine:
-    """One engine. `steps` counts those that gave every sequence a token, so a sequence ends at a known one."""
+class Engine:
+    """One engine, to be advanced as time goes by. `steps` counts those that gave every sequence a token, so that a
+    sequence ends at a known one."""
 
     prefill: PrefillLaw
     decode: DecodeLaw
@@ -129,17 +141,17 @@ class _Engine:
     steps: int = 0
     context: int = 0  # tokens of all sequences
     reserved: int = 0
-    waiting: deque[_Job] = field(default_factory=deque)
-    running: list[tuple[int, int, _Job]] = field(default_factory=list)
-    fresh: list[_Job] = field(default_factory=list)  # have no token yet
-    partial: _Job | None = None
+    waiting: deque[Job] = field(default_factory=deque)
+    running: list[tuple[int, int, Job]] = field(default_factory=list)
+    fresh: list[Job] = field(default_factory=list)  # have no token yet
+    partial: Job | None = None
     serial: int = 0
 
     @property
     def in_flight(self) -> int:
         return len(self.waiting) + len(self.running) + (self.partial is not None)
 
-    def give(self, job: _Job) -> None:
+    def give(self, job: Job) -> None:
         if not self.in_flight:
             self.now = max(self.now, job.at)
         self.waiting.append(job)
@@ -154,10 +166,10 @@ class _Engine:
                 self._decode(until)
             self._leave()
 
-    def _fill(self) -> tuple[int, float, list[_Job]]:
+    def _fill(self) -> tuple[int, float, list[Job]]:
         """Prompts of the next step: tokens, their mean context, and the prompts that end with it."""
         left, weighed, tokens = self.budget - len(self.running), 0.0, 0
-        ended: list[_Job] = []
+        ended: list[Job] = []
         while tokens < left:
             job = self.partial or self._admit(len(ended))
             if job is None:
@@ -173,7 +185,7 @@ class _Engine:
                 ended.append(job)
         return tokens, weighed / tokens if tokens else 0.0, ended
 
-    def _admit(self, joining: int) -> _Job | None:
+    def _admit(self, joining: int) -> Job | None:
         if not self.waiting or self.waiting[0].at > self.now:
             return None
         needs = self.waiting[0].isl + self.waiting[0].osl
@@ -183,7 +195,7 @@ class _Engine:
         self.reserved += needs
         return self.waiting.popleft()
 
-    def _mixed(self, tokens: int, context: float, ended: list[_Job]) -> None:
+    def _mixed(self, tokens: int, context: float, ended: list[Job]) -> None:
         size = len(self.running)
         alone = max(self.prefill.step_ms(tokens, context), self.decode.o if size else 0.0)
         took = alone + size * self.decode.u + self.decode.v * self.context
@@ -211,7 +223,7 @@ class _Engine:
             job.first = self.now
         self.fresh.clear()
 
-    def _join(self, job: _Job, *, begun: bool = False) -> None:
+    def _join(self, job: Job, *, begun: bool = False) -> None:
         if not begun:
             self.fresh.append(job)
         self.serial += 1
@@ -226,18 +238,12 @@ class _Engine:
             self.reserved -= job.isl + job.osl
 
 
-def _jobs(at: Floats, left: Ints, isl: Ints, osl: Ints) -> list[_Job]:
-    return [_Job(*row) for row in zip(at.tolist(), left.tolist(), isl.tolist(), osl.tolist(), strict=True)]
+def _jobs(at: Floats, left: Ints, isl: Ints, osl: Ints) -> list[Job]:
+    return [Job(*row) for row in zip(at.tolist(), left.tolist(), isl.tolist(), osl.tolist(), strict=True)]
 
 
-def _run(jobs: Sequence[_Job], engines: Engines) -> Sequence[_Job]:
-    speed = engines.speed
-    fleet = [
-        _Engine(
-            speed.prefill.law, speed.decode.law, engines.budget, engines.batch, speed.kv_tokens, engines.slower
-        )
-        for _ in range(engines.count)
-    ]  # fmt: skip
+def _run(jobs: Sequence[Job], engines: Engines) -> Sequence[Job]:
+    fleet = [engines.one() for _ in range(engines.count)]
     for job in jobs:
         for engine in fleet:
             engine.advance(job.at)
@@ -247,7 +253,7 @@ def _run(jobs: Sequence[_Job], engines: Engines) -> Sequence[_Job]:
     return jobs
 
 
-def _outcome(trace: Trace, jobs: Sequence[_Job]) -> Outcome:
+def _outcome(trace: Trace, jobs: Sequence[Job]) -> Outcome:
     first = np.array([job.first for job in jobs])
     end = np.array([job.end for job in jobs])
     gaps = np.maximum(1, trace.osl - 1)

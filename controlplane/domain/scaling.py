@@ -41,7 +41,8 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """p95 of the requests that ended in the last minute, and what is aimed at, ms. None: no request, no aim."""
+    """p95 of the requests that ended in the last minute, and what is aimed at, ms. None: no request, no aim. Only those
+    count that came after the last engine: what was late before it is no reason for another."""
 
     ttft_ms: float | None = None
     itl_ms: float | None = None
@@ -135,7 +136,7 @@ def _pressure(lane: Lane, served: Served, decode_full: bool) -> tuple[float, str
 def _fewer_would_do(lane: Lane, served: Served) -> bool:
     """By all that is known; never the last engine, for that is what the pool is there for."""
     fewer = lane.count - 1
-    if fewer < max(1, lane.least) or (lane.floor is not None and fewer < lane.floor) or (lane.load.waiting or 0.0) > 0:
+    if fewer < max(1, lane.least) or (lane.floor is not None and fewer < lane.floor) or _queues(lane, served):
         return False
     grows = lane.count / fewer
     busy = (lane.load.running or 0.0) > 0
@@ -147,6 +148,12 @@ def _fewer_would_do(lane: Lane, served: Served) -> bool:
     if all(share is None for share, _ in bounds):
         return not busy and lane.floor is not None  # nobody is served: then the forecast alone decides
     return all(share is None or share * grows <= bound for share, bound in bounds)
+
+
+def _queues(lane: Lane, served: Served) -> bool:
+    """Where prefill's objective is known, it says more than who waits in the very moment of a look."""
+    told = lane.role is not Role.DECODE and _share(served.ttft_ms, served.slo_ttft_ms) is not None
+    return (lane.load.waiting or 0.0) >= (lane.count if told else 1.0)
 
 
 def _share(figure: float | None, bound: float | None) -> float | None:

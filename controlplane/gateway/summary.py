@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -40,20 +40,23 @@ def live_summary(window_s: int = 60) -> dict[str, Any]:
     }
 
 
-def by_deployment(window_s: int = 60) -> dict[str, Served]:
-    """Of each deployment that had a request end in the last `window_s` seconds, by its name."""
+def by_deployment(window_s: int = 60, since: Mapping[str, datetime] | None = None) -> dict[str, Served]:
+    """Of each deployment that had a request end in the last `window_s` seconds, by its name. `since`: of those named
+    there, only requests that came after it count for the percentiles."""
     ended, seconds = _ended(timezone.now() - timedelta(seconds=window_s), window_s)
     found: dict[str, list[Any]] = defaultdict(list)
     for row in ended:
         found[row[5]].append(row)
-    return {
-        name: Served(
-            rps=round(len(rows) / seconds, 3),
-            ttft_p95_ms=_percentiles([row[2] for row in rows if row[2] is not None])["p95"],
-            itl_p95_ms=_percentiles([row[3] for row in rows if row[3] is not None])["p95"],
-        )
-        for name, rows in found.items()
-    }
+    return {name: _served(rows, seconds, (since or {}).get(name)) for name, rows in found.items()}
+
+
+def _served(rows: Sequence[Any], seconds: float, since: datetime | None) -> Served:
+    told = [row for row in rows if since is None or row[0] >= since]
+    return Served(
+        rps=round(len(rows) / seconds, 3),
+        ttft_p95_ms=_percentiles([row[2] for row in told if row[2] is not None])["p95"],
+        itl_p95_ms=_percentiles([row[3] for row in told if row[3] is not None])["p95"],
+    )
 
 
 def _ended(began: datetime, window_s: int) -> tuple[list[Any], float]:

@@ -26,7 +26,6 @@ from controlplane.scaling.models import LaneLook
 from workers.contract import Role
 
 FRESH = timedelta(minutes=10)
-DRIFT = 0.15  # of the rate: by so much it may leave the one that was sized for
 LOOK_BACK = timedelta(minutes=demand.LOOK_BACK)
 HOURS = 24.0  # whose requests are replayed
 SHARE = 0.95  # of requests within the objectives
@@ -68,7 +67,7 @@ def floor(deployment: Deployment, looks: Mapping[str, LaneLook], level: float, w
         trace = sizes.recorded(deployment, HOURS)
     except FleetError as error:
         return _unsized(deployment, str(error), coming, now)
-    return _sized(deployment, _at_rate(trace, coming.rate), slo, coming, now)
+    return _sized(deployment, trace.at_rate(coming.rate), slo, coming, now)
 
 
 def _coming(name: str, level: float, when: When) -> Coming:
@@ -93,16 +92,11 @@ def _still_good(looks: Mapping[str, LaneLook], coming: Coming, now: datetime) ->
     if not told or any(now - look.floor_at > FRESH for look in told if look.floor_at):
         return None
     sized_for = told[0].rate_coming or 0.0
-    if abs(coming.rate - sized_for) > DRIFT * max(sized_for, coming.rate):
+    if demand.has_left(sized_for, coming.rate):
         return None
     counts = {Role(look.role): look.floor for look in told if look.floor is not None}
     kept = Coming(coming.now, sized_for, coming.why)
     return Floor(counts, told[0].floor_why, kept, told[0].floor_at or now)
-
-
-def _at_rate(trace: Trace, rate: float) -> Trace:
-    seconds = float(trace.at_ms[-1] - trace.at_ms[0]) / 1000.0
-    return trace.faster(rate * seconds / (len(trace) - 1))
 
 
 def _unsized(deployment: Deployment, why: str, coming: Coming, now: datetime) -> Floor:

@@ -51,12 +51,21 @@ def gather(found: Fleet, policy: ScalingPolicy, now: datetime) -> list[Gathered]
     looks: dict[int, dict[str, LaneLook]] = defaultdict(dict)
     for look in LaneLook.objects.all():
         looks[look.deployment_id][look.role] = look
-    served, when = summary.by_deployment(), When.at(now)
+    served, when = summary.by_deployment(since=_complete_since(found, now)), When.at(now)
     rows = Deployment.objects.select_related("model").filter(mode=Deployment.Mode.DEDICATED).order_by("name")
     return [
         _gathered(row, found, served=served.get(row.name), looks=looks[row.pk], level=policy.level, when=when)
         for row in rows
     ]
+
+
+def _complete_since(found: Fleet, now: datetime) -> dict[str, datetime]:
+    """When the last of its engines that are ready got so, by deployment."""
+    since: dict[str, datetime] = {}
+    for row in found.partitions:
+        if row.deployment is not None and row.phase_since is not None and is_ready(row, now):
+            since[row.deployment.name] = max(row.phase_since, since.get(row.deployment.name, row.phase_since))
+    return since
 
 
 def is_ready(row: Partition, now: datetime) -> bool:

@@ -40,7 +40,10 @@ def node() -> Node:
 def llama(node: Node, figures: dict[int, EngineFigures]) -> Deployment:
     """One aggregated engine of 1 GPU, with objectives, idle; and two free partitions of 1 GPU."""
     row = make_deployment("llama", slo_ttft_ms=500, slo_itl_ms=50)
-    engine = make_ready(make_partition(node, gpus=[make_gpu(node)], deployment=row, role="aggregated"))
+    engine = make_ready(
+        make_partition(node, gpus=[make_gpu(node)], deployment=row, role="aggregated"),
+        phase_since=timezone.now() - timedelta(hours=1),
+    )
     for _ in range(2):
         make_partition(node, gpus=[make_gpu(node)])
     figures[engine.pk] = EngineFigures(running=0.0, waiting=0.0, kv_usage=0.0)

@@ -147,6 +147,14 @@ def test_who_has_no_partition_left_is_told_as_short(llama: Deployment, now: date
     assert (look.wanted, look.short) == (2, 1)
 
 
+def test_what_was_late_before_the_last_engine_came_is_no_reason_for_another(
+    llama: Deployment, now: datetime, ended: Tell
+) -> None:
+    ended("llama", ttft_ms=9000.0, itl_ms=70.0)
+    llama.partitions.update(phase_since=now)
+    assert propose(now) is None
+
+
 def test_one_that_is_asked_for_and_has_no_engine_gets_one(llama: Deployment, now: datetime, asked: Tell) -> None:
     make_deployment("mistral")
     asked("mistral", per_minute=6)
