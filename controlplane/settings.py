@@ -225,6 +225,7 @@ SPECTACULAR_SETTINGS = {
         "AlertState": "controlplane.alerts.models.Alert.State",
         "Severity": "controlplane.alerts.models.SEVERITY_CHOICES",
         "AlertTargetKind": "controlplane.alerts.models.AlertTarget.Kind",
+        "ScalingPlanState": "controlplane.scaling.models.ScalingPlan.State",
         "HealthStatus": "controlplane.api.health.STATUSES",
         "UpOrDown": "controlplane.api.health.UP_OR_DOWN",
     },

@@ -49,6 +49,7 @@ class NewestShape(SaidShape):
 
 class CalibrationShape(serializers.Serializer):
     windows = serializers.IntegerField(help_text="Forecasts of the last days that are over.")
+    apart = serializers.FloatField(help_text="As many that do not overlap would tell as much: 168 of a day are 7.")
     replayed = serializers.IntegerField(help_text="Of them, those that were said afterwards.")
     days = serializers.FloatField()
     covered = serializers.ListField(

@@ -6,20 +6,19 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from controlplane.api.dry_runs import is_dry_run
+from controlplane.api.etags import IF_MATCH, ExpectedVersion, seen, tag
 from controlplane.api.idempotency import Idempotent
 from controlplane.api.resource import DRY_RUN
 from controlplane.api.strict import Reason, refuse_unknown_parameters
 from controlplane.audit.requests import actor_of
 from controlplane.domain.holding import MOST_FLOORS
-from controlplane.fleet.errors import Conflict
 from controlplane.planning import policy
 from controlplane.planning.models import CapacityPolicy
 from controlplane.planning.outlook import held
@@ -34,17 +33,6 @@ TEXT = {
     "floors": "At least so many slots, by the clock: `Mon-Fri 9:00-12:00 12`. They replace those there are.",
     "time_zone": "In which floors are meant, as Europe/Berlin.",
 }
-IF_MATCH = OpenApiParameter(
-    "If-Match", OpenApiTypes.STR, OpenApiParameter.HEADER,
-    description="The ETag as you saw it; 412 when somebody was faster.",
-)  # fmt: skip
-
-
-class Faster(Conflict):
-    """What If-Match names is not there any more."""
-
-    status = 412
-    code = "precondition-failed"
 
 
 class WeighedShape(serializers.Serializer):
@@ -93,10 +81,7 @@ class CapacityPolicyBody(Reason):
         child=serializers.CharField(max_length=100), required=False, max_length=MOST_FLOORS, help_text=TEXT["floors"]
     )
     time_zone = serializers.CharField(required=False, max_length=64, help_text=TEXT["time_zone"])
-    expected_version = serializers.IntegerField(
-        required=False, allow_null=True, default=None, min_value=0, max_value=2_147_483_647,
-        help_text="As you saw it; 409 when somebody was faster.",
-    )  # fmt: skip
+    expected_version = ExpectedVersion()
 
 
 class Policy(Idempotent):
@@ -141,27 +126,11 @@ class Policy(Idempotent):
         if is_dry_run(request):
             given = {name: value for name, value in values.items() if name in policy.FIELDS}
             return _answer(policy.changed(given))
-        expected = _seen(request, values.pop("expected_version"))
+        expected = seen(request, values.pop("expected_version"), policy.current().version)
         return _answer(policy.change(**values, expected_version=expected, actor=actor_of(request, "rest")))
-
-
-def _seen(request: Request, expected: int | None) -> int | None:
-    """The version that the caller saw, by its body; what If-Match names is looked at here."""
-    tags = [tag.strip() for tag in request.headers.get("If-Match", "").split(",") if tag.strip()]
-    if not tags or "*" in tags:
-        return expected
-    row = policy.current()
-    if _tag(row) not in tags:
-        message = f"It is at version {row.version} now, which If-Match does not name. Nothing was changed."
-        raise Faster(message, "Read it again, then decide again.")
-    return row.version if expected is None else expected
 
 
 def _answer(row: CapacityPolicy) -> Response:
     shown: dict[str, Any] = {**policy.shown(row), "version": row.version}
     shown |= {"held": held(row, time.time()), "weighed": asdict(weigh(row))}
-    return Response(CapacityPolicyShape(shown).data, headers={"ETag": _tag(row), "Cache-Control": "no-store"})
-
-
-def _tag(row: CapacityPolicy) -> str:
-    return f'"v{row.version}"'
+    return Response(CapacityPolicyShape(shown).data, headers={"ETag": tag(row.version), "Cache-Control": "no-store"})

@@ -33,6 +33,7 @@ TAGS = {
     "pool": "The slots of sporadic models: who is in which, and who waits.",
     "activations": "Models that were asked for while nothing served them, and what came of it.",
     "capacity": "How many models are active at once, how many will be, and what to hold ready.",
+    "scaling": "How many engines each role of a dedicated deployment has and shall have, and plans to get there.",
     "profiles": "What engines were measured to do, by model and GPU.",
     "profile-runs": "Measuring running engines.",
     "events": "Who changed what, when and why, and what agents saw.",

@@ -31,6 +31,8 @@ from controlplane.api.profiles import Profiles
 from controlplane.api.registry import Models
 from controlplane.api.replicas import Replicas
 from controlplane.api.requests import Demand, Requests
+from controlplane.api.scaling import Scaling, ScalingPlans
+from controlplane.api.scaling_policy import Policy as ScalingPolicy
 from controlplane.api.service_accounts import ServiceAccounts
 from controlplane.api.sizing import Sizing
 from controlplane.api.teams import Teams
@@ -49,6 +51,7 @@ router.register("deployments", Deployments, "deployment")
 router.register("partitions", Partitions, "partition")
 router.register("activations", Activations, "activation")
 router.register("changes", Changes, "change")
+router.register("scaling/plans", ScalingPlans, "scaling-plan")
 router.register("replicas", Replicas, "replica")
 router.register("requests", Requests, "request")
 router.register("demand", Demand, "demand")
@@ -78,6 +81,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("usage", Usage.as_view(), name="usage"),
     path("usage/export", UsageExport.as_view(), name="usage-export"),
     path("pool", Pool.as_view(), name="pool"),
+    path("scaling", Scaling.as_view(), name="scaling"),
+    path("scaling/policy", ScalingPolicy.as_view(), name="scaling-policy"),
     path("capacity/sizing", Sizing.as_view(), name="capacity-sizing"),
     path("me", Me.as_view(), name="me"),
     path("version", Version.as_view(), name="version"),

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from controlplane.domain.forecast.activity import Floats, Requests
-from controlplane.domain.forecast.backtest import Outcome, Score, run, whole
+from controlplane.domain.forecast.backtest import Outcome, Score, run
 from controlplane.domain.forecast.hazards import DAY_S, Outage
 from controlplane.domain.forecast.history import UNKNOWN, History
 from controlplane.domain.forecast.methods import NAMES, make
+from controlplane.domain.forecast.tracker import whole
 from controlplane.planning.bursts import MERGED_S
 from controlplane.planning.traces import TraceError, read
 

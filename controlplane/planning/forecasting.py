@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 import numpy as np
 import structlog
 
-from controlplane.domain.forecast.backtest import whole
 from controlplane.domain.forecast.blend import Blend
 from controlplane.domain.forecast.hazards import DAY_S
 from controlplane.domain.forecast.history import UNKNOWN, History
 from controlplane.domain.forecast.methods import Forecaster, make
+from controlplane.domain.forecast.tracker import whole
 from controlplane.planning import comparing, policy
 from controlplane.planning import history as past
 from controlplane.planning.models import Forecast
@@ -48,7 +48,7 @@ class _Asked:
     anchor: float
     models: tuple[str, ...]
     forecaster: Forecaster
-    following: int = 0
+    following: int
 
 
 @dataclass(slots=True)
@@ -89,17 +89,23 @@ class Forecasting:
         for horizon, at in due.items():
             pace = self.paces[horizon]
             anchor = _anchor(at, begin + keep_alive_s, pace)
-            known = requests.within(anchor - LOOK_BACK_DAYS * DAY_S, at)
-            seen = History(known, keep_alive_s, horizon, anchor, at + pace.step_s, pace.step_s, gaps)
-            rows += self._told(seen, horizon, keep_alive_s, method, begin)
+            since = anchor - LOOK_BACK_DAYS * DAY_S
+            before = _steps_before(anchor, max(since, begin + keep_alive_s), pace)
+            seen = History(
+                requests.within(since, at), keep_alive_s, horizon, anchor - before * pace.step_s, at + pace.step_s,
+                pace.step_s, gaps,
+            )  # fmt: skip
+            rows += self._told(seen, before, (horizon, keep_alive_s, method), begin)
         return rows
 
-    def _told(self, history: History, horizon: int, keep_alive_s: int, method: str, begin: float) -> list[Forecast]:
-        """Of each moment that was not asked about; all but the last are said afterwards, of what was known by then."""
-        key, last, names = (horizon, keep_alive_s, method), len(history.moments) - 1, history.requests.models
+    def _told(self, history: History, first: int, key: tuple[int, int, str], begin: float) -> list[Forecast]:
+        """Of each moment from the place `first` on that was not asked about; all but the last are said afterwards, of
+        what was known by then. `key`: (horizon, keep-alive, method)."""
+        (horizon, keep_alive_s, method), names = key, history.requests.models
+        last = len(history.moments) - 1
         asked = self._asked.get(key)
         if asked is None or (asked.anchor, asked.models) != (history.start, names) or asked.following > last:
-            asked = self._asked[key] = _Asked(history.start, names, make([method], LEVELS)[0])
+            asked = self._asked[key] = _Asked(history.start, names, make([method], LEVELS)[0], first)
         rows = []
         for place in range(asked.following, last + 1):
             values, active = asked.forecaster.tell(history.seen_at(place)), int(history.active[place])
@@ -134,6 +140,11 @@ def _anchor(at: float, known_from: float, pace: Pace) -> float:
     """The first moment that is asked about: a midnight, so that all processes ask about the same ones."""
     midnight = float(np.floor(at / DAY_S) * DAY_S) - pace.replay_days * DAY_S
     return min(at, max(midnight, float(np.ceil(known_from / pace.step_s) * pace.step_s)))
+
+
+def _steps_before(anchor: float, known_from: float, pace: Pace) -> int:
+    """Moments before the first that is asked about of which methods see the peaks."""
+    return max(0, int((anchor - known_from) // pace.step_s))
 
 
 def settle(now: float, keep_alive_s: int, paces: Mapping[int, Pace] = PACES) -> int:

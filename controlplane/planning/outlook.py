@@ -11,7 +11,7 @@ from controlplane.domain.forecast.hazards import DAY_S
 from controlplane.fleet.models import Partition
 from controlplane.planning import history as past
 from controlplane.planning import policy, reserve
-from controlplane.planning.forecasting import HORIZONS_S, LEVELS
+from controlplane.planning.forecasting import HORIZONS_S, LEVELS, PACES
 from controlplane.planning.models import CapacityPolicy, Forecast, Standing
 
 CALIBRATION_DAYS = 7.0
@@ -69,6 +69,7 @@ def calibration(horizon_s: int, keep_alive_s: int, now: float) -> dict[str, Any]
     told = [(values, peak) for values, peak, _ in rows if len(values) == len(LEVELS)]
     return {
         "windows": len(told),
+        "apart": round(len(told) * min(1.0, PACES[horizon_s].step_s / horizon_s), 1),
         "replayed": sum(replayed for *_, replayed in rows),
         "days": CALIBRATION_DAYS,
         "covered": [_share([peak <= values[place] for values, peak in told]) for place in range(len(LEVELS))],

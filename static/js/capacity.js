@@ -73,10 +73,10 @@ function picture() {
 }
 
 function calibration() {
-  const { windows, covered, days, replayed } = shown.calibration;
-  text($("held-from"), windows ? `${windows} windows of ${NAMES[view.horizon]} in ${number(days)} days${replayed ? `, ${replayed} told afterwards` : ""}` : "no window is over yet");
+  const { windows, apart, covered, days, replayed } = shown.calibration;
+  text($("held-from"), windows ? `${windows} windows of ${NAMES[view.horizon]} in ${number(days)} days${apart < windows ? `, which overlap: as telling as ${number(apart)}` : ""}${replayed ? `, ${replayed} told afterwards` : ""}` : "no window is over yet");
   $("held").replaceChildren(...shown.levels.map((level, i) => {
-    const share = covered[i], off = share !== null && level >= 0.9 && share < level - 2 * Math.sqrt((level * (1 - level)) / Math.max(windows, 1)) - 0.01;
+    const share = covered[i], off = share !== null && level >= 0.9 && share < level - 2 * Math.sqrt((level * (1 - level)) / Math.max(apart, 1)) - 0.01;
     return el("tr", {}, el("th", { scope: "row" }, `${number(level * 100)}%`), el("td", { class: `num${off ? " off" : ""}`, title: off ? "clearly less than told" : null }, share === null ? UNKNOWN : `${(share * 100).toFixed(1)}%${off ? " too few" : ""}`), el("td", { class: "num" }, windows));
   }));
   drawReliability($("reliability"), shown);

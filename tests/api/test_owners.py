@@ -44,6 +44,7 @@ BODIES = {
     ("POST", "changes/{pk}/undo"): {"version": 0},
     ("POST", "changes/{pk}/resume"): {},
     ("POST", "changes/{pk}/rollback"): {},
+    ("POST", "scaling/plans/{pk}/apply"): {},
 }
 NEW = {("POST", "deployments")}  # it has no owners yet
 

@@ -126,6 +126,13 @@ LEAST = {
     ("POST", "prices"): "admin",
     ("GET", "usage"): "viewer",
     ("GET", "usage/export"): "viewer",
+    ("GET", "scaling"): "viewer",
+    ("GET", "scaling/plans"): "viewer",
+    ("GET", "scaling/plans/{pk}"): "viewer",
+    ("POST", "scaling/plans/{pk}/apply"): "operator",
+    ("POST", "scaling/plans/{pk}/dismiss"): "operator",
+    ("GET", "scaling/policy"): "viewer",
+    ("PATCH", "scaling/policy"): "operator",
     ("GET", "join-tokens"): "admin",
     ("POST", "join-tokens"): "admin",
     ("GET", "join-tokens/{pk}"): "admin",
@@ -231,6 +238,7 @@ def address_of(route: str, world: World) -> str:
         "alert-targets": world.target.pk,
         "service-accounts": world.service.pk,
         "join-tokens": world.join_token.pk,
+        "scaling": world.plan.pk,
     }
     return "/api/v1/" + route.replace("{pk}", str(pks.get(route.split("/")[0], 0))).replace("{token_id}", "none")
 

@@ -105,6 +105,7 @@ def test_an_answer_is_as_described(document: dict, world: World, admin: APIClien
         "deployments": world.deployment.pk, "partitions": world.partition.pk, "replicas": world.partition.pk,
         "requests": world.request.pk, "changes": world.change.pk, "keys": world.key.pk, "teams": world.team.pk,
         "join-tokens": world.join_token.pk, "service-accounts": world.service.pk,
+        "scaling": world.plan.pk,
     }  # fmt: skip
     looked_at = 0
     for path, operation in described.items():

@@ -118,6 +118,27 @@ class Count:
         return float(np.dot(self.at(edges[:-1]), np.diff(edges)) / (end - start))
 
 
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """When models became active, in order, and how many were active at once with each; shape (activations,). Of those
+    that begin together the first counts itself alone, the last them all."""
+
+    at: Floats
+    active: Ints
+
+    def between(self, start: float, end: float) -> Ints:
+        """How many were active with each that began in [start, end)."""
+        first, last = np.searchsorted(self.at, [start, end])
+        return self.active[int(first) : int(last)]
+
+
+def activations(active: Runs, total: Count) -> Activations:
+    """`total`: of the same runs."""
+    begun = np.sort(active.start)
+    behind = np.searchsorted(begun, begun, side="right") - 1 - np.arange(len(begun))  # begin with it, after it
+    return Activations(begun, total.at(begun) - behind)
+
+
 def count(active: Runs, weights: ArrayLike | None = None) -> Count:
     """How many models are active over time; with `weights` by model (whole numbers, as of GPUs) their sum."""
     each = np.ones(active.count, np.int64) if weights is None else np.asarray(weights, np.int64)

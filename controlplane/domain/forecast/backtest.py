@@ -12,6 +12,7 @@ from controlplane.domain.forecast.activity import Floats
 from controlplane.domain.forecast.blend import pinball
 from controlplane.domain.forecast.history import UNKNOWN, History
 from controlplane.domain.forecast.methods import Forecaster
+from controlplane.domain.forecast.tracker import whole
 
 BUSY = 0.75  # windows whose peak is above this quantile of all are the busy ones
 
@@ -113,15 +114,11 @@ class Judge:
 
     def _cold(self, told: Floats) -> Floats:
         """An activation is cold when it makes more models active than the reserve of its time."""
-        begun = self.history.runs.start
+        begun, active = self.history.activations.at, self.history.activations.active
         place = np.floor((begun - self.history.start) / self.history.step_s).astype(np.int64)
         inside = (place >= 0) & (place < len(told))
         inside[inside] = self._judged(len(told))[place[inside]]
-        order = np.argsort(begun[inside], kind="stable")
-        begun, place = begun[inside][order], place[inside][order]
-        behind = np.searchsorted(begun, begun, side="right") - 1 - np.arange(len(begun))  # begin with it
-        at_once = self.history.count.at(begun) - behind
-        return _mean(at_once[:, None] > whole(told[place]), 0.0)
+        return _mean(active[inside][:, None] > whole(told[place[inside]]), 0.0)
 
     def _held(self, reserve: Floats) -> Floats:
         """Mean over the judged steps of the greater of reserve and active, exact between all changes of either."""
@@ -135,11 +132,6 @@ class Judge:
         spans = spans * judged[place]
         most = np.maximum(reserve[place], history.count.at(times[:-1])[:, None])
         return np.asarray(spans @ most / spans.sum())
-
-
-def whole(told: Floats) -> Floats:
-    """A reserve is of whole slots."""
-    return np.ceil(told - 1e-9)
 
 
 def at_equal_coverage(told: Floats, outcome: Floats, levels: Floats) -> Floats:

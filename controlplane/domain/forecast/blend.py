@@ -1,16 +1,20 @@
-"""Several methods asked at once: each with its correction and its record; the average of the best is the default."""
+"""Several methods asked at once: each with its correction and its record; the average of the best is the default.
+
+A level is kept in two ways: so many windows are covered, and so many activations are. Shocks tell them apart: one
+missed window may hold a day's share of cold activations."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 
 from controlplane.domain.forecast.activity import Floats
 from controlplane.domain.forecast.history import UNKNOWN, Method, Seen
-from controlplane.domain.forecast.tracker import Correction, Flags, Tracker
+from controlplane.domain.forecast.tracker import Correction, Flags, Tracker, whole
 
 JUDGED_DAYS = 5  # over which methods are compared
 POWER = 6.0  # a method with twice another's loss counts 1 / 2^6 as much: the best lead, near ties share
@@ -23,6 +27,13 @@ def pinball(told: Floats, outcome: Floats | float, levels: Floats) -> Floats:
     return np.maximum(levels * over, (levels - 1.0) * over)
 
 
+class Of(Enum):
+    """What a level is the covered share of."""
+
+    WINDOWS = "windows"
+    ACTIVATIONS = "activations"
+
+
 @dataclass(slots=True)
 class _Waiting:
     """A window that is not over: what the method said of it, what was told, and which levels are known to be missed."""
@@ -33,7 +44,7 @@ class _Waiting:
     counted: Flags
 
     def passed(self, peak: float) -> Flags:
-        return np.asarray(peak > np.ceil(self.told - 1e-9))
+        return np.asarray(peak > whole(self.told))
 
 
 @dataclass(slots=True)
@@ -43,6 +54,7 @@ class Tracked:
     method: Method
     levels: Floats
     by: Callable[[Floats], Correction] = Tracker
+    of: Of = Of.WINDOWS
     told: Floats = field(init=False)
     _correction: Correction = field(init=False)
     _losses: deque[Floats] = field(default_factory=deque)
@@ -73,7 +85,7 @@ class Tracked:
             if peaks[one.place] == UNKNOWN:
                 continue
             outcome = float(peaks[one.place])
-            self._correction.update(one.raw, outcome, one.passed(outcome) & ~one.counted)
+            self._correction.update(one.raw, outcome, self._missed(seen, one, outcome) - one.counted, 1.0 / seen.lag)
             self._losses.append(pinball(one.told, outcome, self.levels))
             self._total = self._total + self._losses[-1]
             while len(self._losses) > JUDGED_DAYS * seen.per_day:
@@ -83,6 +95,13 @@ class Tracked:
             missed = one.passed(float(so_far[one.place - seen.place])) & ~one.counted
             if missed.any():
                 one.counted |= self._correction.miss(missed)
+
+    def _missed(self, seen: Seen, one: _Waiting, outcome: float) -> Floats:
+        """One or none of a window. Of activations all that were cold, in means of a window: more than one after a
+        shock, and over time their mean is the share of activations that were cold."""
+        if self.of is Of.WINDOWS:
+            return one.passed(outcome).astype(np.float64)
+        return seen.cold(one.place, whole(one.told))
 
     @property
     def judged(self) -> int:
@@ -96,33 +115,27 @@ class Tracked:
 
 
 @dataclass(slots=True)
-class Blend:
-    """What the methods tell, each under each correction, averaged by how well they did lately at that level. Its own
+class Average:
+    """What the methods tell, each under each correction, weighed by how well they did lately at that level. Its own
     parts are corrected already: it needs no correction of its own."""
 
     methods: Sequence[Method]
     levels: Floats
     corrections: Sequence[Callable[[Floats], Correction]]
-    name: str = "average of the best"
-    told: Floats = field(init=False)
-    parts: list[tuple[Method, list[Tracked]]] = field(init=False)
+    of: Of
+    parts: list[list[Tracked]] = field(init=False)  # by method, then by correction
 
     def __post_init__(self) -> None:
-        self.parts = [(one, [Tracked(one, self.levels, by) for by in self.corrections]) for one in self.methods]
-        self.told = np.zeros(len(self.levels))
+        self.parts = [[Tracked(one, self.levels, by, self.of) for by in self.corrections] for one in self.methods]
 
-    def tell(self, seen: Seen) -> Floats:
-        told = []
-        for method, tracked in self.parts:
-            raw = method.quantiles(seen, self.levels)
-            told += [one.tell(seen, raw) for one in tracked]
-        mean = (self.weights() * np.array(told)).sum(axis=0)
-        self.told = np.maximum.accumulate(mean)
-        return self.told
+    def tell(self, seen: Seen, raw: Sequence[Floats]) -> Floats:
+        """`raw`: what each method says."""
+        told = [one.tell(seen, said) for tracked, said in zip(self.parts, raw, strict=True) for one in tracked]
+        return np.asarray((self.weights() * np.array(told)).sum(axis=0))
 
     def weights(self) -> Floats:
         """Shape (methods x corrections, levels); each level's sum is one."""
-        everyone = [one for _, tracked in self.parts for one in tracked]
+        everyone = [one for tracked in self.parts for one in tracked]
         if min(one.judged for one in everyone) < LEAST:
             return np.full((len(everyone), len(self.levels)), 1.0 / len(everyone))
         losses = np.array([one.loss for one in everyone])
@@ -130,10 +143,33 @@ class Blend:
         trust = (np.maximum(losses, 1e-9) / np.maximum(losses.min(axis=0), 1e-9)) ** -POWER
         return np.asarray(trust / trust.sum(axis=0))
 
+
+@dataclass(slots=True)
+class Blend:
+    """The greater of two averages, of which one keeps the level of windows, the other that of activations."""
+
+    methods: Sequence[Method]
+    levels: Floats
+    corrections: Sequence[Callable[[Floats], Correction]]
+    name: str = "average of the best"
+    told: Floats = field(init=False)
+    averages: list[Average] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.averages = [Average(self.methods, self.levels, self.corrections, of) for of in Of]
+        self.told = np.zeros(len(self.levels))
+
+    def tell(self, seen: Seen) -> Floats:
+        raw = [method.quantiles(seen, self.levels) for method in self.methods]
+        told = np.max([average.tell(seen, raw) for average in self.averages], axis=0)
+        self.told = np.maximum.accumulate(told)
+        return self.told
+
     def shares(self) -> dict[str, Floats]:
-        """How much each method counts, by level: the reason that a page gives."""
-        weights, size = self.weights(), len(self.corrections)
+        """How much each method counts, by level, on the mean of the averages: the reason that a page gives."""
+        size = len(self.corrections)
+        mean = np.mean([average.weights() for average in self.averages], axis=0)
         return {
-            method.name: weights[place * size : (place + 1) * size].sum(axis=0)
-            for place, (method, _) in enumerate(self.parts)
+            method.name: mean[place * size : (place + 1) * size].sum(axis=0)
+            for place, method in enumerate(self.methods)
         }

@@ -7,9 +7,20 @@ from typing import Protocol
 
 import numpy as np
 
-from controlplane.domain.forecast.activity import Count, Floats, Ints, Requests, Runs, count, runs
+from controlplane.domain.forecast.activity import (
+    Activations,
+    Count,
+    Floats,
+    Ints,
+    Requests,
+    Runs,
+    activations,
+    count,
+    runs,
+)
 from controlplane.domain.forecast.hazards import DAY_S, Outage
 
+RATE_S = 7 * DAY_S  # over which activations are counted
 UNKNOWN = -1  # in a series of counts: nothing was recorded then, which is not the same as no demand
 
 
@@ -26,6 +37,7 @@ class History:
     outages: tuple[Outage, ...] = ()
     runs: Runs = field(init=False)
     count: Count = field(init=False)
+    activations: Activations = field(init=False)
     moments: Floats = field(init=False)
     active: Ints = field(init=False)  # A at each moment
     peaks: Ints = field(init=False)  # Y of the window that begins at each moment; those behind `end` are not whole
@@ -35,6 +47,7 @@ class History:
     def __post_init__(self) -> None:
         self.runs = runs(self.requests, self.keep_alive_s)
         self.count = count(self.runs)
+        self.activations = activations(self.runs, self.count)
         self.moments = np.arange(self.start, self.end, self.step_s)
         self.active = self.count.at(self.moments)
         self.peaks = self.count.peak(self.moments, self.horizon_s)
@@ -121,6 +134,22 @@ class Seen:
         """The peak, up to now, of each window that is not over; the last entry is of the one that began a step ago. In
         an outage it is of what was on record."""
         return self.history.so_far(self.place)
+
+    def cold(self, place: int, reserve: Floats) -> Floats:
+        """Of a window that is over, by its place: the activations that made more models active than `reserve`, as a
+        multiple of all activations of a window on the mean of the last week. Shape of `reserve`, (levels,)."""
+        begin = float(self.history.moments[place])
+        active = self.history.activations.between(begin, begin + self.horizon_s)
+        return np.asarray((active[:, None] > reserve).sum(axis=0) / self._activations_a_window())
+
+    def _activations_a_window(self) -> float:
+        """At least one: of fewer a mean tells little."""
+        at, since = self.history.activations.at, self.now - RATE_S
+        if not len(at):
+            return 1.0
+        known_s = self.recorded_s(min(RATE_S, self.now - float(at[0])))
+        begun = np.searchsorted(at, self.now) - np.searchsorted(at, since)
+        return max(1.0, float(begun) * self.horizon_s / max(known_s, self.horizon_s))
 
     def runs(self, since_s: float) -> Runs:
         """What is known of the runs of the last `since_s`, as of the last sight."""

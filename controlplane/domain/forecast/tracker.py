@@ -4,6 +4,9 @@ Two ways. The tracker of Angelopoulos, Candès and Tibshirani, "Conformal PID co
 2307.16895: s <- s + eta (miss - (1 - level)), and q + s is told; its long-run coverage tends to the level for any
 sequence. And conformal: the quantile of the recent residuals, each in units of the root of what was told, for counts
 spread the more the greater they are; it is steadier, and slower to see that a method went wrong.
+
+Neither talks a method down at a level before it has seen windows enough to know of it: of n windows and one to come
+each is as likely to be the greatest, so that of 99% less than 99 tell nothing. Those that overlap count as parts.
 """
 
 from __future__ import annotations
@@ -31,9 +34,10 @@ class Correction(Protocol):
         """The told quantiles: never negative, rising with the level. Shape (levels,)."""
         ...
 
-    def update(self, quantiles: Floats, outcome: float, missed: Flags) -> None:
-        """`quantiles`: as the method gave them; `outcome`: what they were of; `missed`: at which levels it is more than
-        was told, less what `miss` counted. In the order of knowing them."""
+    def update(self, quantiles: Floats, outcome: float, missed: Floats, part: float = 1.0) -> None:
+        """`quantiles`: as the method gave them; `outcome`: what they were of; `missed`: by level how much of what was
+        to be covered was not, one for a window, less what `miss` counted; `part`: of the window that lies in no earlier
+        one. In the order of knowing them."""
         ...
 
     def miss(self, missed: Flags) -> Flags:
@@ -50,6 +54,7 @@ class Tracker:
     rate: float = RATE
     _shift: Floats = field(init=False)
     _residuals: Floats = field(init=False)
+    _windows: float = 0.0
 
     def __post_init__(self) -> None:
         self.levels = np.asarray(self.levels, np.float64)
@@ -57,9 +62,10 @@ class Tracker:
         self._residuals = np.empty((0, len(self.levels)))
 
     def correct(self, quantiles: Floats) -> Floats:
-        return _rising(quantiles + self._shift)
+        return _rising(quantiles + _known(self._shift, self.levels, self._windows))
 
-    def update(self, quantiles: Floats, outcome: float, missed: Flags) -> None:
+    def update(self, quantiles: Floats, outcome: float, missed: Floats, part: float = 1.0) -> None:
+        self._windows += part
         recent = self._residuals = np.vstack([self._residuals[1 - RECENT :], outcome - quantiles])
         if len(recent) <= FIRST:
             self._shift = np.quantile(recent, self.levels, axis=0).diagonal().copy()
@@ -87,6 +93,7 @@ class Conformal:
     _quantile: Floats = field(init=False)
     _drift: Floats = field(init=False)
     _residuals: Floats = field(init=False)
+    _windows: float = 0.0
 
     def __post_init__(self) -> None:
         self.levels = np.asarray(self.levels, np.float64)
@@ -94,9 +101,11 @@ class Conformal:
         self._residuals = np.empty((0, len(self.levels)))
 
     def correct(self, quantiles: Floats) -> Floats:
-        return _rising(quantiles + _unit(quantiles) * (self._quantile + self._drift))
+        shift = _known(self._quantile + self._drift, self.levels, self._windows)
+        return _rising(quantiles + _unit(quantiles) * shift)
 
-    def update(self, quantiles: Floats, outcome: float, missed: Flags) -> None:
+    def update(self, quantiles: Floats, outcome: float, missed: Floats, part: float = 1.0) -> None:
+        self._windows += part
         self._residuals = np.vstack([self._residuals[1 - WEEK :], (outcome - quantiles) / _unit(quantiles)])
         recent = np.sort(self._residuals, axis=0)
         count = len(recent)
@@ -106,9 +115,22 @@ class Conformal:
         # Of n residuals the (n + 1)-th part is left for one greater than all: with few, the greatest is told.
         ranks = np.minimum(np.ceil(self.levels * (count + 1)).astype(np.int64), count) - 1
         self._quantile = recent[ranks, np.arange(len(self.levels))]
+        self._drift = np.clip(self._drift, recent[0] - self._quantile, recent[-1] - self._quantile)
 
     def miss(self, missed: Flags) -> Flags:
         return np.zeros_like(missed)
+
+
+def whole(told: Floats) -> Floats:
+    """A reserve is of whole slots."""
+    return np.ceil(told - 1e-9)
+
+
+def _known(shift: Floats, levels: Floats, windows: float) -> Floats:
+    """A level above one half is not lowered, one below not raised, before enough is known of it."""
+    few = windows < np.maximum(levels, 1.0 - levels) / np.maximum(np.minimum(levels, 1.0 - levels), 1e-9)
+    wider = np.where(levels > 0.5, np.maximum(shift, 0.0), np.where(levels < 0.5, np.minimum(shift, 0.0), shift))
+    return np.where(few, wider, shift)
 
 
 def _unit(quantiles: Floats) -> Floats:

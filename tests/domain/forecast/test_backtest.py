@@ -31,6 +31,13 @@ def test_coverage_cold_starts_and_slots_are_counted_by_hand() -> None:
     assert score.held == pytest.approx([1.1])  # one slot always, a second for twice 50 s
 
 
+def test_cold_activations_of_a_window_are_told_in_means_of_a_window() -> None:
+    seen = steps().seen_at(9)
+    mean = 11 / 9  # activations of the windows that are over
+    assert seen.cold(2, np.array([0.0, 1.0, 2.0])) == pytest.approx([2 / mean, 1 / mean, 0])
+    assert seen.cold(3, np.array([0.0, 1.0])) == pytest.approx([1 / mean, 0])
+
+
 def test_bounds_static_has_no_cold_start_keep_alive_only_all_and_clairvoyant_none_at_the_least_reserve() -> None:
     static, reactive, clairvoyant = Judge(steps(), LEVELS, 0.0).bounds(10)
     assert (static.cold[0], static.reserve[0]) == (0, 2)

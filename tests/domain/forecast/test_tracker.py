@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.domain.forecast.activity import Floats
+from controlplane.domain.forecast.activity import Floats, Requests
+from controlplane.domain.forecast.backtest import Judge
+from controlplane.domain.forecast.blend import Of, Tracked
+from controlplane.domain.forecast.history import History, Seen
 from controlplane.domain.forecast.tracker import Conformal, Correction, Tracker
 
 LEVELS = np.array([0.9, 0.99])
@@ -56,6 +59,19 @@ def test_few_outcomes_tell_the_greatest_miss() -> None:
     assert told.correct(np.full(2, 4.0)).tolist() == pytest.approx([9.0, 9.0])
 
 
+@pytest.mark.parametrize("kind", [Tracker, Conformal])
+def test_windows_that_overlap_talk_no_method_down_before_they_are_enough_that_do_not(kind: type[Tracker]) -> None:
+    """A quiet weekend in windows of a day, told each hour, is two windows."""
+    correction, raw = kind(LEVELS), np.full(2, 40.0)
+    for _ in range(48):
+        correction.update(raw, 20.0, ~MISSED * 1.0, 1 / 24)
+    assert correction.correct(raw).tolist() == [40.0, 40.0]
+    for _ in range(12 * 24):
+        correction.update(raw, 20.0, ~MISSED * 1.0, 1 / 24)
+    lower, upper = correction.correct(raw)
+    assert lower < 30.0 and upper == 40.0, "ten windows tell of 90%, not of 99%"
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1e4), st.floats(0, 1e4)), max_size=60), st.floats(0, 1e4))
 @pytest.mark.parametrize("kind", [Tracker, Conformal])
@@ -81,3 +97,23 @@ def test_a_miss_that_is_known_before_its_window_is_over_counts_at_once_and_only_
     late.update(np.full(2, 4.0), 9.0, MISSED)
     # The upper level stops at the greatest residual on its way: a step's rest is less than a window's fall.
     np.testing.assert_allclose(early.correct(np.full(2, 4.0)), late.correct(np.full(2, 4.0)), atol=0.003)
+
+
+def test_where_shocks_are_seldom_the_level_of_activations_holds_more_than_that_of_windows() -> None:
+    """In each window one model wakes; in every fifteenth, twelve do: 7% of the windows, 43% of the activations."""
+    windows, level = np.arange(1500), np.array([0.9])
+    starts = np.concatenate([windows * 600.0, *(windows[14::15] * 600.0 + 20.0 * turn for turn in range(1, 12))])
+    model = np.concatenate([np.zeros(1500, int), np.repeat(np.arange(1, 12), 100)])
+    history = History(Requests.of(tuple("abcdefghijkl"), model, starts), 300.0, 600.0, 0.0, 900_000.0)
+    asked = [Tracked(_Always(), level, of=of) for of in Of]
+    told = [np.array([one.tell(history.seen_at(place)) for place in range(1499)]) for one in asked]
+    windows_kept, activations_kept = (Judge(history, level, 300_000.0).score("", one) for one in told)
+    assert windows_kept.coverage[0] > 0.88 and windows_kept.cold[0] > 0.3
+    assert activations_kept.cold[0] < 0.12
+
+
+class _Always:
+    name = "one"
+
+    def quantiles(self, seen: Seen, levels: Floats) -> Floats:
+        return np.ones(len(levels))
