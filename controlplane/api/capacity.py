@@ -41,7 +41,16 @@ class SaidShape(serializers.Serializer):
     recorded_s = serializers.FloatField(help_text="Since the beginning of the record.")
 
 
+class OfSizeShape(serializers.Serializer):
+    gpus = serializers.IntegerField(help_text="Of a slot that such a model takes.")
+    models = serializers.IntegerField()
+    assumed = serializers.IntegerField(help_text="Of them, those whose size is not known.")
+    active = serializers.IntegerField(allow_null=True)
+    values = serializers.ListField(child=serializers.IntegerField(), help_text="By level, of these models alone.")
+
+
 class NewestShape(SaidShape):
+    by_size = OfSizeShape(many=True, help_text="Of the next 10 minutes; empty: every slot is of one GPU.")
     horizon_s = serializers.IntegerField()
     method = serializers.CharField()
     shares = serializers.DictField(child=serializers.FloatField(), help_text="How much each method counts, at 99%.")
@@ -98,7 +107,8 @@ class Capacity(APIView):
         operation_id="capacity",
         summary="Active models, forecast and what to hold",
         description="The number of active models over the past, what was forecast of it and what it came to, the "
-        "newest forecast of each horizon, and how well the last ones held. A slot holds one model.",
+        "newest forecast of each horizon, and how well the last ones held. A slot holds one model, and has "
+        "the GPUs that it needs.",
         tags=["capacity"],
         parameters=[CapacityQuery],
         responses=CapacityShape,

@@ -46,9 +46,22 @@ class WeighedShape(serializers.Serializer):
     about = serializers.BooleanField(help_text="Read between the curves of two other keep-alives.")
 
 
+class HeldSizeShape(serializers.Serializer):
+    gpus = serializers.IntegerField(help_text="Of one slot.")
+    slots = serializers.IntegerField()
+    there = serializers.IntegerField(help_text="That the pool has.")
+
+
 class HeldShape(serializers.Serializer):
     slots = serializers.IntegerField(help_text="Those in use are a part of them.")
     reason = serializers.CharField()
+    sizes = HeldSizeShape(many=True, help_text="By the GPUs of a slot: a model's is the smallest that holds it.")
+    gpus = serializers.IntegerField(help_text="Of all of them.")
+    nodes = serializers.IntegerField(allow_null=True, help_text="The fewest that hold them; null: there are no GPUs.")
+    node_gpus = serializers.IntegerField(allow_null=True, help_text="Of each of these nodes.")
+    assumed = serializers.IntegerField(
+        help_text="Models that no slot is known to hold, as of an imported history: taken to need one GPU."
+    )
 
 
 class CapacityPolicyShape(serializers.Serializer):

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
 import structlog
 
+from controlplane.domain.forecast.activity import Requests
 from controlplane.domain.forecast.blend import Blend
-from controlplane.domain.forecast.hazards import DAY_S
+from controlplane.domain.forecast.hazards import DAY_S, Outage
 from controlplane.domain.forecast.history import UNKNOWN, History
 from controlplane.domain.forecast.methods import Forecaster, make
 from controlplane.domain.forecast.tracker import whole
-from controlplane.planning import comparing, policy
+from controlplane.planning import comparing, policy, slot_sizes
 from controlplane.planning import history as past
 from controlplane.planning.models import Forecast
 
@@ -41,6 +42,40 @@ PACES = {600: Pace(600.0, 2), 3600: Pace(600.0, 2), 86_400: Pace(3600.0, 8)}  # 
 HORIZONS_S = tuple(PACES)
 
 
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """`gpus`: of models of one size alone; 0: of all."""
+
+    horizon_s: int
+    keep_alive_s: int
+    method: str
+    gpus: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """The moments that are looked at: `first` is the place of the first that is asked about."""
+
+    key: _Key
+    start: float
+    end: float
+    step_s: float
+    first: int
+    gaps: tuple[Outage, ...]
+
+    def seen(self, requests: Requests) -> History:
+        key = self.key
+        return History(requests, key.keep_alive_s, key.horizon_s, self.start, self.end, self.step_s, self.gaps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    active: int | None
+    values: list[int]  # by level
+    method: str
+    shares: dict[str, float]
+
+
 @dataclass(slots=True)
 class _Asked:
     """One horizon's forecaster, and the first of its moments that it was not asked about."""
@@ -56,7 +91,7 @@ class Forecasting:
     """For one process. Calls may come from several threads."""
 
     paces: Mapping[int, Pace] = field(default_factory=lambda: PACES)
-    _asked: dict[tuple[int, int, str], _Asked] = field(default_factory=dict)
+    _asked: dict[_Key, _Asked] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def tick(self, now: float) -> int:
@@ -80,7 +115,8 @@ class Forecasting:
 
     def _forget_others(self, keep_alive_s: int, method: str) -> None:
         """What was learned for a keep-alive, or by a method, that is no longer in use."""
-        self._asked = {key: asked for key, asked in self._asked.items() if key[1:] == (keep_alive_s, method)}
+        mine = (keep_alive_s, method)
+        self._asked = {key: asked for key, asked in self._asked.items() if (key.keep_alive_s, key.method) == mine}
 
     def _rows(self, due: dict[int, float], keep_alive_s: int, method: str, now: float, begin: float) -> list[Forecast]:
         back = (LOOK_BACK_DAYS + max(self.paces[horizon].replay_days for horizon in due)) * DAY_S
@@ -90,43 +126,71 @@ class Forecasting:
             pace = self.paces[horizon]
             anchor = _anchor(at, begin + keep_alive_s, pace)
             since = anchor - LOOK_BACK_DAYS * DAY_S
-            before = _steps_before(anchor, max(since, begin + keep_alive_s), pace)
-            seen = History(
-                requests.within(since, at), keep_alive_s, horizon, anchor - before * pace.step_s, at + pace.step_s,
-                pace.step_s, gaps,
-            )  # fmt: skip
-            rows += self._told(seen, before, (horizon, keep_alive_s, method), begin)
+            first = _steps_before(anchor, max(since, begin + keep_alive_s), pace)
+            start, end = anchor - first * pace.step_s, at + pace.step_s
+            span = _Span(_Key(horizon, keep_alive_s, method), start, end, pace.step_s, first, gaps)
+            rows += self._told(requests.within(since, at), span, begin)
         return rows
 
-    def _told(self, history: History, first: int, key: tuple[int, int, str], begin: float) -> list[Forecast]:
-        """Of each moment from the place `first` on that was not asked about; all but the last are said afterwards, of
-        what was known by then. `key`: (horizon, keep-alive, method)."""
-        (horizon, keep_alive_s, method), names = key, history.requests.models
-        last = len(history.moments) - 1
-        asked = self._asked.get(key)
-        if asked is None or (asked.anchor, asked.models) != (history.start, names) or asked.following > last:
-            asked = self._asked[key] = _Asked(history.start, names, make([method], LEVELS)[0], first)
-        rows = []
+    def _told(self, requests: Requests, span: _Span, begin: float) -> list[Forecast]:
+        """A row for each moment that was not asked about; all but the last are said afterwards, of what was known by
+        then. What is held is a matter of the next minutes: for these it is said of each size, too."""
+        key, last = span.key, span.end - span.step_s
+        rows = [
+            Forecast(
+                at=_moment(at),
+                horizon_s=key.horizon_s,
+                keep_alive_s=key.keep_alive_s,
+                active=said.active,
+                known_models=len(requests.models),
+                levels=list(LEVELS),
+                values=said.values,
+                method=said.method,
+                shares=said.shares,
+                recorded_s=at - begin,
+                replayed=at < last,
+            )
+            for at, said in self._ask(requests, span).items()
+        ]
+        if key.horizon_s == HORIZONS_S[0]:
+            self._by_size(rows, requests, span)
+        return rows
+
+    def _by_size(self, rows: list[Forecast], requests: Requests, span: _Span) -> None:
+        sizes = slot_sizes.read()
+        for gpus, places in sizes.split(requests.models).items():
+            part = requests.only(places)
+            said = self._ask(part, replace(span, key=replace(span.key, gpus=gpus)))
+            for row in rows:
+                if (one := said.get(row.at.timestamp())) is not None:
+                    row.by_size.append(
+                        {
+                            "gpus": gpus,
+                            "models": len(places),
+                            "assumed": sizes.assumed(part.models),
+                            "active": one.active,
+                            "values": one.values,
+                        }
+                    )
+
+    def _ask(self, requests: Requests, span: _Span) -> dict[float, _Said]:
+        """By moment, of those that this forecaster was not asked about."""
+        history, names = span.seen(requests), requests.models
+        last, anchor = len(history.moments) - 1, float(history.moments[span.first])
+        asked = self._asked.get(span.key)
+        if asked is None or (asked.anchor, asked.models) != (anchor, names) or asked.following > last:
+            asked = self._asked[span.key] = _Asked(anchor, names, make([span.key.method], LEVELS)[0], span.first)
+        found = {}
         for place in range(asked.following, last + 1):
             values, active = asked.forecaster.tell(history.seen_at(place)), int(history.active[place])
-            at = float(history.moments[place])
-            rows.append(
-                Forecast(
-                    at=_moment(at),
-                    horizon_s=horizon,
-                    keep_alive_s=keep_alive_s,
-                    active=None if active == UNKNOWN else active,
-                    known_models=len(names),
-                    levels=list(LEVELS),
-                    values=[int(value) for value in np.maximum(whole(values), active)],  # the peak is no less than now
-                    method=asked.forecaster.name,
-                    shares=_shares(asked.forecaster),
-                    recorded_s=at - begin,
-                    replayed=place < last,
-                )
+            found[float(history.moments[place])] = _Said(
+                active=None if active == UNKNOWN else active,
+                values=[int(value) for value in np.maximum(whole(values), active)],  # the peak is no less than now
+                method=asked.forecaster.name,
+                shares=_shares(asked.forecaster),
             )
         asked.following = last + 1
-        return rows
+        return found
 
 
 def _due(horizon: int, pace: Pace, keep_alive_s: int, now: float, begin: float) -> float | None:

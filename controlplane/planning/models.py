@@ -51,6 +51,7 @@ class Forecast(models.Model):
     known_models = models.PositiveIntegerField()
     levels = models.JSONField()
     values = models.JSONField()  # by level, rounded up to whole models
+    by_size = models.JSONField(default=list)  # as forecasting.OfSize; empty: every slot is of one GPU
     method = models.CharField(max_length=80)
     shares = models.JSONField(default=dict)  # how much each method counted at the highest level
     recorded_s = models.FloatField()  # of the time before, that it could look at

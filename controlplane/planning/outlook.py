@@ -10,7 +10,7 @@ from typing import Any
 from controlplane.domain.forecast.hazards import DAY_S
 from controlplane.fleet.models import Partition
 from controlplane.planning import history as past
-from controlplane.planning import policy, reserve
+from controlplane.planning import policy, reserve, slot_sizes
 from controlplane.planning.forecasting import HORIZONS_S, LEVELS, PACES
 from controlplane.planning.models import CapacityPolicy, Forecast, Standing
 
@@ -55,9 +55,21 @@ def outlook(asked: Asked, now: float) -> dict[str, Any]:
 
 
 def held(row: CapacityPolicy, now: float) -> dict[str, Any] | None:
-    """What is to be held now and why; None: it is not known."""
+    """What is to be held now and why, in slots and in GPUs; None: it is not known."""
     found = reserve.wanted_by(row, now)
-    return None if found is None else {"slots": found[0], "reason": found[1]}
+    if found is None:
+        return None
+    there, packed = slot_sizes.there(), slot_sizes.packed(found.sizes)
+    every = sorted(found.sizes.keys() | there.keys())
+    return {
+        "slots": found.slots,
+        "reason": found.why,
+        "sizes": [{"gpus": gpus, "slots": found.sizes.get(gpus, 0), "there": there.get(gpus, 0)} for gpus in every],
+        "gpus": sum(gpus * slots for gpus, slots in found.sizes.items()),
+        "nodes": packed[0] if packed else None,
+        "node_gpus": packed[1] if packed else None,
+        "assumed": found.assumed,
+    }
 
 
 def calibration(horizon_s: int, keep_alive_s: int, now: float) -> dict[str, Any]:
@@ -87,7 +99,13 @@ def _last(horizon_s: int, keep_alive_s: int) -> Forecast | None:
 
 
 def _newest(row: Forecast) -> dict[str, Any]:
-    return {**_said(row), "horizon_s": row.horizon_s, "method": row.method, "shares": row.shares}
+    return {
+        **_said(row),
+        "horizon_s": row.horizon_s,
+        "method": row.method,
+        "shares": row.shares,
+        "by_size": row.by_size,
+    }
 
 
 def _said(row: Forecast) -> dict[str, Any]:

@@ -12,6 +12,6 @@ def look() -> list[str]:
     """Tell the pool what is wanted, and sweep it once; names who was made to leave."""
     now, row = timezone.now(), policy.current()
     wanted = reserve.wanted_by(row, now.timestamp())
-    slots, reason = wanted or (None, "nothing is forecast yet")
+    slots, reason = (wanted.slots, wanted.why) if wanted else (None, "nothing is forecast yet")
     pool.aim(keep_alive_s=row.keep_alive_s, slots=slots, reason=reason, now=now)
     return pool.sweep(now)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from controlplane.domain import holding
@@ -13,7 +15,19 @@ from controlplane.planning import policy
 from controlplane.planning.models import CapacityPolicy, Forecast
 
 HORIZON_S = 600
+ONE = 1  # GPUs of a slot where nothing else is known
 FRESH = timedelta(seconds=3 * HORIZON_S)  # an older forecast tells nothing of now
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """`sizes`: slots by their GPUs, which add up to `slots`; `assumed`: models of which no slot is known to hold them,
+    whose slots are taken to be of one GPU."""
+
+    slots: int
+    why: str
+    sizes: Mapping[int, int]
+    assumed: int = 0
 
 
 def slots_wanted(now: float) -> tuple[int, str] | None:
@@ -22,22 +36,23 @@ def slots_wanted(now: float) -> tuple[int, str] | None:
     A quantile of the newest forecast of the most active models in the next ten minutes, less the deployments that have
     partitions of their own and are active now; never less than the floor of the schedule. Without a fresh forecast a
     floor that is in force counts, and never takes below what was wanted last."""
-    return wanted_by(policy.current(), now)
+    found = wanted_by(policy.current(), now)
+    return None if found is None else (found.slots, found.why)
 
 
-def wanted_by(row: CapacityPolicy, now: float) -> tuple[int, str] | None:
-    """The same under this policy, which need not be the one in force."""
+def wanted_by(row: CapacityPolicy, now: float) -> Wanted | None:
+    """The same by size, under this policy, which need not be the one in force."""
     moment = datetime.fromtimestamp(now, UTC)
     floor = floor_now(row, moment)
     told = _forecast(row, moment)
     if told is not None and moment - told.at <= FRESH:
-        return _most(floor, *_by_forecast(row, told, moment))
+        return _most(floor, _by_forecast(row, told, moment))
     if floor is None:
         return None
     if told is None:
-        return floor.slots, f"{_why(floor)}; nothing is forecast yet"
-    slots, _ = _by_forecast(row, told, moment)
-    return _most(floor, slots, f"the last forecast, of {told.at:%Y-%m-%d %H:%M} UTC, since there is no newer one")
+        return Wanted(floor.slots, f"{_why(floor)}; nothing is forecast yet", {ONE: floor.slots})
+    why = f"the last forecast, of {told.at:%Y-%m-%d %H:%M} UTC, since there is no newer one"
+    return _most(floor, replace(_by_forecast(row, told, moment), why=why))
 
 
 def floor_now(row: CapacityPolicy, moment: datetime) -> Floor | None:
@@ -45,29 +60,40 @@ def floor_now(row: CapacityPolicy, moment: datetime) -> Floor | None:
 
 
 def by_level(row: CapacityPolicy, told: Forecast) -> tuple[int, float]:
-    """(slots, the quantile they are) that the policy asks of this forecast, its floors aside."""
+    """(slots, the quantile they are) that the policy asks of this forecast of all models, its floors aside."""
     level = holding.level(policy.target_of(row), told.horizon_s)
-    slots = holding.quantile(told.levels, told.values, level)
-    most = max(told.known_models, told.values[-1])  # beyond what was told a line goes on, but there are no more models
-    return max(min(slots, most), told.active or 0), level
+    return _quantile(told, level, told.values, told.known_models, told.active), level
 
 
-def _by_forecast(row: CapacityPolicy, told: Forecast, moment: datetime) -> tuple[int, str]:
+def _by_forecast(row: CapacityPolicy, told: Forecast, moment: datetime) -> Wanted:
     slots, level = by_level(row, told)
-    own = _served_elsewhere(row.keep_alive_s, moment)
+    own = 0 if told.by_size else _served_elsewhere(row.keep_alive_s, moment)
+    sizes = {
+        one["gpus"]: _quantile(told, level, one["values"], one["models"], one["active"]) for one in told.by_size
+    } or {ONE: max(0, slots - own)}
     aim = (
         f"at most {row.most_cold:.3g} of activations waiting"
         if isinstance(policy.target_of(row), Risk)
         else "least cost"
     )
     less = f", less {own} with partitions of their own" if own else ""
-    return max(0, slots - own), f"{100 * level:.4g}% sure for the next {told.horizon_s // 60} min, by {aim}{less}"
+    why = f"{100 * level:.4g}% sure for the next {told.horizon_s // 60} min, by {aim}{less}"
+    return Wanted(sum(sizes.values()), why, sizes, sum(one["assumed"] for one in told.by_size))
 
 
-def _most(floor: Floor | None, slots: int, why: str) -> tuple[int, str]:
-    if floor is None or floor.slots <= slots:
-        return slots, why
-    return floor.slots, f"{_why(floor)}; the forecast alone asks for {slots}"
+def _quantile(told: Forecast, level: float, values: Sequence[int], models: int, active: int | None) -> int:
+    most = max(models, values[-1])  # beyond what was told a line goes on, but there are no more models
+    return max(min(holding.quantile(told.levels, values, level), most), active or 0)
+
+
+def _most(floor: Floor | None, wanted: Wanted) -> Wanted:
+    """A floor names no sizes: what it adds are slots of the smallest."""
+    if floor is None or floor.slots <= wanted.slots:
+        return wanted
+    least = min(wanted.sizes)
+    sizes = {**wanted.sizes, least: wanted.sizes[least] + floor.slots - wanted.slots}
+    why = f"{_why(floor)}; the forecast alone asks for {wanted.slots}"
+    return Wanted(floor.slots, why, sizes, wanted.assumed)
 
 
 def _why(floor: Floor) -> str:

@@ -37,14 +37,29 @@ function show() {
 /** What is to be held now, by the policy; null where it is not known. */
 const held = () => shown.held?.slots ?? null;
 
+/** 120 of 1 GPU, 14 of 2; nothing where all are of one. */
+function sizes() {
+  const mine = shown.held.sizes.filter((one) => one.slots);
+  return mine.some((one) => one.gpus > 1) ? mine.map((one, i) => `${one.slots} of ${one.gpus}${i ? "" : one.gpus === 1 ? " GPU" : " GPUs"}`).join(", ") : "";
+}
+
+function gpus() {
+  const { gpus: all, nodes, node_gpus: each, assumed, sizes: every } = shown.held, less = every.filter((one) => one.there < one.slots && each);
+  return [
+    `By size: ${sizes() || "each of one GPU"}; ${all} GPUs in all${nodes ? `, on ${nodes} ${nodes === 1 ? "node" : "nodes"} of ${each} at least` : ""}.`,
+    assumed ? `${assumed} models have no slot that is known to hold them, as those of an imported history: they are taken to need one GPU.` : "",
+    less.length ? `The pool has ${less.map((one) => `${one.there} of ${one.slots} with ${one.gpus} ${one.gpus === 1 ? "GPU" : "GPUs"}`).join(", ")}.` : "",
+  ].join(" ").trim();
+}
+
 function figures() {
   const { newest, standing, keep_alive_s: keep, now, outage_since: outage } = shown, soon = newest.find((one) => one.horizon_s === 600);
   const mine = standing.find((one) => one.keep_alive_s === keep);
   text($("k-active"), number(soon?.active ?? null));
   text($("k-active-sub"), soon ? `of ${soon.models} known, ${age(now - soon.at)} ago` : "no forecast yet");
   text($("k-hold"), shown.held ? `${held()} slots` : UNKNOWN);
-  text($("k-hold-sub"), shown.held ? shown.held.reason : "no forecast: hold on");
-  text($("held-why"), shown.held ? `To hold now: ${held()} slots, ${shown.held.reason}.` : "What to hold now is not known, since there is no forecast of the last half hour: what is held is held on.");
+  text($("k-hold-sub"), shown.held ? `${sizes() || shown.held.reason}` : "no forecast: hold on");
+  text($("held-why"), shown.held ? `To hold now: ${held()} slots, ${shown.held.reason}. ${gpus()}` : "What to hold now is not known, since there is no forecast of the last half hour: what is held is held on.");
   text($("k-next"), soon ? number(soon.values[soon.values.length - 1]) : UNKNOWN);
   text($("k-next-sub"), soon ? `99% sure; ${soon.values[soon.values.length - 2]} at 95%` : "a forecast is made each 10 min");
   text($("k-expected"), mine ? number(mine.expected, 1) : UNKNOWN);

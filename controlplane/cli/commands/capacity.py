@@ -41,10 +41,19 @@ def _now(found: Row) -> str:
     newest: Row = found["newest"][0]
     active = UNKNOWN if newest["active"] is None else newest["active"]
     held = found["held"]
-    hold = f" To hold: {held['slots']} slots ({held['reason']})." if held else ""
+    hold = f" To hold: {_slots_and_gpus(held)} ({held['reason']})." if held else ""
     outage = "" if found["outage_since"] is None else " Nothing is being recorded now."
     record = f"{newest['recorded_s'] / 86_400:.1f} days on record"
     return f"{active} of {newest['models']} models active, {record}.{hold}{outage}"
+
+
+def _slots_and_gpus(held: Row) -> str:
+    """134 slots: 120 of 1 GPU, 14 of 2; 148 GPUs on 19 nodes of 8."""
+    mine = [one for one in held["sizes"] if one["slots"]]
+    sizes = ", ".join(f"{one['slots']} of {one['gpus']}{' GPU' if one['gpus'] == 1 else ''}" for one in mine)
+    nodes = f" on {held['nodes']} nodes of {held['node_gpus']}" if held["nodes"] else ""
+    assumed = f", {held['assumed']} models taken to need one each" if held["assumed"] else ""
+    return f"{held['slots']} slots{f': {sizes}' if len(mine) > 1 else ''}; {held['gpus']} GPUs{nodes}{assumed}"
 
 
 def _ahead(found: Row) -> list[list[str]]:
