@@ -118,6 +118,12 @@ def quantile(levels: Sequence[float], values: Sequence[float], wanted: float) ->
     return max(0, math.ceil(low + slope * (x - at[place - 1]) - 1e-9))
 
 
+def wanted(levels: Sequence[float], values: Sequence[int], at: float, *, known_models: int, active: int) -> int:
+    """Slots to hold at this level of a forecast, those of the `active` models among them."""
+    most = max(known_models, values[-1])  # beyond what was told a line goes on, but there are no more models
+    return max(min(quantile(levels, values, at), most), active)
+
+
 def _wall(day: datetime, minute: int, zone: tzinfo, *, next_day: bool = False) -> datetime:
     whole = timedelta(days=next_day + minute // DAY_MINUTES)
     return (datetime(day.year, day.month, day.day) + whole).replace(

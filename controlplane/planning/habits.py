@@ -38,9 +38,7 @@ def learn(now: float) -> list[Habit]:
         return []
     gaps = history.outages(now - LOOK_BACK_S, now)
     known, there = hazards.learn(runs, now, LOOK_BACK_S, gaps), hazards.at(runs, now)
-    bucket = np.clip(np.searchsorted(hazards.EDGES_S, there.age_s, side="right") - 1, 0, None)
-    rate = known.enter[np.arange(runs.count), bucket] * known.clock(np.array([now]))[0]
-    chance = np.where(there.is_on, 1.0, 1.0 - np.exp(-rate * WITHIN_S))
+    chance = hazards.returning(known, there, now, WITHIN_S)
     begins = np.split(runs.start, np.searchsorted(runs.model, np.arange(1, runs.count)))
     return [
         Habit(name, float(chance[place]), rhythm_of(begins[place].tolist()))

@@ -82,8 +82,7 @@ def _by_forecast(row: CapacityPolicy, told: Forecast, moment: datetime) -> Wante
 
 
 def _quantile(told: Forecast, level: float, values: Sequence[int], models: int, active: int | None) -> int:
-    most = max(models, values[-1])  # beyond what was told a line goes on, but there are no more models
-    return max(min(holding.quantile(told.levels, values, level), most), active or 0)
+    return holding.wanted(told.levels, values, level, known_models=models, active=active or 0)
 
 
 def _most(floor: Floor | None, wanted: Wanted) -> Wanted:

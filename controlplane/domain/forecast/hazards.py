@@ -86,6 +86,13 @@ def at(runs: Runs, now: float) -> Now:
     return Now(is_on, np.maximum(age, 0.0))
 
 
+def returning(habits: Habits, there: Now, now: float, within_s: float) -> Floats:
+    """P(each is asked for within that time), shape (models,); one for who is active."""
+    bucket = np.clip(np.searchsorted(EDGES_S, there.age_s, side="right") - 1, 0, None)
+    rate = habits.enter[np.arange(len(bucket)), bucket] * habits.clock(np.array([now]))[0]
+    return np.where(there.is_on, 1.0, 1.0 - np.exp(-rate * within_s))
+
+
 def _by_model(model: Ints, durations: Floats, count: int) -> tuple[Floats, Ints]:
     order = np.lexsort((durations, model))
     first = np.concatenate([[0], np.cumsum(np.bincount(model, minlength=count))])
