@@ -41,7 +41,7 @@ app.conf.update(
         "planning.measure": {"task": "planning.measure", "schedule": 3.0, "options": {"expires": 3}},
         "planning.keep": {"task": "planning.keep", "schedule": 3600.0, "options": {"expires": 3000}},
         "costs.count": {"task": "costs.count", "schedule": 120.0, "options": {"expires": 100}},
-        "scaling.look": {"task": "scaling.look", "schedule": 60.0, "options": {"expires": 50}},
+        "scaling.look": {"task": "scaling.look", "schedule": settings.SCALING_EVERY_S, "options": {"expires": 50}},
         "gateway.prune": {"task": "gateway.prune", "schedule": 3600.0, "options": {"expires": 3000}},
     },
 )
@@ -54,5 +54,8 @@ def _end_with_the_worker(**_: Any) -> None:
 
 
 app.autodiscover_tasks(
-    [f"controlplane.{name}" for name in ("fleet", "telemetry", "gateway", "alerts", "planning", "costs", "api")],
+    [
+        f"controlplane.{name}"
+        for name in ("fleet", "telemetry", "gateway", "alerts", "planning", "costs", "scaling", "api")
+    ],
 )

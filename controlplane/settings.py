@@ -280,6 +280,7 @@ RECORD_KEEP_DAYS = int(os.environ.get("FOREBAY_RECORD_KEEP_DAYS", "30"))
 # A model counts as active until so long after its last request; of what is held ready so many activations may wait.
 CAPACITY_KEEP_ALIVE_S = int(os.environ.get("FOREBAY_CAPACITY_KEEP_ALIVE_S", "300"))
 CAPACITY_MOST_COLD = float(os.environ.get("FOREBAY_CAPACITY_MOST_COLD", "0.01"))
+SCALING_EVERY_S = float(os.environ.get("FOREBAY_SCALING_EVERY_S", "60"))  # between two looks of the planner
 POOL_FREE = int(os.environ.get("FOREBAY_POOL_FREE", "1"))
 POOL_MIN_RESIDENCE_S = float(os.environ.get("FOREBAY_POOL_MIN_RESIDENCE_S", "30"))
 POOL_START_S = float(os.environ.get("FOREBAY_POOL_START_S", "900"))

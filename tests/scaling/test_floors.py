@@ -1,0 +1,94 @@
+"""How many engines what is to come takes: by the profile of its engines, and the requests of late."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+from django.utils import timezone
+
+from controlplane.audit.services import Actor
+from controlplane.fleet.models import Deployment
+from controlplane.gateway.models import DemandMinute, RequestRecord
+from controlplane.planning import profiles
+from controlplane.scaling import floors
+from controlplane.scaling.floors import Floor, When
+from controlplane.scaling.models import LaneLook
+from tests.factories import make_deployment, make_gpus, make_model, make_node, make_partition, make_ready
+from tests.planning import profile_tables as tables
+from workers.contract import Role
+
+pytestmark = pytest.mark.django_db
+GPU = "Simulated H100 80GB"
+
+
+@pytest.fixture
+def now() -> datetime:
+    return timezone.now()
+
+
+@pytest.fixture
+def chat() -> Deployment:
+    """A pair of engines of four GPUs each, measured, on a node with two more partitions of that size."""
+    node = make_node("alpha")
+    row = make_deployment("chat", model=make_model("llama"), slo_ttft_ms=2000, slo_itl_ms=60)
+    for role in ("prefill", "decode"):
+        make_ready(make_partition(node, gpus=make_gpus(node, 4), deployment=row, role=role))
+    for _ in range(2):
+        make_partition(node, gpus=make_gpus(node, 4))
+    profiles.import_table(tables.splitwise(gpu="h100"), actor=Actor.system("test"), gpus={"h100": GPU})
+    return row
+
+
+def asked(now: datetime, *, rate: float, minutes: int = 60) -> None:
+    dice = np.random.default_rng(4)
+    end = now.replace(second=0, microsecond=0)
+    DemandMinute.objects.bulk_create(
+        DemandMinute(deployment="chat", minute=end - timedelta(minutes=ago), arrivals=int(60 * rate))
+        for ago in range(1, minutes + 1)
+    )
+    RequestRecord.objects.bulk_create(
+        RequestRecord(
+            at=now - timedelta(seconds=float(ago)), request_id="r", deployment="chat", kind="chat", outcome="ok",
+            status=200, path="two_step", prompt_tokens=int(dice.integers(200, 1800)),
+            completion_tokens=int(dice.integers(20, 200)), total_ms=900.0,
+        )
+        for ago in dice.random(300) * 300 / rate
+    )  # fmt: skip
+
+
+def floor(row: Deployment, now: datetime, looks: dict[str, LaneLook] | None = None) -> Floor:
+    return floors.floor(row, looks or {}, 0.95, When.at(now))
+
+
+def test_it_is_sized_in_engines_such_as_it_has_by_a_replay_at_the_rate_to_come(chat: Deployment, now: datetime) -> None:
+    asked(now, rate=2.0)
+    few = floor(chat, now)
+    assert few.counts == {Role.PREFILL: 1, Role.DECODE: 1}
+    assert "1 x TP4 prefill" in few.why
+    DemandMinute.objects.update(arrivals=60 * 40)
+    many = floor(chat, now)
+    assert many.coming.rate == pytest.approx(40.0)
+    assert many.counts is None or sum(many.counts.values()) > 2
+
+
+def test_it_holds_for_ten_minutes_while_the_rate_stays(chat: Deployment, now: datetime) -> None:
+    asked(now, rate=2.0)
+    look = LaneLook(
+        deployment=chat, role="decode", at=now, count=1, ready=1, wanted=1, kind="keep", why="", floor=7,
+        floor_why="found before", floor_at=now - timedelta(minutes=9), rate_coming=2.0,
+    )  # fmt: skip
+    assert floor(chat, now, {"decode": look}).counts == {Role.DECODE: 7}
+    look.rate_coming = 1.0
+    assert floor(chat, now, {"decode": look}).counts == {Role.PREFILL: 1, Role.DECODE: 1}
+    look.rate_coming, look.floor_at = 2.0, now - timedelta(minutes=11)
+    assert floor(chat, now, {"decode": look}).counts == {Role.PREFILL: 1, Role.DECODE: 1}
+
+
+def test_without_requests_there_is_no_need_and_without_an_objective_no_answer(chat: Deployment, now: datetime) -> None:
+    assert floor(chat, now).counts == {}
+    asked(now, rate=2.0)
+    chat.slo_itl_ms = None
+    assert floor(chat, now).counts is None
+    assert "no objective" in floor(chat, now).why
