@@ -18,6 +18,7 @@ from controlplane.fleet.models import Partition
 from controlplane.fleet.verified import beat
 from controlplane.gateway.metrics import Metrics
 from controlplane.gateway.trip import Outcome, Trip
+from controlplane.scaling.models import LaneLook
 from controlplane.telemetry import latest
 from controlplane.telemetry.latest import EngineFigures, Latest
 from tests.factories import GIB, make_deployment, make_node, make_partition, make_ready
@@ -70,6 +71,8 @@ def make_fleet() -> Partition:
     beat("gw:8001", "0.0.0.0:8001", now)
     about = {"subject_type": "node", "subject_id": node.pk, "subject_name": "n1", "text": "No report."}
     Alert.objects.create(rule="node-silent", severity="critical", state=Alert.State.FIRING, since=now, **about)
+    look = {"role": "decode", "at": now, "count": 1, "ready": 1, "wanted": 2, "kind": "bound", "why": "its least is 2"}
+    LaneLook.objects.create(deployment=deployment, short=1, **look)
     make_node("n2", gpus=1, last_seen=now - timedelta(hours=1), schedulable=False)
     return partition
 

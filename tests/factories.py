@@ -14,7 +14,11 @@ from knox.models import AuthToken
 
 from controlplane.audit.models import TokenGrant
 from controlplane.domain.model_facts import from_config
+from controlplane.domain.rollout import Move
+from controlplane.domain.types import Role
+from controlplane.fleet import services
 from controlplane.fleet.models import Deployment, Gpu, Node, Partition, RegisteredModel
+from controlplane.scaling.models import ScalingPlan
 
 GIB = 1024**3
 SMOLLM2 = {
@@ -136,3 +140,18 @@ def make_token(user: User, scope: str = "admin") -> str:
     token, plain = AuthToken.objects.create(user, expiry=timedelta(hours=1))
     TokenGrant.objects.create(token=token, scope=scope)
     return plain
+
+
+def make_scaling_plan(
+    partition: Partition, deployment: Deployment, role: str = "aggregated", **columns: Any
+) -> ScalingPlan:
+    """An open one: this partition gets an engine of the deployment in that role."""
+    preview = services.preview_change([Move(partition.pk, deployment.pk, Role(role))])
+    why = f"{deployment.name} {role} 1 to 2: ITL p95 70 ms of 50"
+    move = {"partition": partition.pk, "name": str(partition), "deployment": deployment.pk, "role": role}
+    at = timezone.now()
+    defaults = {
+        "made_at": at, "seen_at": at, "version": preview["version"], "moves": [{**move, "why": why}],
+        "preview": preview, "held_back": ["plans are applied by people: automatic applying is off"],
+    }  # fmt: skip
+    return ScalingPlan.objects.create(**(defaults | columns))

@@ -26,6 +26,7 @@ from controlplane.api.strict import refuse_unknown_parameters
 from controlplane.domain.alerting import SEVERITIES
 from controlplane.fleet.models import GatewayBeat
 from controlplane.fleet.verified import ALIVE_S
+from controlplane.scaling.standing import standing
 from controlplane.telemetry import exposition, live
 
 
@@ -67,6 +68,7 @@ class _Fleet(Collector):
         yield from exposition.families(live.look().fleet, gpus=self._gpus)
         yield from _gateways(timezone.now())
         yield from _alerts()
+        yield from _scaling(timezone.now())
 
 
 def _gateways(now: datetime) -> Iterator[Metric]:
@@ -82,6 +84,18 @@ def _alerts() -> Iterator[Metric]:
     for severity in SEVERITIES:
         family.add_metric([severity.value], counts.get(severity.value, 0))
     yield family
+
+
+def _scaling(now: datetime) -> Iterator[Metric]:
+    """Nothing of a look that is old: it is not known then what roles want."""
+    labels = ["deployment", "role"]
+    wanted = GaugeMetricFamily("forebay_scaling_wanted", "Engines that the role shall have", labels=labels)
+    short = GaugeMetricFamily("forebay_scaling_short", "Of those, the ones without a partition", labels=labels)
+    found = standing(now)
+    for lane in found.lanes if not found.is_late else ():
+        wanted.add_metric([lane.deployment.name, lane.role], lane.wanted)
+        short.add_metric([lane.deployment.name, lane.role], lane.short)
+    yield from (wanted, short)
 
 
 def _wants_gpus(request: Request) -> bool:

@@ -20,6 +20,7 @@ from controlplane.cli.commands import (
     partitions,
     pool,
     profile,
+    scaling,
     teams,
 )
 from controlplane.cli.failures import Exit, Failure
@@ -83,6 +84,7 @@ for command in (
     gpus.gpus,
     gpus.qualify,
     capacity.capacity,
+    scaling.scaling,
     pool.pool,
     profile.profile,
     teams.team,

@@ -52,6 +52,19 @@ class Length(click.ParamType[int, Any]):
         return int(found[1]) * _UNITS[found[2]]
 
 
+class Share(click.ParamType[float, Any]):
+    """A share, as 0.01 or 1%."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip()
+        try:
+            return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            self.fail(f"{value!r} is no share. Write 1% or 0.01.", param, ctx)
+
+
 class Moment(click.ParamType[str, Any]):
     """A moment as ISO 8601: given so, or as the length of time that it lies back."""
 

@@ -20,6 +20,7 @@ _NAV = (
     ("web:models", "Models", "models", "gm"),
     ("web:nodes", "Nodes", "nodes", "gn"),
     ("web:capacity", "Capacity", "capacity", "gc"),
+    ("web:scaling", "Scaling", "scaling", "ge"),
     ("web:pool", "Pool", "pool", "gp"),
     ("web:cost", "Cost", "cost", "gt"),
     ("web:alerts", "Alerts", "alerts", "gl"),

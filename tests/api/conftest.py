@@ -27,7 +27,15 @@ from controlplane.gateway.models import ApiKey, DemandMinute, RequestRecord
 from controlplane.scaling.models import ScalingPlan
 from controlplane.teams import services as teams
 from controlplane.teams.models import Team
-from tests.factories import make_deployment, make_model, make_node, make_partition, make_ready, make_user
+from tests.factories import (
+    make_deployment,
+    make_model,
+    make_node,
+    make_partition,
+    make_ready,
+    make_scaling_plan,
+    make_user,
+)
 
 ROLES = ("viewer", "operator", "admin")
 PASSWORD = "correct horse battery"
@@ -135,7 +143,7 @@ def world(db: None, actor: Actor) -> World:
     return World(
         node=node, model=model, deployment=deployment, partition=partition, idle=idle, free_gpu=free, key=key,
         team=team, join_token=token, change=change, request=request, event=event, service=service, alert=alert,
-        silence=silence, rule=rule, target=target, secrets=secrets, plan=make_plan(idle, deployment),
+        silence=silence, rule=rule, target=target, secrets=secrets, plan=make_scaling_plan(idle, deployment),
     )  # fmt: skip
 
 
@@ -181,16 +189,3 @@ def problem_of(response: HttpResponse, status: int) -> dict[str, Any]:
         assert entry["code"] and entry["message"] and entry["fix"], entry
     assert body["request_id"]
     return body
-
-
-def make_plan(partition: Partition, deployment: Deployment, **columns: Any) -> ScalingPlan:
-    """An open one: this partition gets an aggregated engine of the deployment."""
-    preview = services.preview_change([Move(partition.pk, deployment.pk, Role.AGGREGATED)])
-    why = f"{deployment.name} aggregated 1 to 2: ITL p95 70 ms of 50"
-    move = {"partition": partition.pk, "name": str(partition), "deployment": deployment.pk, "role": "aggregated"}
-    at = timezone.now()
-    defaults = {
-        "made_at": at, "seen_at": at, "version": preview["version"], "moves": [{**move, "why": why}],
-        "preview": preview, "held_back": ["plans are applied by people: automatic applying is off"],
-    }  # fmt: skip
-    return ScalingPlan.objects.create(**(defaults | columns))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -12,10 +13,17 @@ from controlplane.audit.models import AuditEvent
 from controlplane.fleet import services
 from controlplane.fleet.models import Change
 from controlplane.scaling.models import LaneLook, ScalingPlan
-from tests.api.conftest import World, make_plan, problem_of
+from tests.api.conftest import World, problem_of
+from tests.factories import make_scaling_plan
 
 pytestmark = pytest.mark.django_db
 API = "/api/v1/scaling"
+
+
+@pytest.fixture(autouse=True)
+def patient(settings: Any) -> None:
+    """A node that was heard when the test began stays so, however slow the machine is."""
+    settings.SILENT_AFTER_S = 600.0
 
 
 @pytest.fixture
@@ -81,7 +89,7 @@ def test_plans_are_dismissed_and_listed_by_state(world: World, operator: APIClie
     url = f"{API}/plans/{world.plan.pk}"
     done = operator.post(f"{url}/dismiss", {"reason": "a test of ours"}, format="json").json()
     assert (done["state"], done["change"], done["reason"]) == ("dismissed", None, "a test of ours")
-    other = make_plan(world.idle, world.deployment)
+    other = make_scaling_plan(world.idle, world.deployment)
     assert [row["id"] for row in operator.get(f"{API}/plans").json()["results"]] == [other.pk, world.plan.pk]
     [row] = operator.get(f"{API}/plans?state=dismissed").json()["results"]
     assert (row["id"], "preview" in row) == (world.plan.pk, False)

@@ -58,6 +58,7 @@ def fleet(db: None) -> SimpleNamespace:
     )
     service = service_accounts.create(name="ci", role="operator", actor=system)
     return SimpleNamespace(
+        plan=factories.make_scaling_plan(idle, deployment, "decode"),
         service=service,
         team=teams.create_team(name="search", actor=system),
         alert=alert,

@@ -36,6 +36,13 @@ PAGES = {
     "capacity-methods": "viewer",
     "capacity-compare": None,
     "capacity-preview": "operator",
+    "scaling": "viewer",
+    "scaling-now": "viewer",
+    "scaling-open": "viewer",
+    "scaling-policy": "operator",
+    "scaling-plan": "viewer",
+    "scaling-apply": None,
+    "scaling-dismiss": None,
     "pool": "viewer",
     "pool-now": "viewer",
     "pool-add": None,
@@ -142,6 +149,8 @@ POSTS = {
     "silence-end": "operator",
     "team-remove": "admin",
     "price-set": "admin",
+    "scaling-apply": "operator",
+    "scaling-dismiss": "operator",
     "pool-set": "operator",
     "pool-add": "operator",
     "target-test": "admin",
@@ -195,6 +204,7 @@ def address(name: str, fleet: SimpleNamespace) -> str:
         "target": fleet.target,
         "team": fleet.team,
         "gpu": fleet.prefill.gpus.get(),
+        "scaling": fleet.plan,
     }
     if name in {"alert-rule", "alert-target"}:
         return reverse(f"web:{name}", args=[(fleet.rule if name == "alert-rule" else fleet.target).pk])

@@ -8,24 +8,11 @@ import click
 
 from controlplane.cli.client import Row
 from controlplane.cli.failures import Exit, failure
-from controlplane.cli.options import Length, json_option, reason_option
+from controlplane.cli.options import Length, Share, json_option, reason_option
 from controlplane.cli.session import Session, pass_session
 from controlplane.cli.text import UNKNOWN, figure, table
 
 PATH = "capacity/policy"
-
-
-class Share(click.ParamType[float, Any]):
-    """A share, as 0.01 or 1%."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        text = str(value).strip()
-        try:
-            return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            self.fail(f"{value!r} is no share. Write 1% or 0.01.", param, ctx)
 
 
 @click.command()

@@ -15,6 +15,7 @@ from django.utils.safestring import SafeString
 from controlplane.alerts.models import Alert
 from controlplane.audit.models import AuditEvent
 from controlplane.fleet.models import Activation
+from controlplane.web.verbs import SAID, SAID_OF_CHANGES
 
 register = template.Library()
 UNKNOWN = "–"  # noqa: RUF001
@@ -24,34 +25,9 @@ _CHIPS = {
 }  # fmt: skip
 _SEVERITIES = {"critical": "bad", "warning": "warn", "info": "busy"}
 _WORDS = {"crash_looping": "crash-looping", "never_seen": "never seen"}
-_SAID = {
-    "create": "created", "delete": "deleted", "change": "changed", "register": "registered", "assign": "assigned",
-    "release": "released", "split": "split", "cordon": "cordoned", "uncordon": "uncordoned", "drain": "drains",
-    "revoke": "revoked", "remove": "removed", "label": "labelled", "issue-join-token": "issued",
-    "cancel-join-token": "cancelled", "join": "joined", "rejoin": "joined again", "create-user": "created user",
-    "set-role": "changed the role of", "disable-user": "disabled user", "enable-user": "enabled user",
-    "set-password": "set the password of", "issue-token": "issued a REST token for",
-    "revoke-token": "revoked a REST token of", "forget-gpu": "forgot", "cancel-drain": "cancelled the drain of",
-    "brake-on": "put on", "brake-off": "took off", "release-brake": "released", "restore-brake": "holds again",
-    "rotate-token": "gave a new token to", "alert-fired": "raised an alert on", "alert-resolved": "ended an alert on",
-    "qualify": "asked to measure", "withdraw-qualification": "gave up measuring", "accept-gpu": "accepted, as it is,",
-    "unaccept-gpu": "took back the acceptance of", "flag-gpu": "now finds below the bar", "unflag-gpu": "now finds fit",
-    "gpu-qualified": "passed its qualification", "gpu-below-bar": "did not pass its qualification",
-    "gpu-not-measured": "could not be measured", "acknowledge": "looks after", "silence": "silenced",
-    "end-silence": "ended the silence of", "test": "tried out", "compare-methods": "asked for a",
-    "import-activity": "imported", "import-profile": "imported the profile",
-    "delete-profile": "deleted the profile", "pool": "changed the place in the pool of",
-    "set-price": "set the price of",
-    "measure-engine": "asked to measure an engine of", "cancel-measuring": "gave up measuring an engine of",
-    "measured-engine": "measured the profile",
-}  # fmt: skip
-_SAID_OF_CHANGES = {
-    "change": "began", "undo": "began, as an undo,", "drain": "began, to drain a node,", "resume": "resumed",
-    "roll-back": "rolls back", "rolled-back": "has rolled back", "done": "has finished", "stopped": "was stopped in",
-}  # fmt: skip
 _PAGES = {
     "node": "web:node", "deployment": "web:deployment", "registeredmodel": "web:model", "change": "web:change",
-    "alert": "web:alert",
+    "alert": "web:alert", "scalingplan": "web:scaling-plan",
 }  # fmt: skip
 
 
@@ -238,13 +214,13 @@ def alert_url(alert: Alert) -> str:
 
 @register.filter
 def said(verb: str) -> str:
-    return _SAID.get(verb.replace("_", "-"), verb.replace("_", " ").replace("-", " "))
+    return SAID.get(verb.replace("_", "-"), verb.replace("_", " ").replace("-", " "))
 
 
 @register.filter
 def done_to(event: AuditEvent) -> str:
     """The event's verb in a sentence about its subject."""
-    words = _SAID_OF_CHANGES.get(event.verb) if event.subject_type == "change" else None
+    words = SAID_OF_CHANGES.get(event.verb) if event.subject_type == "change" else None
     return words or said(event.verb)
 
 

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_GET, require_POST
 from controlplane.fleet.facts import facts_of
 from controlplane.fleet.models import Deployment
 from controlplane.gateway import services as gateway
+from controlplane.scaling.models import LaneLook
 from controlplane.web import charts, rows
 from controlplane.web.access import needs
 from controlplane.web.answers import find, show
@@ -34,6 +35,7 @@ def deployment(request: HttpRequest, pk: int) -> HttpResponse:
     roles = {replica.partition.pk: replica.partition.role for replica in replicas}
     context = {"deployment": row, "facts": facts_of(row.model), "replicas": replicas, "log": log}
     context |= {"charts": charts.of_deployment(row, set(roles.values())), "roles": json.dumps(roles)}
+    context["lanes"] = LaneLook.objects.filter(deployment=row)
     return show(request, "deployments/detail.html", {**context, "gateway_url": settings.GATEWAY_URL})
 
 

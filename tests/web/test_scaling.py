@@ -1,0 +1,162 @@
+"""The Scaling page: what roles have and want, the open plan, those before it, the policy."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from controlplane.audit.services import Actor
+from controlplane.fleet import services
+from controlplane.fleet.models import Change, Partition
+from controlplane.scaling import policy
+from controlplane.scaling.models import LaneLook, ScalingPlan
+from tests.web.conftest import Clients, text
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def patient(settings: Any) -> None:
+    """A node that was heard when the test began stays so, however slow the machine is."""
+    settings.SILENT_AFTER_S = 600.0
+
+
+@pytest.fixture
+def look(fleet: SimpleNamespace) -> LaneLook:
+    return LaneLook.objects.create(
+        deployment=fleet.deployment, role="decode", at=timezone.now(), count=1, ready=1, wanted=2, kind="pressure",
+        why="ITL p95 70 ms of 50", short=1, rate_now=1.5, rate_coming=12.0, floor_why="too little is on record",
+    )  # fmt: skip
+
+
+def test_it_tells_what_roles_have_and_want_and_why(fleet: SimpleNamespace, look: LaneLook, as_role: Clients) -> None:
+    page = text(as_role("viewer").get("/scaling/"))
+    assert "pressure ITL p95 70 ms of 50" in page
+    assert "1 short" in page and "1 engine without a partition" in page
+    assert "Floor not known: too little is on record" in page
+    assert "1.5 → 12" in page
+    assert "Plans are proposed each minute and applied by people." in page
+
+
+def test_the_page_of_a_deployment_says_what_it_wants(fleet: SimpleNamespace, look: LaneLook, as_role: Clients) -> None:
+    page = text(as_role("viewer").get(f"/deployments/{fleet.deployment.pk}/"))
+    assert "2 decode engines , has 1, no partition for 1 pressure ITL p95 70 ms of 50" in page
+
+
+def test_the_open_plan_tells_its_reasons_what_it_does_and_why_it_waits(
+    fleet: SimpleNamespace, look: LaneLook, as_role: Clients
+) -> None:
+    page = text(as_role("operator").get("/scaling/"))
+    assert "chat decode 1 to 2: ITL p95 70 ms of 50" in page
+    assert "unassigned to D decode of chat" in page
+    assert "1 → 2" in page
+    assert "It waits for you. plans are applied by people: automatic applying is off" in page
+    assert "Dismiss" in page
+    assert "Dismiss" not in text(as_role("viewer").get("/scaling/"))
+
+
+def test_a_plan_is_applied_with_a_reason_and_its_change_follows(fleet: SimpleNamespace, as_role: Clients) -> None:
+    operator, url = as_role("operator"), f"/scaling/plans/{fleet.plan.pk}/apply"
+    assert "Say why: it is kept with the plan." in text(operator.post(url, {"reason": " "}, follow=True))
+    assert Change.objects.count() == 0
+    answer = operator.post(url, {"reason": "it is late"})
+    change = Change.objects.get()
+    assert answer["Location"] == f"/changes/{change.pk}/"
+    assert (change.reason, Partition.objects.get(pk=fleet.idle.pk).role) == ("it is late", "decode")
+    page = text(operator.get("/scaling/"))
+    assert f"applied change {change.pk} by operator" in page
+    assert "applied scaling plan" in text(operator.get("/activity/"))
+    assert "is applied. Nothing was changed." in text(operator.post(url, {"reason": "again"}, follow=True))
+
+
+def test_a_plan_that_is_stale_says_who_was_faster(fleet: SimpleNamespace, as_role: Clients, actor: Actor) -> None:
+    services.set_pool(fleet.idle.pk, pool=True, actor=actor)
+    page = text(as_role("operator").post(f"/scaling/plans/{fleet.plan.pk}/apply", {"reason": "now"}, follow=True))
+    assert "was faster" in page
+    assert f"Plan {fleet.plan.pk}" in page
+
+
+def test_a_plan_is_dismissed_and_its_page_tells_why(fleet: SimpleNamespace, as_role: Clients) -> None:
+    operator, url = as_role("operator"), f"/scaling/plans/{fleet.plan.pk}/"
+    page = text(operator.post(f"{url}dismiss", {"reason": "a test of ours"}, follow=True))
+    assert "the same moves are not proposed for an hour" in page
+    assert "a test of ours" in text(operator.get(url))
+    assert operator.get("/scaling/plans/999/").status_code == 404
+
+
+def test_superseded_plans_are_folded_away(fleet: SimpleNamespace, as_role: Clients) -> None:
+    ScalingPlan.objects.update(state="superseded", decided_at=timezone.now(), decided_by="planner")
+    viewer = as_role("viewer")
+    page = text(viewer.get("/scaling/"))
+    assert "With 1 superseded" in page and f"Plan {fleet.plan.pk}" not in page
+    assert f"Plan {fleet.plan.pk}" in text(viewer.get("/scaling/?superseded=1"))
+
+
+def test_a_plan_of_the_pool_alone_leads_to_the_pool(fleet: SimpleNamespace, as_role: Clients) -> None:
+    row = {"partition": fleet.idle.pk, "name": str(fleet.idle), "pool": True, "why": "the pool shall hold 1 slots"}
+    ScalingPlan.objects.update(moves=[], preview={}, pool=[row])
+    operator = as_role("operator")
+    assert "a slot of the pool the pool shall hold 1 slots" in text(operator.get("/scaling/"))
+    answer = operator.post(f"/scaling/plans/{fleet.plan.pk}/apply", {"reason": "yes"})
+    assert answer["Location"] == "/pool/"
+
+
+def test_parts_are_sent_again_only_where_they_say_something_new(
+    fleet: SimpleNamespace, look: LaneLook, as_role: Clients
+) -> None:
+    viewer = as_role("viewer")
+    for part in ("now", "open"):
+        key = viewer.get(f"/scaling/{part}").content.decode().split("?key=")[1].split('"')[0]
+        assert viewer.get(f"/scaling/{part}?key={key}").status_code == 204
+        ScalingPlan.objects.update(held_back=[f"seen by {part}"])
+        LaneLook.objects.update(at=timezone.now() - timedelta(seconds=9))
+        assert viewer.get(f"/scaling/{part}?key={key}").status_code == 200
+
+
+def test_nothing_to_do_nobody_looking_and_nothing_to_look_at_are_told_apart(
+    fleet: SimpleNamespace, look: LaneLook, as_role: Clients
+) -> None:
+    viewer = as_role("viewer")
+    ScalingPlan.objects.all().delete()
+    assert "Nothing to do Every role has what it wants" in text(viewer.get("/scaling/"))
+    LaneLook.objects.update(at=timezone.now() - timedelta(minutes=4))
+    assert "The last look was 4 min ago." in text(viewer.get("/scaling/"))
+    LaneLook.objects.all().delete()
+    assert "Nobody has looked yet." in text(viewer.get("/scaling/"))
+    Partition.objects.update(deployment=None, role="")
+    assert "No engine yet" in text(viewer.get("/scaling/"))
+    fleet.deployment.delete()
+    assert "No dedicated deployment" in text(viewer.get("/scaling/"))
+
+
+def test_the_policy_is_changed_in_its_form_and_the_change_is_undone(as_role: Clients) -> None:
+    operator, url = as_role("operator"), "/scaling/policy"
+    page = operator.get(url).content.decode()
+    assert 'name="level" value="95.0"' in page
+    form = {
+        "auto_apply": "on", "moves_per_hour": 4, "most_gpus": "", "price_per_hour": "12.5",
+        "time_zone": "Europe/Berlin", "quiet_hours": "mon-fri 9:00-12:00\nSun 0:00-24:00",
+        "level": "90", "quiet_s": 300, "expected_version": 0,
+    }  # fmt: skip
+    answer = operator.post(url, form)
+    row = policy.current()
+    assert (answer.status_code, row.auto_apply, row.level, row.quiet_s) == (302, True, 0.9, 300)
+    assert (row.quiet_hours, row.most_gpus, row.price_per_hour) == (
+        ["Mon-Fri 9:00-12:00", "Sun 0:00-24:00"], None, 12.5,
+    )  # fmt: skip
+    page = operator.get("/scaling/").content.decode()
+    assert "at most 4 partitions in an hour, up to 12.5 an hour, but not Mon-Fri 9:00-12:00" in page
+    fields = page.split('action="/scaling/policy"')[1].split("</form>")[0]
+    undo = dict(re.findall(r'name="(\w+)" value="([^"]*)"', fields))
+    assert undo["reason"] == "undo: scaling policy" and "auto_apply" not in undo
+    assert operator.post(url, form).status_code == 409
+    form |= {"quiet_hours": "now and then", "expected_version": 1}
+    assert operator.post(url, form).status_code == 422
+    assert policy.current().version == 1
+    assert operator.post(url, undo).status_code == 302
+    assert (policy.current().auto_apply, policy.current().level, policy.current().quiet_hours) == (False, 0.95, [])
