@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 TRIES = 2  # starts before whoever waits is told that it cannot be had
@@ -42,6 +42,7 @@ class Slot:
     resident: Resident | None = None
     clear: bool = True
     failed: bool = False
+    gpus: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,29 @@ def to_free(slots: Sequence[Slot], *, free: int, min_residence_s: float) -> list
     ]
     found = sorted(leaving, key=_worth(leaving))[:missing]
     return [Choice(s.partition, s.resident.deployment, _why(s.resident)) for s in found if s.resident]
+
+
+def to_free_by_size(
+    slots: Sequence[Slot], *, free: Mapping[int, int], at_least: int, min_residence_s: float
+) -> list[Choice]:
+    """The same where slots have several sizes: `free` by their GPUs, `at_least` of any. What one size lacks is taken
+    from the next larger one, whose slots hold what the smaller ones hold."""
+    found: list[Choice] = []
+    lacking = 0
+    for gpus in sorted({slot.gpus for slot in slots}):
+        mine = [slot for slot in slots if slot.gpus == gpus]
+        wanted = lacking + sum(count for size, count in free.items() if _nearest(size, slots) == gpus)
+        leaving = to_free(mine, free=wanted, min_residence_s=min_residence_s)
+        lacking = max(0, wanted - sum(slot.resident is None for slot in mine) - len(leaving))
+        found += leaving
+    gone = {choice.slot for choice in found}
+    rest = [slot for slot in slots if slot.partition not in gone]
+    return found + to_free(rest, free=at_least - len(found), min_residence_s=min_residence_s)
+
+
+def _nearest(gpus: int, slots: Sequence[Slot]) -> int | None:
+    """The smallest size of slots that has as many; None: no slot is so large."""
+    return min((slot.gpus for slot in slots if slot.gpus >= gpus), default=None)
 
 
 def rest_s(failures: int) -> float:

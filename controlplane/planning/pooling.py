@@ -13,5 +13,6 @@ def look() -> list[str]:
     now, row = timezone.now(), policy.current()
     wanted = reserve.wanted_by(row, now.timestamp())
     slots, reason = (wanted.slots, wanted.why) if wanted else (None, "nothing is forecast yet")
-    pool.aim(keep_alive_s=row.keep_alive_s, slots=slots, reason=reason, now=now)
+    sizes = wanted.sizes if wanted else None
+    pool.aim(keep_alive_s=row.keep_alive_s, slots=slots, reason=reason, now=now, by_gpus=sizes)
     return pool.sweep(now)

@@ -72,7 +72,7 @@ def _kinds_of_slot() -> list[tuple[PartitionView, NodeView]]:
     for row in slots.rows():
         view = partition_view(row)
         if view.gpus:
-            kinds.setdefault(_alike(view), (view, node_view(row.node)))
+            kinds.setdefault(_alike(view), (view, node_view(row.node, gpus=(), partitions=())))
     return sorted(kinds.values(), key=lambda one: len(one[0].gpus))
 
 

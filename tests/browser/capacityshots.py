@@ -46,6 +46,7 @@ def shoot(shooter: Shooter, models: int) -> None:
     shooter.take("capacity-import", "/capacity/import", _choose)
     week.hour()
     shooter.take("capacity-hour", "/capacity/")
+    week.pool()
     began = time.monotonic()
     week.remember(models)
     print(f"  a week of {models} models: {time.monotonic() - began:.1f} s")

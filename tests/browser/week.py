@@ -13,14 +13,18 @@ django.setup()
 
 from controlplane.audit.services import Actor  # noqa: E402
 from controlplane.domain.forecast.activity import Requests  # noqa: E402
+from controlplane.domain.model_facts import from_config  # noqa: E402
 from controlplane.planning import comparing, keeping, policy, standing  # noqa: E402
 from controlplane.planning.forecasting import PACES, Forecasting  # noqa: E402
 from controlplane.planning.models import Forecast  # noqa: E402
 from controlplane.planning.traces import write  # noqa: E402
+from tests.domain.configs import LLAMA_70B  # noqa: E402
 from tests.domain.forecast.worlds import fleet  # noqa: E402
+from tests.factories import make_deployment, make_model, make_node, make_partition  # noqa: E402
 
 ACTOR = Actor.system("pictures")
 DAYS = 7.0
+LARGE_BYTES = 100_000_000_000  # two GPUs of 80 GiB hold it, one does not
 
 
 def ending(requests: Requests, now: float) -> Requests:
@@ -47,6 +51,18 @@ def hour() -> None:
     found = ending(fleet(5, 0.03, wakes_a_day=200.0, busy_s=120.0), now)
     keeping.save_import(found, actor=ACTOR, now=now)
     Forecasting().tick(now)
+
+
+def pool() -> None:
+    """Slots of one and of two GPUs, and some of the models: those called rank need two."""
+    node = make_node("pool-1")
+    for gpus in (1, 1, 1, 1, 2, 2):
+        make_partition(node, gpus=gpus, pool=True)
+    large = make_model("rank", facts=from_config(LLAMA_70B, LARGE_BYTES).to_dict())
+    for place in range(3, 40, 4):
+        make_deployment(f"rank-{place}", model=large, mode="pooled", engine_args=["--max-model-len", "4096"])
+    for place in range(0, 20, 4):
+        make_deployment(f"chat-{place}", mode="pooled")
 
 
 def remember(models: int) -> None:

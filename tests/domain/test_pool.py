@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.domain.pool import Resident, Slot, choose, rest_s, to_free
+from controlplane.domain.pool import Resident, Slot, choose, rest_s, to_free, to_free_by_size
 
 IDLE = Resident(deployment=1, in_flight=0, idle_s=100.0, resident_s=500.0, keep_alive_s=60.0)
 RESIDENTS = st.builds(
@@ -65,6 +65,29 @@ def test_slots_are_freed_ahead_only_of_who_no_longer_counts_as_active() -> None:
     assert [one.slot for one in to_free(slots, free=1, min_residence_s=30.0)] == [3]
     assert [one.slot for one in to_free(slots, free=9, min_residence_s=30.0)] == [3, 1]
     assert to_free([*slots, Slot(4, 20)], free=1, min_residence_s=30.0) == []
+
+
+def test_slots_of_each_size_are_freed_for_its_own_and_what_one_lacks_is_taken_from_the_next_larger() -> None:
+    idle = [replace(IDLE, deployment=place, idle_s=100.0 + place) for place in range(6)]
+    busy = replace(IDLE, deployment=9, in_flight=1)
+    slots = [Slot(1, 20, idle[1]), Slot(2, 20, busy), Slot(3, 40, idle[3], gpus=2), Slot(4, 40, idle[4], gpus=2)]
+
+    def freed(free: dict[int, int], at_least: int = 0) -> list[int | None]:
+        return [one.slot for one in to_free_by_size(slots, free=free, at_least=at_least, min_residence_s=30.0)]
+
+    assert freed({2: 1}) == [4], "the longest idle of that size, though one of the other would do as well"
+    assert freed({1: 1, 2: 1}) == [1, 4]
+    assert freed({1: 2}) == [1, 4], "the other slot of one GPU is in use"
+    assert freed({4: 3}) == [], "there is none so large"
+    assert freed({}, at_least=1) == [4]
+    assert freed({1: 1}, at_least=2) == [1, 4]
+
+
+@given(SLOTS, st.integers(0, 6))
+def test_where_all_are_of_one_size_it_is_the_same_whether_sizes_are_told_or_not(slots: list[Slot], free: int) -> None:
+    plain = to_free(slots, free=free, min_residence_s=30.0)
+    assert to_free_by_size(slots, free={}, at_least=free, min_residence_s=30.0) == plain
+    assert to_free_by_size(slots, free={1: free}, at_least=0, min_residence_s=30.0) == plain
 
 
 @given(SLOTS, st.integers(-2, 2))

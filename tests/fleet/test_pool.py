@@ -13,7 +13,7 @@ from django.utils import timezone
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor
 from controlplane.fleet import pool_use, services, verified
-from controlplane.fleet.models import Activation, Change, Deployment, Node, Partition
+from controlplane.fleet.models import Activation, Change, Deployment, Node, Partition, PoolAim
 from controlplane.fleet.publish import publish
 from controlplane.fleet.services import pool, waking
 from controlplane.fleet.services.waking import Ask, State, wake
@@ -326,6 +326,21 @@ def test_the_planner_aims_at_slots_in_use_and_free_together(node: Node) -> None:
     assert pool.sweep(now) == ["long done", "done"]
     pool.aim(keep_alive_s=9000, slots=3, reason="99% sure", now=now)
     assert pool.sweep(now) == []
+
+
+def test_a_slot_is_freed_of_the_size_that_the_planner_lacks(node: Node) -> None:
+    for name, gpus, ago_s in (("small", 1, 900), ("large", 2, 400)):
+        there = make_partition(node, gpus=gpus, pool=True, deployment=pooled(name))
+        make_ready(there, phase_since=timezone.now() - timedelta(seconds=600))
+        used(name, ago_s=ago_s)
+    publish(node)
+    Partition.objects.update(observed_generation=F("generation"))
+    now = timezone.now()
+    pool.aim(keep_alive_s=60, slots=1, reason="99% sure", now=now, by_gpus={1: 0, 2: 1})
+    assert pool.sweep(now) == ["large"], "though the other one is idle for longer"
+    pool.aim(keep_alive_s=60, slots=1, reason="99% sure", now=now, by_gpus={1: 1})
+    assert PoolAim.objects.get().by_gpus == {}, "all of one GPU: any slot will do"
+    assert pool.sweep(now) == [], "one is free"
 
 
 def test_the_sweep_ends_what_nobody_waits_for_and_what_nobody_asks_about(node: Node) -> None:

@@ -57,6 +57,7 @@ class PoolAim(models.Model):
 
     keep_alive_s = models.PositiveIntegerField()  # of deployments that have none of their own
     slots = models.PositiveIntegerField(null=True)  # in use or free, to be held; null: not known
+    by_gpus = models.JSONField(default=dict)  # the same by the GPUs of a slot, as text; empty: all of one
     reason = models.CharField(max_length=255, blank=True)
     at = models.DateTimeField()  # of the last change
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -38,10 +39,14 @@ def set_pool(partition_id: int, *, pool: bool, actor: Actor, reason: str = "") -
     return partition
 
 
-def aim(*, keep_alive_s: int, slots: int | None, reason: str, now: datetime) -> None:
-    """What the planner wants: so many slots held, in use or free (None: not known), and the keep-alive of deployments
-    that have none of their own. No event of its own: what is done about it is one."""
-    wanted = {"keep_alive_s": keep_alive_s, "slots": slots, "reason": reason[:255]}
+def aim(
+    *, keep_alive_s: int, slots: int | None, reason: str, now: datetime, by_gpus: Mapping[int, int] | None = None
+) -> None:
+    """What the planner wants: so many slots held, in use or free (None: not known), `by_gpus` of a slot where they are
+    not all of one, and the keep-alive of deployments that have none of their own. No event of its own: what is done
+    about it is one."""
+    sizes = {} if by_gpus is None or set(by_gpus) <= {1} else {str(gpus): count for gpus, count in by_gpus.items()}
+    wanted = {"keep_alive_s": keep_alive_s, "slots": slots, "reason": reason[:255], "by_gpus": sizes}
     if not PoolAim.objects.filter(pk=AIM, **wanted).exists():
         PoolAim.objects.update_or_create(pk=AIM, defaults=wanted | {"at": now})
 
@@ -62,18 +67,21 @@ def sweep(now: datetime, *, free: int | None = None, chances: Chances | None = N
     if _give_back(found, now):
         found = slots.rows()
     views = slots.slots(found, now, chances)
-    wanted = to_keep_free(views) if free is None else free
-    leaving = rules.to_free(views, free=wanted, min_residence_s=settings.POOL_MIN_RESIDENCE_S)
+    sizes, least = to_keep_free(views) if free is None else ({}, free)
+    leaving = rules.to_free_by_size(views, free=sizes, at_least=least, min_residence_s=settings.POOL_MIN_RESIDENCE_S)
     by_id = {row.pk: row for row in found}
     _wake_ahead(now)
     return [name for choice in leaving if (name := _empty(by_id[choice.slot or 0], choice))]
 
 
-def to_keep_free(views: Sequence[rules.Slot]) -> int:
-    """Slots: those that the planner wants held less those with an active model, and no fewer than configured."""
-    wanted = PoolAim.objects.filter(pk=AIM).values_list("slots", flat=True).first()
-    active = sum(view.resident is not None and view.resident.is_kept for view in views)
-    return max(settings.POOL_FREE, (wanted or 0) - active)
+def to_keep_free(views: Sequence[rules.Slot]) -> tuple[dict[int, int], int]:
+    """(by the GPUs of a slot, of any): slots that the planner wants held less those with an active model, and no fewer
+    than configured. By size only where the planner tells sizes apart."""
+    wanted = PoolAim.objects.filter(pk=AIM).values_list("slots", "by_gpus").first()
+    slots, by_gpus = wanted or (0, {})
+    active = Counter(view.gpus for view in views if view.resident is not None and view.resident.is_kept)
+    least = max(settings.POOL_FREE, (slots or 0) - active.total())
+    return {int(gpus): max(0, count - active[int(gpus)]) for gpus, count in by_gpus.items()}, least
 
 
 def _wake_ahead(now: datetime) -> None:

@@ -127,7 +127,8 @@ class _Look:
             resident = self._resident(row, row.deployment)
         elif row.pk in self.held:
             resident = Resident(0, None, None, 0.0, 0.0)
-        return Slot(row.pk, sum(gpu.memory_bytes for gpu in row.gpus.all()), resident, clear=not has_process(row))
+        memory = [gpu.memory_bytes for gpu in row.gpus.all()]
+        return Slot(row.pk, sum(memory), resident, clear=not has_process(row), gpus=len(memory))
 
     def _resident(self, row: Partition, there: Deployment) -> Resident:
         is_ready = row.phase == Phase.READY and row.observed_generation == row.generation and row.phase_since
