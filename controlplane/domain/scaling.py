@@ -27,6 +27,7 @@ class Kind(StrEnum):
     BOUND = "bound"  # its least or most
     FORECAST = "forecast"
     PRESSURE = "pressure"
+    LOST = "lost"  # others take the place of engines that will not come back by themselves
     QUIET = "quiet"
 
 
@@ -52,7 +53,8 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One role of one deployment. `count` engines are assigned, of which `ready` serve. `floor`: by the forecast, None
+    """One role of one deployment. `count` engines are assigned, of which `ready` serve; `lost` ones, on a node or GPU
+    that is gone or ending again and again, are not among them. `floor`: by the forecast, None
     where it is not known. `quiet_s`: for so long one engine fewer would have done."""
 
     role: Role
@@ -64,6 +66,7 @@ class Lane:
     floor: int | None = None
     floor_why: str = ""
     quiet_s: float = 0.0
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,8 @@ def is_full(load: Load) -> bool:
 def _before_bounds(lane: Lane, served: Served, quiet_s: float, decode_full: bool) -> Wanted:
     if lane.floor is not None and lane.floor > lane.count:
         return Wanted(lane.floor, Kind.FORECAST, lane.floor_why)
+    if lane.floor is None and lane.lost:
+        return Wanted(lane.count + lane.lost, Kind.LOST, f"{lane.lost} of its engines will not come back by themselves")
     if not lane.count:
         return Wanted(0, Kind.KEEP, "nothing asks for one")
     if lane.ready < lane.count:

@@ -14,6 +14,7 @@ from controlplane.domain import health
 from controlplane.domain.scaling import Lane, Load, Served
 from controlplane.fleet.facts import partition_view
 from controlplane.fleet.models import Deployment, Node, Partition
+from controlplane.fleet.services import verdicts
 from controlplane.gateway import summary
 from controlplane.scaling import floors
 from controlplane.scaling.floors import Floor, When
@@ -36,15 +37,19 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """`figures`: of engines by partition, only of nodes that are heard."""
+    """`figures`: of engines by partition, only of nodes that are heard. `lost`: partitions where nothing will serve for
+    some time, or whose engine ends again and again."""
 
     partitions: tuple[Partition, ...]
     figures: Mapping[int, EngineFigures]
+    lost: frozenset[int] = frozenset()
 
 
-def fleet() -> Fleet:
-    rows = Partition.objects.select_related("node", "deployment__model").prefetch_related("gpus", "node__gpus")
-    return Fleet(tuple(rows.order_by("pk")), _figures())
+def fleet(now: datetime) -> Fleet:
+    found = Partition.objects.select_related("node", "deployment__model").prefetch_related("gpus", "node__gpus")
+    rows = tuple(found.order_by("pk"))
+    lost = frozenset(row.pk for row in rows if verdicts.gone(row, now) or verdicts.broken(row, now))
+    return Fleet(rows, _figures(), lost)
 
 
 def gather(found: Fleet, policy: ScalingPolicy, now: datetime) -> list[Gathered]:
@@ -86,7 +91,7 @@ def _gathered(
 ) -> Gathered:
     floor = floors.floor(row, looks, level, when)
     lanes = {role: _lane(row, role, found, floor=floor, look=looks.get(role.value), now=when.now) for role in Role}
-    told = {role: lane for role, lane in lanes.items() if lane.count or lane.least or lane.floor}
+    told = {role: lane for role, lane in lanes.items() if lane.count or lane.least or lane.floor or lane.lost}
     return Gathered(row, told, _served(row, served), floor, looks)
 
 
@@ -100,7 +105,8 @@ def _served(row: Deployment, told: summary.Served | None) -> Served:
 
 
 def _lane(row: Deployment, role: Role, found: Fleet, *, floor: Floor, look: LaneLook | None, now: datetime) -> Lane:
-    own = [one for one in found.partitions if (one.deployment_id, one.role) == (row.pk, role.value)]
+    assigned = [one for one in found.partitions if (one.deployment_id, one.role) == (row.pk, role.value)]
+    own = [one for one in assigned if one.pk not in found.lost]
     ready = [one for one in own if is_ready(one, now)]
     since = look.fewer_since if look else None
     return Lane(
@@ -113,6 +119,7 @@ def _lane(row: Deployment, role: Role, found: Fleet, *, floor: Floor, look: Lane
         floor=floor.counts.get(role, 0) if floor.counts is not None else None,
         floor_why=floor.why,
         quiet_s=(now - since).total_seconds() if since else 0.0,
+        lost=len(assigned) - len(own),
     )
 
 

@@ -16,6 +16,7 @@ from controlplane.planning import load
 from controlplane.scaling.models import ScalingPlan
 
 State = ScalingPlan.State
+ACTOR = Actor.system("planner")
 
 
 @transaction.atomic

@@ -11,7 +11,6 @@ from typing import Any
 import structlog
 from django.db import transaction
 
-from controlplane.audit.services import Actor
 from controlplane.domain import scaling
 from controlplane.domain.allotment import Allotment, Want
 from controlplane.domain.scaling import Kind, Wanted
@@ -20,14 +19,13 @@ from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Deployment
 from controlplane.fleet.services import preview_change
 from controlplane.planning import load
-from controlplane.scaling import gathering, guarding, policy, sharing
+from controlplane.scaling import gathering, guarding, policy, recovering, sharing
 from controlplane.scaling.gathering import Gathered
 from controlplane.scaling.models import LaneLook, ScalingPlan, ScalingPolicy
-from controlplane.scaling.plans import apply
+from controlplane.scaling.plans import ACTOR, apply
 from workers.contract import Role
 
 log = structlog.get_logger(__name__)
-ACTOR = Actor.system("planner")
 DISMISSED_FOR = timedelta(hours=1)
 KEEP = timedelta(days=30)
 
@@ -41,7 +39,8 @@ class _Decided:
 def propose(now: datetime) -> ScalingPlan | None:
     """The open plan after this look; None where nothing is to be done. One that nothing holds back is applied."""
     rules, version = policy.current(), versions.current()  # before the rows: then it is never newer than they are
-    fleet = gathering.fleet()
+    recovering.roll_back_failed()
+    fleet = gathering.fleet(now)
     decided = [_decided(one, rules) for one in gathering.gather(fleet, rules, now)]
     wants = [want for one in decided for want in _wants(one)]
     shared = sharing.share(wants, fleet, now)
@@ -84,7 +83,7 @@ def _wants(decided: _Decided) -> list[Want]:
             why=f"{one.deployment.name} {role.value} {one.lanes[role].count} to {wanted.count}: {wanted.why}",
             least=max(1, one.lanes[role].least),
             priority=one.deployment.priority,
-            now=wanted.kind in (Kind.PRESSURE, Kind.BOUND),
+            now=wanted.kind in (Kind.PRESSURE, Kind.BOUND, Kind.LOST),
         )
         for role, wanted in decided.wanted.items()
     ]

@@ -17,6 +17,7 @@ from controlplane.domain.rollout import Lane
 from controlplane.fleet.facts import deployment_view, has_process, node_view, partition_view
 from controlplane.fleet.models import Deployment, Partition, PoolAim
 from controlplane.fleet.services import checks, exclusive
+from controlplane.scaling import recovering
 from controlplane.scaling.gathering import Fleet, is_ready
 from controlplane.telemetry.latest import EngineFigures
 from workers.contract import Role
@@ -32,11 +33,12 @@ class Shared:
 
 
 def share(wants: Sequence[Want], fleet: Fleet, now: datetime) -> Shared:
-    held = exclusive.held()
+    held = exclusive.held() | recovering.resting(now)
     slots = [row for row in fleet.partitions if row.pool]
     spare = _spare_slots(slots, held)
+    barred = held | fleet.lost
     usable = [
-        row for row in fleet.partitions if row.pk not in held and not row.pinned and (not row.pool or row.pk in spare)
+        row for row in fleet.partitions if row.pk not in barred and not row.pinned and (not row.pool or row.pk in spare)
     ]
     found = allotment.allot(
         wants, [_place(row, fleet.figures.get(row.pk), now) for row in usable], *_lawful(wants, usable)

@@ -45,6 +45,13 @@ def test_late_tokens_want_more_decode_and_a_late_first_one_more_prefill() -> Non
     assert ask(lane(), late)[1] is Kind.KEEP
 
 
+def test_lost_engines_are_replaced_where_no_forecast_says_that_the_rest_will_do() -> None:
+    assert ask(lane(count=1, lost=1)) == (2, Kind.LOST)
+    assert ask(lane(count=0, ready=0, lost=1)) == (1, Kind.LOST)
+    assert ask(lane(count=1, lost=1, floor=1))[0] == 1
+    assert ask(lane(count=1, lost=1, floor=2)) == (2, Kind.FORECAST)
+
+
 def test_it_at_most_doubles() -> None:
     assert ask(lane(), replace(SLO, itl_ms=9000.0)) == (4, Kind.PRESSURE)
 

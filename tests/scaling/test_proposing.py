@@ -16,7 +16,7 @@ from controlplane.scaling import plans, policy
 from controlplane.scaling.models import LaneLook, ScalingPlan
 from controlplane.scaling.proposing import propose
 from controlplane.telemetry.latest import EngineFigures
-from tests.factories import make_deployment, make_gpu, make_partition, make_ready
+from tests.factories import make_deployment, make_gpu, make_node, make_partition, make_ready
 from tests.scaling.conftest import Tell
 
 pytestmark = pytest.mark.django_db
@@ -186,3 +186,45 @@ def test_an_empty_slot_beyond_what_the_pool_shall_hold_serves_who_is_short(
     assert ([row["pool"] for row in plan.pool], len(plan.moves)) == ([False], 1)
     plans.apply(plan.pk, actor=ANNA)
     assert (engines(llama), Partition.objects.filter(pool=True).count()) == (2, 1)
+
+
+def test_an_engine_that_is_lost_with_its_node_gets_another_one(llama: Deployment, now: datetime, asked: Tell) -> None:
+    asked("llama", per_minute=6)
+    away = make_node("n2")
+    lost = make_ready(make_partition(away, gpus=[make_gpu(away)], deployment=llama, role="aggregated"))
+    for name in ("n3", "n4", "n5"):  # enough that one silent node is no reason to brake
+        make_node(name)
+    Node.objects.filter(pk=away.pk).update(last_seen=now - timedelta(minutes=2))
+    plan = propose(now)
+    assert plan is not None
+    assert "1 of its engines will not come back" in plan.moves[0]["why"]
+    assert lost.pk not in [move["partition"] for move in plan.moves]
+
+
+def test_one_that_stopped_is_led_back_and_its_partition_left_alone_for_a_while(
+    llama: Deployment, now: datetime, ended: Tell
+) -> None:
+    ended("llama", ttft_ms=100.0, itl_ms=70.0)
+    policy.change(actor=ANNA, auto_apply=True)
+    first = propose(now)
+    assert first is not None
+    assert first.change is not None
+    partition = first.moves[0]["partition"]
+    change = first.change
+    change.steps[0]["state"], change.state, change.message = "failed", Change.State.STOPPED, "it does not start"
+    change.save()
+    second = propose(now + timedelta(seconds=1))
+    change.refresh_from_db()
+    assert change.backwards
+    assert AuditEvent.objects.get(verb="roll-back").reason == "it stopped: it does not start"
+    assert second is None or partition not in [move["partition"] for move in second.moves]
+
+
+def test_a_change_of_a_person_stays_stopped(llama: Deployment, now: datetime, ended: Tell) -> None:
+    ended("llama", ttft_ms=100.0, itl_ms=70.0)
+    plan = propose(now)
+    assert plan is not None
+    plan = plans.apply(plan.pk, actor=ANNA)
+    Change.objects.update(state=Change.State.STOPPED)
+    propose(now + timedelta(seconds=1))
+    assert Change.objects.get().state == Change.State.STOPPED
