@@ -123,7 +123,7 @@ class ReportReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
 # --- up --------------------------------------------------------------------------------------------------
 
 
-class Device(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Device(Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """Facts of one accelerator (or CPU slot) that do not change while it is there."""
 
     uuid: Text
@@ -204,7 +204,7 @@ class EngineSample(Struct, gc=False, frozen=True, kw_only=True, omit_defaults=Tr
     decode: Histogram | None = None
 
 
-class Exit(Struct, frozen=True, kw_only=True):
+class Exit(Struct, gc=False, frozen=True, kw_only=True):
     """How a replica's last process ended. `code` is negative for a signal, None when unknown (adopted)."""
 
     code: int | None
@@ -212,7 +212,7 @@ class Exit(Struct, frozen=True, kw_only=True):
     log_tail: LogText = ""
 
 
-class ReplicaStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ReplicaStatus(Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """One engine process as the agent sees it."""
 
     partition: Count
@@ -240,7 +240,7 @@ class HostSample(Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True
     disk_free_bytes: Count | None = None  # where the models lie
 
 
-class LogChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class LogChunk(Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """A piece of one log, redacted by the agent. `offset` is where it starts in the file; `end` where the text that was
     asked for ends at present. The last chunk with an `id` may be empty: there is no more."""
 
@@ -251,7 +251,7 @@ class LogChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
     end: Count | None = None
 
 
-class NodeReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class NodeReport(Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """Everything that runs on the node, with the samples. `at` is the agent's clock (unix s), for skew only:
     reports of one `instance` are ordered by `seq`."""
 

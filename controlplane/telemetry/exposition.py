@@ -12,10 +12,10 @@ from prometheus_client.metrics_core import Metric
 
 from controlplane.domain.types import NodeStatus, PartitionStatus
 from controlplane.fleet.models import Deployment
+from controlplane.telemetry.columns import known
 from controlplane.telemetry.latest import EngineFigures
 from controlplane.telemetry.node_object import LiveNode
 from controlplane.telemetry.picture import Fleet
-from controlplane.telemetry.rates import known
 from workers.contract import DeviceSample, Phase, Role
 
 SERVED = ["deployment", "role"]

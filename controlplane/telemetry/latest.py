@@ -17,7 +17,7 @@ KEEP_S = 6 * 3600
 DIRTY = valkey.PREFIX + "live:dirty"
 
 
-class EngineFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class EngineFigures(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """What people look at of one engine. None: unknown, never zero."""
 
     running: float | None = None

@@ -14,8 +14,8 @@ from controlplane.domain.types import NodeView
 from controlplane.fleet import verified
 from controlplane.fleet.facts import drain_facts, has_process, node_view, partition_view
 from controlplane.fleet.models import Gpu, Node, Partition
+from controlplane.telemetry.columns import known
 from controlplane.telemetry.latest import Latest
-from controlplane.telemetry.rates import known
 from workers.contract import DeviceSample, HostSample
 
 Fill = Literal["utilization", "kv", "memory", "temperature", "power"]

@@ -3,6 +3,8 @@ of taking it in. The same look asks which logs somebody wants."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from controlplane.periodic import Periodic
 from controlplane.telemetry import latest, logs, valkey
 from controlplane.telemetry.latest import Latest
@@ -11,10 +13,11 @@ EVERY_S = 0.2
 
 
 class Outbox:
-    """`put` is called on the event loop. Of each node the newest waits; there is never more than one of each."""
+    """`pop` gives the newest figures of each node that was heard since the last call, by node."""
 
-    def __init__(self) -> None:
-        self._waiting: dict[int, Latest] = {}
+    def __init__(self, pop: Callable[[], dict[int, Latest]]) -> None:
+        self._pop = pop
+        self._kept: dict[int, Latest] = {}
         self._thread = Periodic("telemetry-outbox", EVERY_S, self.flush, lambda: None)
         self.start, self.stop = self._thread.start, self._thread.stop
 
@@ -22,19 +25,13 @@ class Outbox:
     def is_running(self) -> bool:
         return self._thread.is_running
 
-    def put(self, figures: Latest) -> None:
-        self._waiting[figures.node] = figures
-
     def flush(self) -> None:
-        """While Valkey is away they wait, and are replaced by newer ones."""
-        taken = self._take()
+        """While Valkey is away the newest of each node waits."""
+        taken = self._kept | self._pop()
         try:
-            latest.keep(*taken)
+            latest.keep(*taken.values())
             logs.look_who_is_wanted()
         except valkey.Unreachable:
-            for figures in taken:
-                self._waiting.setdefault(figures.node, figures)
-
-    def _take(self) -> list[Latest]:
-        taken, self._waiting = self._waiting, {}
-        return list(taken.values())
+            self._kept = taken
+        else:
+            self._kept = {}

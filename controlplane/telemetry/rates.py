@@ -1,20 +1,19 @@
-"""From running totals to rates. A total that falls, another process, or a long silence is a gap, never a number."""
+"""From running totals to rates, for many engines at once. A total that falls, another process, or a long silence is a
+gap, never a number. What is remembered of an engine is a row of each matrix: no object that lives for minutes."""
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
-from operator import attrgetter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from controlplane.domain.histograms import Counts, growth
-from controlplane.telemetry import latencies
-from workers.contract import EngineSample, Histogram
+import numpy as np
+
+from controlplane.telemetry.columns import Flags, Floats, Places, roomy
 
 GAP_S = 10.0  # totals further apart than this say nothing about any one moment between them
 LEAST_S = 0.05  # totals closer together than this would make a rate of noise
 FLOW_S = 5.0  # tokens per second over the last few reports, so that one report's jitter does not show
 LATENCY_S = 60.0  # few requests finish per second: latencies need a longer look back
-HISTOGRAM_GAP_S = 30.0  # histograms come with some reports only
 
 TOTALS = (
     "prompt_tokens_total",
@@ -38,110 +37,96 @@ TOTALS = (
     "itl_sum_s",
     "itl_count",
 )
-_NOTHING: dict[str, float | None] = dict.fromkeys(TOTALS)
-_read_totals = attrgetter(*TOTALS)
-LARGEST = 2.0**62
-
-
-def known(value: float | None) -> float | None:
-    """The value if it is a number a database and a chart can hold, else None: unknown."""
-    return value if value is not None and -LARGEST < value < LARGEST else None  # NaN is neither
+FLOWS = ("prompt_tokens_total", "generation_tokens_total", "external_kv_tokens_total")
+LATENCIES = (("ttft_sum_s", "ttft_count"), ("itl_sum_s", "itl_count"))
+_FLOWS = [TOTALS.index(name) for name in FLOWS]
+_SUMS, _COUNTS = ([TOTALS.index(pair[end]) for pair in LATENCIES] for end in (0, 1))
+_PID = 2**63 - 1  # as large as a number of a process can be
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """How much each total grew over `elapsed_s`; None where either end is unknown."""
+    """A row an engine. `elapsed_s`: since the totals before, NaN where there is no telling; `by`: how much each of
+    TOTALS grew; `anew`: another process, or one that counts from the beginning. `per_second` is of FLOWS, `mean_ms` of
+    LATENCIES: what was counted in the last LATENCY_S took so long on average, NaN where nothing was."""
 
-    elapsed_s: float
-    by: dict[str, float | None]
-    latencies: dict[str, Counts] = field(default_factory=dict)
+    elapsed_s: Floats
+    by: Floats
+    anew: Flags
+    per_second: Floats
+    mean_ms: Floats
 
 
-class History:
-    """The totals of one engine process over the last LATENCY_S. It forgets all when the process changes."""
+class Histories:
+    """The totals of engine processes over the last LATENCY_S, by slots that its owner hands out and takes back."""
 
     def __init__(self) -> None:
-        self._process: int | None = None
-        self._points: deque[tuple[float, EngineSample]] = deque()
-        self._totals: dict[str, float] = {}  # the last known of each; a sample may leave some out
-        self._said: dict[str, float] = {}  # those of the last sample
-        self._histograms: dict[str, tuple[float, Histogram]] = {}
+        self._at = np.zeros(0)  # of the last totals; NaN: none since the slot was opened
+        self._process = np.zeros(0, np.int64)
+        self._last = np.zeros((0, len(TOTALS)))
+        self._known = np.zeros((0, len(TOTALS)))  # the last known of each; an engine may leave some out
+        self._flows = _Ring(_FLOWS, FLOW_S, points=16)
+        self._latencies = _Ring([*_SUMS, *_COUNTS], LATENCY_S, points=40)
 
-    def add(self, at: float, process: int, sample: EngineSample) -> Growth | None:
-        """Remember `sample`; the growth since the one before, or None where there is no telling."""
-        previous = self._points[-1] if self._points else None
-        said, totals = self._said, _totals(sample)
-        fell = any(total < self._totals.get(name, 0.0) for name, total in totals.items())
-        broken = previous is None or process != self._process or not 0 <= at - previous[0] <= GAP_S or fell
-        if broken:
-            self._points.clear()
-            self._totals.clear()
-        if process != self._process or fell:
-            self._histograms.clear()
-        self._totals.update(totals)
-        self._process, self._said = process, totals
-        self._points.append((at, sample))
-        while at - self._points[0][0] > LATENCY_S:
-            self._points.popleft()
-        ended = self._latencies(at, sample)
-        if broken or previous is None or at - previous[0] < LEAST_S:
-            return None
-        grown = {name: total - said[name] if name in said else None for name, total in totals.items()}
-        return Growth(at - previous[0], _NOTHING | grown, ended)
+    def open(self, slot: int) -> None:
+        """Nothing is known in it."""
+        for name in ("_at", "_process", "_last", "_known"):
+            setattr(self, name, roomy(getattr(self, name), slot + 1))
+        self._at[slot] = np.nan
+        self._known[slot] = 0.0
 
-    def per_second(self, *totals: str, over_s: float = FLOW_S) -> list[float | None]:
-        """Of each; None where there is no telling."""
-        if (first := self._before(over_s)) is None:
-            return [None] * len(totals)
-        (begin, before), (end, after) = first, self._points[-1]
-        grown = (_difference(getattr(before, name), getattr(after, name)) for name in totals)
-        return [None if by is None else by / (end - begin) for by in grown]
-
-    def mean_ms(self, sum_s: str, count: str, over_s: float = LATENCY_S) -> float | None:
-        """Mean of what was counted in the last `over_s`; None when nothing was."""
-        if (first := self._before(over_s)) is None:
-            return None
-        last = self._points[-1][1]
-        seconds = _difference(getattr(first[1], sum_s), getattr(last, sum_s))
-        return ratio_ms(seconds, _difference(getattr(first[1], count), getattr(last, count)))
-
-    def _latencies(self, at: float, sample: EngineSample) -> dict[str, Counts]:
-        """What each histogram of this sample counted since the one before it, which an earlier sample brought."""
-        grown = {}
-        for name in latencies.NAMES:
-            if (histogram := getattr(sample, name)) is None:
-                continue
-            before = self._histograms.get(name)
-            self._histograms[name] = at, histogram
-            if before is None or not 0 <= at - before[0] <= HISTOGRAM_GAP_S:
-                continue
-            if (counts := growth(before[1], histogram)) is not None:
-                grown[name] = counts
-        return grown
-
-    def _before(self, over_s: float) -> tuple[float, EngineSample] | None:
-        """The newest point at least `over_s` older than the last, else the oldest; None if too little lies between."""
-        if not self._points:
-            return None
-        last, oldest = self._points[-1][0], self._points[0]
-        if last - oldest[0] <= over_s:
-            return oldest if last - oldest[0] >= LEAST_S else None
-        found = next((point for point in reversed(self._points) if last - point[0] >= over_s), oldest)
-        return found if last - found[0] >= LEAST_S else None
+    def add(self, slots: Places, at: Floats, processes: Sequence[int], totals: Floats) -> Growth:
+        """Remember the totals of each; no slot comes twice."""
+        process = np.fromiter((pid & _PID for pid in processes), np.int64, len(slots))
+        elapsed, known = at - self._at[slots], self._known[slots]
+        anew = (process != self._process[slots]) | (totals < known).any(axis=1) | np.isnan(elapsed)
+        is_broken = anew | ~((elapsed >= 0) & (elapsed <= GAP_S))
+        known[is_broken] = 0.0
+        by = totals - self._last[slots]
+        is_untold = is_broken | (elapsed < LEAST_S)
+        elapsed[is_untold] = by[is_untold] = np.nan
+        self._at[slots], self._process[slots], self._last[slots] = at, process, totals
+        self._known[slots] = np.where(np.isnan(totals), known, totals)
+        flow_s, flowed = self._flows.add(slots, at, totals, is_broken)
+        _, ended = self._latencies.add(slots, at, totals, is_broken)
+        seconds, counts = ended[:, : len(_SUMS)], ended[:, len(_SUMS) :]
+        means = np.full(seconds.shape, np.nan)
+        np.divide(seconds * 1000.0, counts, out=means, where=counts > 0)
+        return Growth(elapsed, by, anew, flowed / flow_s[:, None], means)
 
 
-def ratio_ms(seconds: float | None, count: float | None) -> float | None:
-    if seconds is None or not count:
-        return None
-    return seconds / count * 1000.0
+class _Ring:
+    """Of each slot some columns of its totals as they were, in points that lie so far apart that `over_s` of them are
+    there however often totals come."""
 
+    def __init__(self, columns: list[int], over_s: float, points: int) -> None:
+        self._columns, self._over_s, self._points = columns, over_s, points
+        self._apart_s = over_s / (points - 1)
+        self._at = np.zeros((0, points))
+        self._newest = np.zeros(0, np.intp)
+        self._values = np.zeros((0, points, len(columns)))
 
-def _totals(sample: EngineSample) -> dict[str, float]:
-    """Those that are known."""
-    read = zip(TOTALS, _read_totals(sample), strict=True)
-    return {name: total for name, total in read if total is not None and -LARGEST < total < LARGEST}
+    def add(self, slots: Places, at: Floats, totals: Floats, is_broken: Flags) -> tuple[Floats, Floats]:
+        """How long ago the newest point is that is `over_s` older, or else the oldest, and what each column grew by
+        since. NaN where too little lies between."""
+        for name in ("_at", "_newest", "_values"):
+            setattr(self, name, roomy(getattr(self, name), int(slots.max(initial=-1)) + 1))
+        values = totals[:, self._columns]
+        self._at[slots[is_broken]] = np.nan
+        self._keep(slots, at, values)
+        ages = at[:, None] - self._at[slots]
+        far = np.where(ages >= self._over_s, ages, np.inf).argmin(axis=1)
+        rows = np.arange(len(slots))
+        oldest = np.where(np.isnan(ages), -1.0, ages).argmax(axis=1)
+        found = np.where(ages[rows, far] >= self._over_s, far, oldest)
+        since = ages[rows, found]
+        since[~(since >= LEAST_S)] = np.nan
+        grown = values - self._values[slots, found]
+        grown[np.isnan(since)] = np.nan
+        return since, grown
 
-
-def _difference(before: float | None, after: float | None) -> float | None:
-    before, after = known(before), known(after)
-    return None if before is None or after is None else after - before
+    def _keep(self, slots: Places, at: Floats, values: Floats) -> None:
+        is_due = ~(at - self._at[slots, self._newest[slots]] < self._apart_s)
+        slots = slots[is_due]
+        place = (self._newest[slots] + 1) % self._points
+        self._newest[slots], self._at[slots, place], self._values[slots, place] = place, at[is_due], values[is_due]

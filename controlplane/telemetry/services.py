@@ -13,25 +13,21 @@ from controlplane.telemetry.outbox import Outbox
 from workers.contract import NodeReport
 
 ingest = Ingest(settings.SAMPLE_EVERY_S)
-outbox = Outbox()  # works while the web process does
+outbox = Outbox(lambda: ingest.pop_latest())  # noqa: PLW0108 - of whatever ingest is then; works while the web process does
 
 
 def take(node: Node, report: NodeReport, now: datetime) -> None:
     """Touches no database and never fails for want of Valkey. A repeated or late report changes nothing."""
-    figures = ingest.accept(node.pk, report, now.timestamp())
-    if figures is None:
-        return
     if outbox.is_running:
-        outbox.put(figures)
+        take_soon(node.pk, report, now.timestamp())
         return
+    figures = ingest.accept(node.pk, report, now.timestamp())
     try:
-        latest.keep(figures)
+        latest.keep(*([figures] if figures else []))
     except valkey.Unreachable:
         return  # told once by valkey.connection; the windows go on, and the live view shows their rows
 
 
 def take_soon(node: int, report: NodeReport, at: float) -> None:
-    """As `take`, with Valkey told a moment later, with what other nodes say. Never waits."""
-    figures = ingest.accept(node, report, at)
-    if figures is not None:
-        outbox.put(figures)
+    """As `take`, a moment later, with what other nodes say. Never waits."""
+    ingest.put(node, report, at)

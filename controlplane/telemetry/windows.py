@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from controlplane.domain.histograms import Counts
 from controlplane.telemetry import latencies
-from controlplane.telemetry.rates import Growth, known, ratio_ms
-from workers.contract import DeviceSample, ReplicaStatus
+from controlplane.telemetry.columns import Floats, Places, plain, roomy
+from controlplane.telemetry.rates import LATENCIES, TOTALS, Growth
 
 GPU_GAUGES = ("utilization", "memory_used_bytes", "power_w", "temperature_c")
 ENGINE_GAUGES = ("running", "waiting", "kv_usage")
@@ -33,31 +35,10 @@ ENGINE_RATES = {
 # What a closed window's values are, in this order.
 GPU_COLUMNS = (*GPU_GAUGES, "reports")
 ENGINE_COLUMNS = (*ENGINE_GAUGES, *ENGINE_RATES, "ttft_ms", "itl_ms", "latencies", "reports", "covered_s")
-MAX_OPEN = 50_000  # series at once; more is not a fleet but a fault
-
-
-@dataclass(slots=True)
-class Sums:
-    """Sum and count by name; a mean of nothing is None."""
-
-    sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    latencies: dict[str, Counts] = field(default_factory=dict)
-    reports: int = 0
-    covered_s: float = 0.0
-    deployment: str = ""  # whose engine it is, as the last report says
-
-    def add(self, name: str, value: float | None) -> None:
-        if value is None or known(value) is None:
-            return
-        self.sums[name] = self.sums.get(name, 0.0) + value
-        self.counts[name] = self.counts.get(name, 0) + 1
-
-    def mean(self, name: str) -> float | None:
-        return self.sums[name] / self.counts[name] if name in self.sums else None
-
-    def total(self, name: str) -> float | None:
-        return self.sums.get(name)
+MAX_OPEN = 50_000  # series of a kind in a window; more is not a fleet but a fault
+_USED = GPU_GAUGES.index("memory_used_bytes")
+_MEANS = [*range(len(ENGINE_GAUGES)), *(len(ENGINE_GAUGES) + TOTALS.index(name) for name in ENGINE_RATES.values())]
+_SUMS, _COUNTS = ([len(ENGINE_GAUGES) + TOTALS.index(pair[end]) for pair in LATENCIES] for end in (0, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,75 +52,122 @@ class Closed:
     deployment: str = ""
 
 
+class _Table:
+    """Sums, and what they are to be divided by, a row each; row 0 takes what nobody asks for."""
+
+    def __init__(self, columns: int) -> None:
+        self.keys: list[tuple[int, Any]] = [(0, "")]
+        self._places: dict[tuple[int, Any], int] = {}
+        self._of_node: dict[int, tuple[list[Any], list[int]]] = {}
+        self.sums, self.weights = np.zeros((64, columns)), np.zeros((64, columns))
+        self.reports = np.zeros(64, np.intp)
+
+    def places(self, node: int, names: list[Any]) -> list[int]:
+        """The rows of these of a node, each another one."""
+        held = self._of_node.get(node)
+        if held is None or held[0] != names:
+            last = {name: at for at, name in enumerate(names)}  # a name that comes twice counts once
+            found = [self.place(node, name) if last[name] == at else 0 for at, name in enumerate(names)]
+            held = self._of_node[node] = names, found
+        return held[1]
+
+    def place(self, node: int, name: Any) -> int:
+        if (place := self._places.get((node, name))) is None:
+            if len(self.keys) > MAX_OPEN:
+                return 0
+            place = self._places[node, name] = len(self.keys)
+            self.keys.append((node, name))
+        return place
+
+    def add(self, places: Places, values: Floats, weights: Floats) -> None:
+        """Add to each of these rows what is known of it. `weights`: one for each value, or for all of a row."""
+        for name in ("sums", "weights", "reports"):
+            setattr(self, name, roomy(getattr(self, name), len(self.keys)))
+        is_known = ~np.isnan(values)
+        self.sums[places] += np.where(is_known, values, 0.0)
+        self.weights[places] += np.where(is_known, weights, 0.0)
+        self.reports[places] += 1
+
+    def means(self) -> Floats:
+        """Of each row, NaN of nothing."""
+        made = np.full(self.sums.shape, np.nan)
+        return np.divide(self.sums, self.weights, out=made, where=self.weights > 0)
+
+
+class Window:
+    """What came from `start` on, for as long as a window is."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.gpus, self.engines = _Table(len(GPU_GAUGES)), _Table(len(ENGINE_GAUGES) + len(TOTALS))
+        self.covered_s = np.zeros(64)
+        self.deployments: dict[int, str] = {}  # by row: whose engine it is, as the last report says
+        self.ended: dict[int, dict[str, Counts]] = {}
+
+    def add_gpus(self, places: Places, gauges: Floats) -> None:
+        self.gpus.add(places, gauges, np.ones((len(places), 1)))
+
+    def add_engines(self, places: Places, gauges: Floats, growth: Growth) -> None:
+        elapsed = np.nan_to_num(growth.elapsed_s)
+        weights = np.repeat([np.ones_like(elapsed), elapsed], [len(ENGINE_GAUGES), len(TOTALS)], axis=0).T
+        self.engines.add(places, np.hstack((gauges, growth.by)), weights)
+        self.covered_s = roomy(self.covered_s, len(self.engines.keys))
+        self.covered_s[places] += elapsed
+
+    def add_ended(self, place: int, ended: Mapping[str, Counts]) -> None:
+        held = self.ended.setdefault(place, {})
+        for name, counts in ended.items():
+            held.setdefault(name, Counts()).add(counts)
+
+    def close(self) -> list[Closed]:
+        return [*self._closed(self.gpus, self._gpu_values()), *self._closed(self.engines, self._engine_values())]
+
+    def _closed(self, table: _Table, values: Sequence[Mapping[str, Any]]) -> list[Closed]:
+        at, whose = float(self.start), self.deployments
+        return [
+            Closed(node, name, at, values[place], whose.get(place, "") if table is self.engines else "")
+            for place, (node, name) in enumerate(table.keys)
+            if place and values[place]["reports"]
+        ]
+
+    def _gpu_values(self) -> list[dict[str, Any]]:
+        means = self.gpus.means()
+        means[:, _USED] = np.round(means[:, _USED])
+        made = [dict(zip(GPU_GAUGES, row, strict=True)) for row in plain(means)]
+        for values, reports in zip(made, self.gpus.reports.tolist(), strict=True):
+            used = values["memory_used_bytes"]
+            values["memory_used_bytes"] = None if used is None else int(used)
+            values["reports"] = reports
+        return made
+
+    def _engine_values(self) -> list[dict[str, Any]]:
+        means, sums = self.engines.means(), self.engines.sums
+        ended = np.full((len(sums), len(LATENCIES)), np.nan)
+        np.divide(sums[:, _SUMS] * 1000.0, sums[:, _COUNTS], out=ended, where=sums[:, _COUNTS] > 0)
+        figures = plain(np.hstack((means[:, _MEANS], ended)))
+        reports, covered_s = self.engines.reports.tolist(), roomy(self.covered_s, len(sums)).tolist()
+        told = [latencies.encode(self.ended.get(place, {})) for place in range(len(sums))]
+        rest = zip(told, reports, covered_s, strict=True)
+        return [dict(zip(ENGINE_COLUMNS, (*row, *more), strict=True)) for row, more in zip(figures, rest, strict=True)]
+
+
 class Windows:
-    """Open windows by (node, key, start). Not thread-safe: its owner holds a lock."""
+    """Open windows by their start. Not thread-safe: its owner holds a lock."""
 
     def __init__(self, every_s: int) -> None:
         self.every_s = every_s
-        self._open: dict[tuple[int, str | int, int], Sums] = {}
+        self._open: dict[int, Window] = {}
 
-    def add_device(self, node: int, sample: DeviceSample, now: float) -> None:
-        sums = self._sums(node, sample.uuid, now)
-        sums.reports += 1
-        for name in GPU_GAUGES:
-            sums.add(name, getattr(sample, name))
+    def start(self, at: float) -> int:
+        return int(at // self.every_s) * self.every_s
 
-    def add_engine(self, node: int, status: ReplicaStatus, growth: Growth | None, now: float) -> None:
-        """`status` with a sample."""
-        sums, sample = self._sums(node, status.partition, now), status.sample
-        sums.reports += 1
-        sums.deployment = status.deployment
-        for name in ENGINE_GAUGES:
-            sums.add(name, getattr(sample, name))
-        if growth is None:
-            return
-        sums.covered_s += growth.elapsed_s
-        for name, by in growth.by.items():
-            if by is not None:
-                sums.add(name, by)
-                sums.add(f"{name}:s", growth.elapsed_s)
-        for name, counts in growth.latencies.items():
-            sums.latencies.setdefault(name, Counts()).add(counts)
+    def at(self, start: int) -> Window:
+        if (window := self._open.get(start)) is None:
+            window = self._open[start] = Window(start)
+        return window
 
     def close(self, now: float, *, all_of_them: bool = False) -> list[Closed]:
         """Take out the windows that ended before `now` (or all: the process is about to stop)."""
-        current = self._start(now)
-        done = [key for key in self._open if all_of_them or key[2] < current]
-        return [_closed(key, self._open.pop(key)) for key in done]
-
-    def _sums(self, node: int, key: str | int, now: float) -> Sums:
-        if len(self._open) >= MAX_OPEN:
-            return Sums()
-        return self._open.setdefault((node, key, self._start(now)), Sums())
-
-    def _start(self, now: float) -> int:
-        return int(now // self.every_s) * self.every_s
-
-
-def _closed(key: tuple[int, str | int, int], sums: Sums) -> Closed:
-    node, name, start = key
-    values = _gpu_values(sums) if isinstance(name, str) else _engine_values(sums)
-    return Closed(node, name, float(start), values, sums.deployment)
-
-
-def _gpu_values(sums: Sums) -> dict[str, float | int | None]:
-    used = sums.mean("memory_used_bytes")
-    means = {name: sums.mean(name) for name in GPU_GAUGES}
-    return {**means, "memory_used_bytes": None if used is None else round(used), "reports": sums.reports}
-
-
-def _engine_values(sums: Sums) -> dict[str, Any]:
-    return {
-        **{name: sums.mean(name) for name in ENGINE_GAUGES},
-        **{column: _rate(sums, total) for column, total in ENGINE_RATES.items()},
-        "ttft_ms": ratio_ms(sums.total("ttft_sum_s"), sums.total("ttft_count")),
-        "itl_ms": ratio_ms(sums.total("itl_sum_s"), sums.total("itl_count")),
-        "latencies": latencies.encode(sums.latencies),
-        "reports": sums.reports,
-        "covered_s": sums.covered_s,
-    }
-
-
-def _rate(sums: Sums, name: str) -> float | None:
-    grown, elapsed = sums.total(name), sums.total(f"{name}:s")
-    return None if grown is None or not elapsed else grown / elapsed
+        current = self.start(now)
+        done = sorted(start for start in self._open if all_of_them or start < current)
+        return [closed for start in done for closed in self._open.pop(start).close()]

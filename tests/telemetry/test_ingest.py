@@ -112,3 +112,54 @@ def test_clock_skew_is_told(ingest: Ingest) -> None:
     live = ingest.accept(NODE, report(NODE, 1, at=T0 + 42.0), T0)
     assert live is not None
     assert live.skew_s == pytest.approx(42.0)
+
+
+def test_reports_that_waited_count_as_if_each_had_been_taken_at_once(ingest: Ingest) -> None:
+    """Two nodes, over the end of a window, one engine restarted and one gone in between."""
+    at_once = Ingest(10)
+    for second in range(6, 14):
+        for node in (NODE, NODE + 1):
+            restarted, gone = second >= 9, node == NODE and second >= 11
+            status = replica(P + node, pid=200 if restarted else 100, running=1.0, requests_total=7.0 * (second % 9))
+            uuids = ("g", "h") if second < 12 else ("h",)
+            samples = tuple(sample(uuid, second / 20, power_w=None if second == 8 else 9.0) for uuid in uuids)
+            said = report(node, second, samples=samples, replicas=() if gone else (status,))
+            ingest.put(node, said, T0 + second)
+            ingest.put(node, said, T0 + second)
+            at_once.accept(node, said, T0 + second)
+    assert {one.seen for one in ingest.pop_latest().values()} == {T0 + 13}
+    assert sorted(map(repr, ingest.close(T0 + 100))) == sorted(map(repr, at_once.close(T0 + 100)))
+
+
+def test_what_a_report_names_twice_counts_once(ingest: Ingest) -> None:
+    twice = (sample("g", 0.2), sample("h", 0.5), sample("g", 0.4))
+    engines = (replica(P, running=1.0), replica(P, running=3.0))
+    live = ingest.accept(NODE, report(NODE, 1, samples=twice, replicas=engines), T0)
+    assert live is not None and (live.devices["g"].utilization, live.engines[P].running) == (0.4, 3.0)
+    told = {window.key: window.values for window in ingest.close(T0 + 100)}
+    assert (told["g"]["utilization"], told["g"]["reports"], told[P]["running"]) == (0.4, 1, 3.0)
+
+
+def test_numbers_beyond_all_measure_are_unknown(ingest: Ingest) -> None:
+    lie = sample("g", 0.5, memory_used_bytes=10**400)
+    status = replica(P, pid=10**30, running=1e300, requests_total=math.inf)
+    ingest.accept(NODE, report(NODE, 1, samples=(lie,), replicas=(status,)), T0)
+    told = {window.key: window.values for window in ingest.close(T0 + 100)}
+    assert (told["g"]["utilization"], told["g"]["memory_used_bytes"], told[P]["running"]) == (0.5, None, None)
+
+
+def test_more_nodes_and_engines_than_there_was_room_for(ingest: Ingest) -> None:
+    for second in range(2):
+        for node in range(1, 301):
+            status = replica(node, running=float(node), requests_total=float(node * second))
+            ingest.put(node, report(node, second, samples=(sample("g", node / 300),), replicas=(status,)), T0 + second)
+    closed = {(window.node, window.key): window.values for window in ingest.close(T0 + 100)}
+    assert len(closed) == 600
+    assert closed[299, 299]["requests_ps"] == 299.0 and closed[299, "g"]["utilization"] == pytest.approx(299 / 300)
+
+
+def test_an_engine_in_the_place_of_one_that_is_gone_begins_anew(ingest: Ingest) -> None:
+    ingest.accept(NODE, report(NODE, 1, replicas=(replica(P, requests_total=1.0),)), T0)
+    ingest.accept(NODE, report(NODE, 2), T0 + 1)
+    ingest.accept(NODE, report(NODE, 3, replicas=(replica(P + 1, requests_total=50.0),)), T0 + 2)
+    assert closed(ingest, P + 1)[0].values["requests_ps"] is None

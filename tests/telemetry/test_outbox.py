@@ -7,36 +7,32 @@ from typing import Any
 import pytest
 
 from controlplane.telemetry import latest, valkey
-from controlplane.telemetry.latest import Latest
+from controlplane.telemetry.ingest import Ingest
 from controlplane.telemetry.outbox import Outbox
+from tests.telemetry.reports import T0, report
 
 NODES = (1, 2, 3)
 
 
-def figures(node: int, seen: float) -> Latest:
-    return Latest(node=node, seen=seen, period_s=1.0, skew_s=0.0, host=None, devices={}, engines={}, process_bytes={})
-
-
-def test_the_newest_of_each_node_goes_in_one_round(live_valkey: Any) -> None:
-    outbox = Outbox()
-    for seen in (1.0, 2.0):
+def test_the_newest_of_each_node_goes_in_one_round(live_valkey: Any, ingest: Ingest) -> None:
+    for seq in (1, 2):
         for node in NODES:
-            outbox.put(figures(node, seen))
-    outbox.flush()
-    assert {node: one.seen for node, one in latest.read(NODES).items()} == dict.fromkeys(NODES, 2.0)
+            ingest.put(node, report(node, seq), T0 + seq)
+    Outbox(ingest.pop_latest).flush()
+    assert {node: one.seen for node, one in latest.read(NODES).items()} == dict.fromkeys(NODES, T0 + 2)
 
 
 def test_what_valkey_could_not_take_waits_and_gives_way_to_what_is_newer(
-    live_valkey: Any, monkeypatch: pytest.MonkeyPatch
+    live_valkey: Any, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outbox = Outbox()
-    outbox.put(figures(1, 1.0))
-    outbox.put(figures(2, 1.0))
+    outbox = Outbox(ingest.pop_latest)
+    ingest.put(1, report(1, 1), T0 + 1)
+    ingest.put(2, report(2, 1), T0 + 1)
     with monkeypatch.context() as away:
         away.setattr("django.conf.settings.REDIS_URL", "redis://127.0.0.1:1/0")
         valkey.reset()
         outbox.flush()
     valkey.reset()
-    outbox.put(figures(2, 2.0))
+    ingest.put(2, report(2, 2), T0 + 2)
     outbox.flush()
-    assert {node: one.seen for node, one in latest.read((1, 2)).items()} == {1: 1.0, 2: 2.0}
+    assert {node: one.seen for node, one in latest.read((1, 2)).items()} == {1: T0 + 1, 2: T0 + 2}
