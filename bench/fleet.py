@@ -60,7 +60,10 @@ def run(site: _site.Site, nodes: list[_site.Node], options: argparse.Namespace) 
     reports, ages = context.Queue(), context.Queue()
     ids = [node.id for node in nodes]
     began = time.monotonic()
-    player = context.Process(target=_players.report, args=(site.web_port, nodes, taken, settled, end, reports))
+    playing = (site.web_port, nodes, taken, settled, end, reports)
+    player = context.Process(
+        target=_players.report, args=playing, daemon=True
+    )  # ends with us, however that comes about
     player.start()
     if not taken.wait(180):
         raise SystemExit("the first reports of all nodes were not taken within 180 s")
@@ -69,7 +72,7 @@ def run(site: _site.Site, nodes: list[_site.Node], options: argparse.Namespace) 
         raise SystemExit("the nodes may not yet report each second, 180 s after their first reports")
     print(f"all report each second after {time.monotonic() - began:.0f} s", flush=True)
     watching = (site.web_port, site.token, ids, options.watchers, WATCHED, end, ages)
-    watchers = context.Process(target=_players.watch, args=watching)
+    watchers = context.Process(target=_players.watch, args=watching, daemon=True)
     watchers.start()
     time.sleep(5)
     marks = [Spent.now(site)]
