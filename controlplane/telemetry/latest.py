@@ -1,8 +1,9 @@
-"""The latest figures of each node in Valkey: one key a node, and the set of those that changed since last looked."""
+"""The latest figures of each node in Valkey: one hash of all, and the set of those that changed since last looked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable
 
 import msgspec
 import structlog
@@ -14,6 +15,7 @@ log = structlog.get_logger(__name__)
 
 # A silent node is shown with its last values for this long, then with those of its last database row.
 KEEP_S = 6 * 3600
+NODES = valkey.PREFIX + "live:nodes"
 DIRTY = valkey.PREFIX + "live:dirty"
 
 
@@ -48,24 +50,32 @@ _decoder = msgspec.msgpack.Decoder(Latest)
 
 
 def keep(*latest: Latest) -> None:
-    """Store these and mark their nodes as changed: one round trip, however many."""
+    """Store these and mark their nodes as changed: three commands, however many."""
     if not latest:
         return
     with valkey.connection() as client, client.pipeline(transaction=False) as pipe:
-        for one in latest:
-            pipe.set(_key(one.node), _encode(one), ex=KEEP_S)
+        pipe.hset(NODES, mapping={str(one.node): _encode(one) for one in latest})
+        pipe.expire(NODES, KEEP_S)
         pipe.sadd(DIRTY, *(one.node for one in latest))
         pipe.execute()
 
 
 def read(nodes: Iterable[int]) -> dict[int, Latest]:
     """The latest of those nodes that have one."""
-    keys = [_key(node) for node in nodes]
-    if not keys:
+    fields = [str(node) for node in nodes]
+    if not fields:
         return {}
+    oldest = time.time() - KEEP_S
     with valkey.connection() as client:
-        found = (_decode(value) for value in client.mget(keys))
-        return {latest.node: latest for latest in found if latest is not None}
+        found = (_decode(value) for value in client.hmget(NODES, fields))
+        return {latest.node: latest for latest in found if latest is not None and latest.seen > oldest}
+
+
+def forget_all_but(nodes: Collection[int]) -> None:
+    """Drop what is kept of nodes that are gone."""
+    with valkey.connection() as client:
+        if gone := [field for field in client.hkeys(NODES) if int(field) not in nodes]:
+            client.hdel(NODES, *gone)
 
 
 def pop_changed() -> set[int]:
@@ -75,10 +85,6 @@ def pop_changed() -> set[int]:
         pipe.delete(DIRTY)
         members, _ = pipe.execute()
     return {int(member) for member in members}
-
-
-def _key(node: int) -> str:
-    return f"{valkey.PREFIX}live:node:{node}"
 
 
 def _decode(value: bytes | None) -> Latest | None:

