@@ -20,9 +20,10 @@ from controlplane.domain.pacing import Pace, next_pace
 from controlplane.fleet import reports
 from controlplane.fleet.credentials import digest
 from controlplane.fleet.heard import Entry, heard
+from controlplane.fleet.outline import Outline
 from controlplane.telemetry import logs, process_figures
 from controlplane.telemetry import services as telemetry
-from workers.contract import NodeReport, ReportReply
+from workers.contract import ReportReply
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +33,7 @@ TICK_S = 0.1
 LOOK_S = 1.0
 RETRY_AFTER_S = 2
 _HEADERS = [(b"content-type", b"application/json")]
-_decode = msgspec.json.Decoder(NodeReport).decode
+_decode = msgspec.json.Decoder(Outline).decode
 _encode = msgspec.json.Encoder().encode
 Message = dict[str, Any]
 App = Callable[[Message, Any, Any], Awaitable[None]]
@@ -78,7 +79,7 @@ class Door:
             return await _answer(send, await self._in_turn(body, token, came_at))
         return await _answer(send, self._not_now(said, came_at))
 
-    def _known(self, body: bytes, authorization: str) -> tuple[NodeReport, Entry] | None:
+    def _known(self, body: bytes, authorization: str) -> tuple[Outline, Entry] | None:
         """The report and its node, where both are as they should be; any other is told on a thread what it lacks."""
         entry = heard.find(digest(authorization[7:].strip())) if authorization[:7].lower() == "bearer " else None
         if entry is None or not entry.is_usable:
@@ -88,7 +89,7 @@ class Door:
         except msgspec.DecodeError:
             return None
 
-    def _at_once(self, report: NodeReport, entry: Entry, at: float) -> bytes | None:
+    def _at_once(self, report: Outline, entry: Entry, at: float) -> bytes | None:
         """The answer to a report that says nothing new, and asks for nothing; None for any other."""
         if report.logs or logs.is_wanted_of(entry.id) or not reports.is_nothing_new(report, entry, at):
             return None
@@ -103,14 +104,14 @@ class Door:
         finally:
             self.waiting -= 1
 
-    def _not_now(self, said: tuple[NodeReport, Entry] | None, at: float) -> HttpResponse:
+    def _not_now(self, said: tuple[Outline, Entry] | None, at: float) -> HttpResponse:
         self.refused += 1
         if said and said[0].instance == said[1].instance:
             heard.see(said[1].id, said[0].instance, at)
         message = "More reports wait than can be taken in. Nothing is lost: the next one says it all again."
         return agent.problem("overloaded", 503, message, retry_after_s=RETRY_AFTER_S)
 
-    def _period_s(self, report: NodeReport) -> float | None:
+    def _period_s(self, report: Outline) -> float | None:
         wanted_s = self.wanted_s()
         return wanted_s if report.period_s != wanted_s else None
 

@@ -21,6 +21,7 @@ from controlplane.fleet import identity, observed, qualified
 from controlplane.fleet.errors import BadReport, IdentityConflict, UnknownNode
 from controlplane.fleet.heard import Entry, Touch, heard, is_silent
 from controlplane.fleet.models import Node
+from controlplane.fleet.outline import Devices, Outline
 from controlplane.fleet.publish import publish, spec_of
 from controlplane.fleet.services.advancing import advance_all
 from workers.contract import NodeReport, NodeSpec, ReplicaStatus, ReportReply
@@ -42,6 +43,7 @@ class _Written:
     last_seq: int
     boot: str
     heard_seq: int  # newest report, written or not
+    devices: Devices
     news: bytes  # what people wait for
     rest: bytes  # what may lag a few seconds, such as a countdown in a message
     at: float
@@ -78,7 +80,7 @@ def receive(report: NodeReport, *, node: Node, now: datetime, period_s: float | 
     return ReportReply(at=time.time(), spec=spec, period_s=wanted_s if report.period_s != wanted_s else None)
 
 
-def is_nothing_new(report: NodeReport, entry: Entry, at: float) -> bool:
+def is_nothing_new(report: Outline, entry: Entry, at: float) -> bool:
     """Whether the report says what this process wrote of its node already. Then it is noted in memory that the node was
     heard, and that is all there is to do. `at`: unix seconds. Runs once a report: it asks the database nothing."""
     known = _written.get(entry.id)
@@ -93,6 +95,7 @@ def is_nothing_new(report: NodeReport, entry: Entry, at: float) -> bool:
         or (_open.running and not 0 <= at - _open.looked_at < LOOK_EVERY_S)
         or is_silent(entry, at)
         or len(report.samples) > MAX_DEVICES
+        or not known.devices.are_in(report)
         or known.news != _news(report)
     ):
         return False
@@ -158,7 +161,12 @@ def _write(report: NodeReport, node: Node, verdict: identity.Verdict, now: datet
     """Write as little as there is to write; the node as it is afterwards, and whether there was news."""
     news, rest, at = _news(report), _rest(report), now.timestamp()
     known = _written.get(node.pk)
-    is_known = known is not None and known.last_seq == node.last_seq and known.news == news
+    is_known = (
+        known is not None
+        and known.last_seq == node.last_seq
+        and known.news == news
+        and known.devices.are(report.devices)
+    )
     if is_known and verdict.silent_s is None and 0 <= at - known.at < HEARD_EVERY_S:
         known.heard_seq = report.seq
         return node, False
@@ -172,7 +180,7 @@ def _write(report: NodeReport, node: Node, verdict: identity.Verdict, now: datet
             identity.remember_boot(node.pk, left)
     if is_written:
         heard.forget(node.pk)
-        _written[node.pk] = _Written(report.seq, report.boot, report.seq, news, rest, at)
+        _written[node.pk] = _Written(report.seq, report.boot, report.seq, Devices(report.devices), news, rest, at)
     return node, is_news
 
 
@@ -259,12 +267,13 @@ def _newer_spec(report: NodeReport, node: Node) -> NodeSpec | None:
 
 
 def _news(report: NodeReport) -> bytes:
-    """What must reach the database at once if it changed. The keys of one report always come in one order."""
+    """What must reach the database at once if it changed, besides devices. The keys of one report always come in one
+    order."""
     health = {s.uuid: (s.health, s.health_detail, bool(s.foreign_pids)) for s in report.samples}
     return _encode(
         (
             report.instance, report.boot, report.generation, report.period_s, report.agent_version,
-            report.engine_version, report.driver, report.simulated, report.devices, health,
+            report.engine_version, report.driver, report.simulated, health,
             (report.host.memory_bytes, report.host.cpu_count) if report.host else None,
             [_replica_news(status) for status in report.replicas],
             [(said.id, said.state) for said in report.qualifications],

@@ -24,7 +24,7 @@ from controlplane.fleet import reports
 from controlplane.fleet.heard import STALE_S, Touch, heard
 from controlplane.fleet.models import Node
 from tests.factories import make_gpu, make_node, token_of
-from tests.fleet.reporting import report_of
+from tests.fleet.reporting import device_of, report_of
 
 pytestmark = pytest.mark.django_db
 
@@ -124,6 +124,31 @@ def test_news_takes_the_long_way_and_reaches_its_row_at_once(door: Door, node: N
     assert say(door, node, engine_version="9.9")[0] == 200
     assert (door.short, door.long) == (0, 1)
     assert Node.objects.get(pk=node.pk).engine_version == "9.9"
+
+
+def test_devices_that_are_written_another_way_are_no_news(door: Door, node: Node) -> None:
+    settle(door, node)
+    report = json.loads(msgspec.json.encode(report_of(node)))
+    report["devices"] = [dict(reversed(device.items())) for device in report["devices"]]
+    assert send(door, json.dumps(report).encode(), token_of(node))[0] == 200
+    assert (door.short, door.long) == (1, 0)
+
+
+def test_another_device_takes_the_long_way(door: Door, node: Node) -> None:
+    settle(door, node)
+    say(door, node)
+    (gpu,) = node.gpus.all()
+    say(door, node, devices=(device_of(gpu, name="Another kind"),))
+    assert (door.short, door.long) == (1, 1)
+    gpu.refresh_from_db()
+    assert gpu.name == "Another kind"
+
+
+def test_devices_that_cannot_be_read_are_told_so(door: Door, node: Node) -> None:
+    settle(door, node)
+    report = json.loads(msgspec.json.encode(report_of(node))) | {"devices": [{"uuid": 7}]}
+    status, _, problem = send(door, json.dumps(report).encode(), token_of(node))
+    assert (status, "devices" in problem["detail"], door.short) == (400, True, 0)
 
 
 def test_a_revoked_node_is_told_so_from_the_next_look_on(door: Door, node: Node) -> None:
