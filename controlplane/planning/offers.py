@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+from django.utils import timezone
+
 from controlplane.domain import engine_args, memory, roofline
 from controlplane.domain.model_facts import ModelFacts
 from controlplane.domain.profiles import Profile, ProfileError, Source, speed
 from controlplane.domain.published import published
+from controlplane.domain.refining import refine
 from controlplane.domain.roofline import Rates, Weights
 from controlplane.domain.sizing import Offer
 from controlplane.fleet import qualified
 from controlplane.fleet.models import Deployment, Gpu
+from controlplane.planning.live_speed import live
 from controlplane.planning.models import EngineProfile
 from controlplane.planning.profiles import profile_of
 from workers.contract import DeviceKind
@@ -104,7 +108,8 @@ def _offered(deployment: Deployment, kind: _Kind, pk: int | None, profile: Profi
         profile, kv_tokens=room or 1 << 20, max_num_seqs=sequences or (CPU_SEQUENCES if cpu else SEQUENCES)
     )  # fmt: skip
     notes = one.notes if room is None else tuple(note for note in one.notes if not note.startswith("room for KV"))
-    return Offered(Offer(one, kind.on(profile.tp), kind.price or 1.0), pk, notes, kind.price)
+    seen = refine(one, live(deployment, kind.gpu.name, profile.tp, timezone.now()))
+    return Offered(Offer(seen.speed, kind.on(profile.tp), kind.price or 1.0), pk, (*notes, *seen.notes), kind.price)
 
 
 def _kv_tokens(deployment: Deployment, kind: _Kind, tp: int) -> int | None:
