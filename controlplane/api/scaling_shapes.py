@@ -41,7 +41,7 @@ class LaneShape(serializers.ModelSerializer):
             "floor_why": {"help_text": "What it is for, or why it is not known."},
             "floor_at": {"help_text": "It holds for ten minutes from then, or until the rate leaves it."},
             "rate_now": {"help_text": "Requests a second."},
-            "rate_coming": {"help_text": "The most that is to come in a quarter of an hour, by the policy's level."},
+            "rate_coming": {"help_text": "To be expected of the next 10 minutes, at the policy's level."},
             "fewer_since": {"help_text": "One engine fewer would have done since."},
         }
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
+
 from controlplane.fleet.models import Deployment, Partition
 from controlplane.scaling.models import LaneLook, ScalingPlan
 
-LATE = timedelta(minutes=3)  # a look is taken each minute
+LATE = timedelta(minutes=3)
+MISSED = 3  # looks, where they are further apart than a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ def standing(now: datetime) -> Standing:
     looked_at = max((lane.at for lane in lanes), default=None)
     plan = ScalingPlan.objects.filter(state=ScalingPlan.State.OPEN).select_related("change").first()
     dedicated = Deployment.objects.filter(mode=Deployment.Mode.DEDICATED).count()
-    is_late = _has_engines() if looked_at is None else now - looked_at > LATE
+    is_late = _has_engines() if looked_at is None else now - looked_at > _late_after()
     return Standing(lanes, plan, looked_at, is_late, dedicated)
 
 
@@ -46,6 +49,10 @@ def _told(row: dict[str, Any], seen: dict[str, Any] | None) -> Iterator[tuple[st
     yield "before", seen["before"] if seen else None
     yield "after", seen["after"] if seen else None
     yield "why", row["why"]
+
+
+def _late_after() -> timedelta:
+    return max(LATE, MISSED * timedelta(seconds=settings.SCALING_EVERY_S))
 
 
 def _has_engines() -> bool:

@@ -45,7 +45,7 @@ class Policy(forms.Form):
     )
     level = forms.FloatField(
         min_value=100 * _LEVEL[0], max_value=100 * _LEVEL[1], label="Sure of the forecast, %",
-        help_text="Engines are held for the load that so many of a hundred quarter-hours stay below.",
+        help_text="Engines are held for the rate that so many of a hundred stretches of 10 minutes stay below.",
     )  # fmt: skip
     quiet_s = forms.IntegerField(
         min_value=int(_QUIET[0]), max_value=int(_QUIET[1]), label="Seconds before one goes",

@@ -22,7 +22,7 @@ from tests.browser.furnish import folder
 actor = Actor.system("test")
 model = services.register_model(name="llama-8b", source=folder("llama-8b", 15.0), actor=actor)
 more = {"engine_args": ["--max-model-len", "8192"], "slo_ttft_ms": 500, "slo_itl_ms": 40, "actor": actor}
-chat = services.create_deployment(name="chat", model_id=model.pk, min_decode=2, **more)
+chat = services.create_deployment(name="chat", model_id=model.pk, max_decode=2, **more)
 for row, role in zip(services.split_node(Node.objects.get().pk, preset="4x1", actor=actor), ("prefill", "decode")):
     services.assign(row.pk, deployment_id=chat.pk, role=role, actor=actor, reason="first layout")
 """
@@ -46,7 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def chat(site: Running) -> Iterator[Fleet]:
-    """A simulated node of four GPUs: a prefill and a decode engine of `chat`, whose decode engines shall be two."""
+    """A simulated node of four GPUs: a prefill and a decode engine of `chat`, at which feigned requests wait."""
     node = FeignedNode(site.web, "sim-a", gpus=4, starts_s=3.0)
     node.join(shell(site, ISSUE))
     with Fleet([node]) as fleet:
@@ -67,10 +67,10 @@ def test_a_plan_is_seen_applied_followed_and_undone(page: Page, chat: Fleet, sit
 
     plan = page.locator("#scaling-open")  # it comes by itself
     expect(plan.get_by_role("heading", name=re.compile(r"Plan \d+"))).to_be_visible()
-    expect(plan).to_contain_text("chat decode 1 to 2: its least is 2")
+    expect(plan).to_contain_text("chat decode 1 to 2: 1 requests wait at 1 engines")
     expect(plan).to_contain_text("1 → 2")
     expect(plan).to_contain_text("automatic applying is off")
-    expect(page.locator("#scaling-now")).to_contain_text("its bounds")
+    expect(page.locator("#scaling-now")).to_contain_text("pressure")
     plan.get_by_label("Reason").fill("as it says")
     page.wait_for_timeout(6000)  # past a refresh, which leaves alone what somebody writes
     expect(plan.get_by_label("Reason")).to_have_value("as it says")

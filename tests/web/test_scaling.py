@@ -125,7 +125,7 @@ def test_nothing_to_do_nobody_looking_and_nothing_to_look_at_are_told_apart(
     ScalingPlan.objects.all().delete()
     assert "Nothing to do Every role has what it wants" in text(viewer.get("/scaling/"))
     LaneLook.objects.update(at=timezone.now() - timedelta(minutes=4))
-    assert "The last look was 4 min ago." in text(viewer.get("/scaling/"))
+    assert "Nobody has looked since" in text(viewer.get("/scaling/"))
     LaneLook.objects.all().delete()
     assert "Nobody has looked yet." in text(viewer.get("/scaling/"))
     Partition.objects.update(deployment=None, role="")
