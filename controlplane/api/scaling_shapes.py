@@ -15,7 +15,7 @@ from controlplane.scaling.models import LaneLook, ScalingPlan
 
 KIND_TEXT = (
     "keep: as it should be. hold: something is not known, or it is too soon. bound: its least or most. forecast: the "
-    "load to come. pressure: the load now. quiet: fewer have been enough for long."
+    "load to come. pressure: the load now. lost: engines will not come back. quiet: fewer have been enough for long."
 )
 
 
@@ -29,12 +29,13 @@ class LaneShape(serializers.ModelSerializer):
     class Meta:
         model = LaneLook
         fields = [
-            "deployment", "role", "at", "count", "ready", "wanted", "kind", "why", "short", "floor", "floor_why",
-            "floor_at", "rate_now", "rate_coming", "fewer_since",
+            "deployment", "role", "at", "count", "ready", "lost", "wanted", "kind", "why", "short", "floor",
+            "floor_why", "floor_at", "rate_now", "rate_coming", "fewer_since",
         ]  # fmt: skip
         extra_kwargs = {
-            "count": {"help_text": "Engines assigned."},
+            "count": {"help_text": "Engines assigned, without lost ones."},
             "ready": {"help_text": "Of them, those that serve."},
+            "lost": {"help_text": "Engines that will not come back by themselves: others take their place."},
             "wanted": {"help_text": "Engines that it shall have."},
             "short": {"help_text": "Engines for which there is no partition."},
             "floor": {"help_text": "Engines by the forecast; null: not known."},

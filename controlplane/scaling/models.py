@@ -31,8 +31,9 @@ class LaneLook(models.Model):
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="lanes")
     role = models.CharField(max_length=12, choices=Role.choices)
     at = models.DateTimeField()
-    count = models.PositiveIntegerField()  # engines assigned
+    count = models.PositiveIntegerField()  # engines assigned, without those that are lost
     ready = models.PositiveIntegerField()
+    lost = models.PositiveIntegerField(default=0)  # engines that will not come back by themselves
     wanted = models.PositiveIntegerField()
     kind = models.CharField(max_length=8)  # domain.scaling.Kind
     why = models.CharField(max_length=255)

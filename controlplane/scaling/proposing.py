@@ -116,6 +116,7 @@ def _look(one: Gathered, role: Role, wanted: Wanted, short: int, now: datetime) 
         at=now,
         count=lane.count,
         ready=lane.ready,
+        lost=lane.lost,
         wanted=wanted.count,
         kind=wanted.kind.value,
         why=wanted.why[:255],

@@ -199,6 +199,8 @@ def test_an_engine_that_is_lost_with_its_node_gets_another_one(llama: Deployment
     assert plan is not None
     assert "1 of its engines will not come back" in plan.moves[0]["why"]
     assert lost.pk not in [move["partition"] for move in plan.moves]
+    look = LaneLook.objects.get()
+    assert (look.count, look.lost, look.wanted, look.kind) == (1, 1, 2, "lost")
 
 
 def test_one_that_stopped_is_led_back_and_its_partition_left_alone_for_a_while(

@@ -29,15 +29,16 @@ def patient(settings: Any) -> None:
 @pytest.fixture
 def look(fleet: SimpleNamespace) -> LaneLook:
     return LaneLook.objects.create(
-        deployment=fleet.deployment, role="decode", at=timezone.now(), count=1, ready=1, wanted=2, kind="pressure",
-        why="ITL p95 70 ms of 50", short=1, rate_now=1.5, rate_coming=12.0, floor_why="too little is on record",
+        deployment=fleet.deployment, role="decode", at=timezone.now(), count=1, ready=1, lost=1, wanted=2,
+        kind="pressure", why="ITL p95 70 ms of 50", short=1, rate_now=1.5, rate_coming=12.0,
+        floor_why="too little is on record",
     )  # fmt: skip
 
 
 def test_it_tells_what_roles_have_and_want_and_why(fleet: SimpleNamespace, look: LaneLook, as_role: Clients) -> None:
     page = text(as_role("viewer").get("/scaling/"))
     assert "pressure ITL p95 70 ms of 50" in page
-    assert "1 short" in page and "1 engine without a partition" in page
+    assert "1 lost" in page and "1 short" in page and "1 engine without a partition" in page
     assert "Floor not known: too little is on record" in page
     assert "1.5 → 12" in page
     assert "Plans are proposed each minute and applied by people." in page
@@ -45,7 +46,7 @@ def test_it_tells_what_roles_have_and_want_and_why(fleet: SimpleNamespace, look:
 
 def test_the_page_of_a_deployment_says_what_it_wants(fleet: SimpleNamespace, look: LaneLook, as_role: Clients) -> None:
     page = text(as_role("viewer").get(f"/deployments/{fleet.deployment.pk}/"))
-    assert "2 decode engines , has 1, no partition for 1 pressure ITL p95 70 ms of 50" in page
+    assert "2 decode engines , has 1, lost 1 , no partition for 1 pressure ITL p95 70 ms of 50" in page
 
 
 def test_the_open_plan_tells_its_reasons_what_it_does_and_why_it_waits(

@@ -93,8 +93,8 @@ def _told(found: Row) -> str:
     if found["late"]:
         parts.append(f"The last look was at {moment(found['looked_at'])} UTC: the control worker does not look.")
     if found["lanes"]:
-        headers = ["DEPLOYMENT", "ROLE", "HAS", "READY", "WANTS", "SHORT", "FLOOR", "RATE", "TO COME", "WHY"]
-        parts.append(table(headers, [_lane(lane) for lane in found["lanes"]], right=(2, 3, 4, 5, 6, 7, 8)))
+        headers = ["DEPLOYMENT", "ROLE", "HAS", "READY", "LOST", "WANTS", "SHORT", "FLOOR", "RATE", "TO COME", "WHY"]
+        parts.append(table(headers, [_lane(lane) for lane in found["lanes"]], right=(2, 3, 4, 5, 6, 7, 8, 9)))
     elif not found["late"]:
         parts.append("No dedicated deployment has or wants an engine.")
     parts.append(_plan(found["plan"]) if found["plan"] else "No plan is open.")
@@ -102,7 +102,7 @@ def _told(found: Row) -> str:
 
 
 def _lane(lane: Row) -> list[str]:
-    numbers = [lane[name] for name in ("count", "ready", "wanted", "short", "floor")]
+    numbers = [lane[name] for name in ("count", "ready", "lost", "wanted", "short", "floor")]
     rates = [lane["rate_now"], lane["rate_coming"]]
     return [
         lane["deployment"]["name"],

@@ -13,6 +13,7 @@ register = template.Library()
 _KINDS = {
     "keep": ("ok", "as it should be"), "hold": ("idle", "holds"), "bound": ("warn", "its bounds"),
     "forecast": ("busy", "forecast"), "pressure": ("warn", "pressure"), "quiet": ("busy", "quiet"),
+    "lost": ("bad", "lost"),
 }  # fmt: skip
 _STATES = {"open": "busy", "applied": "ok", "dismissed": "idle", "superseded": "idle"}
 
