@@ -56,6 +56,7 @@ def test_every_form_is_read(data: str | bytes) -> None:
         ("t_s,model,duration_s\n10,chat,2\nsoon,chat,2\n", "line 3: t_s, duration_s must be numbers"),
         ("t_s,model,duration_s\n10,chat\n", "line 2: t_s, duration_s must be numbers"),
         ("t_s,model,duration_s\n10,,2\n", "line 2: model must be given"),
+        ("t_s,model,duration_s\n10,a,2\nnan,a,2\n", "line 3"), ("t_s,model,duration_s\n1,a,inf\n", "line 2"),
         ("t_s,model,duration_s\n10,chat,2,9\n", "line 2: more cells"),
         ("t_s,model,model,duration_s\n10,a,b,2\n", "'model' is there twice"),
         ('{"t_s": 10, "model": "chat", "duration_s": 2}\n\n{"t_s": 1\n', "line 3: no JSON"),

@@ -79,6 +79,17 @@ def test_slots_of_each_size_are_a_quantile_of_its_own_models_and_never_less_than
     assert floored is not None and (floored.slots, floored.sizes) == (15, {1: 11, 2: 4})
 
 
+def test_less_risk_never_holds_fewer_of_any_size() -> None:
+    make_forecast(by_size=SIZES)
+    before = {1: 0, 2: 0}
+    for risk in (0.5, 0.3, 0.1, 0.05, 0.02, 0.01, 1e-3, 1e-4):
+        policy.change(most_cold=risk, actor=ACTOR)
+        wanted = reserve.wanted_by(policy.current(), MONDAY.timestamp())
+        assert wanted is not None and all(wanted.sizes[gpus] >= before[gpus] for gpus in before)
+        before = dict(wanted.sizes)
+    assert before[1] > 7 and before[2] <= 10, "there are no more models"
+
+
 def test_without_sizes_every_slot_is_of_one_gpu() -> None:
     make_forecast()
     wanted = reserve.wanted_by(policy.current(), MONDAY.timestamp())
