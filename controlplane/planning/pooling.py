@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.utils import timezone
 
 from controlplane.fleet.services import pool
 from controlplane.planning import policy, reserve
 
 
-def look() -> list[str]:
+def look(now: datetime | None = None) -> list[str]:
     """Tell the pool what is wanted, and sweep it once; names who was made to leave."""
-    now, row = timezone.now(), policy.current()
+    now, row = now or timezone.now(), policy.current()
     wanted = reserve.wanted_by(row, now.timestamp())
     slots, reason = (wanted.slots, wanted.why) if wanted else (None, "nothing is forecast yet")
     sizes = wanted.sizes if wanted else None

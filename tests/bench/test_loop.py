@@ -82,11 +82,11 @@ def test_a_wait_is_what_lies_before_the_start_and_the_start() -> None:
 
 def test_what_comes_later_changes_nothing_that_was_decided_before() -> None:
     random = np.random.default_rng(3)
-    at = np.sort(random.uniform(0, 30 * HOUR, 400))
-    model, names, cut = random.integers(0, 6, 400), tuple("abcdef"), 20 * HOUR
+    at = np.sort(random.uniform(0, 20 * HOUR, 300))
+    model, names, cut = random.integers(0, 6, 300), tuple("abcdef"), 14 * HOUR
     later = at > cut
     moved = at.copy()
-    moved[later] = cut + 1.0 + random.uniform(0, 10 * HOUR, int(later.sum()))
+    moved[later] = cut + 1.0 + random.uniform(0, 6 * HOUR, int(later.sum()))
     decided = []
     for moments in (at, moved):
         history = past_of(Requests.of(names, model, moments))

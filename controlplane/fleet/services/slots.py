@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -87,7 +86,7 @@ class _Found:
         self.rows = {row.pk: row for row in found}
         self.slots = {row.pk: look.slot(row) for row in found}
         self.is_braked: bool | None = None
-        self._look, self._at = look, time.time()
+        self._look, self._at = look, look.now.timestamp()
         self._views = {row.pk: partition_view(row) for row in found}
         # Its other GPUs and partitions say nothing of whether an engine may be placed on it.
         self._nodes = {row.node_id: node_view(row.node, gpus=(), partitions=()) for row in found}
