@@ -69,6 +69,7 @@ def test_a_plan_is_applied_with_a_reason_and_its_change_follows(fleet: SimpleNam
     change = Change.objects.get()
     assert answer["Location"] == f"/changes/{change.pk}/"
     assert (change.reason, Partition.objects.get(pk=fleet.idle.pk).role) == ("it is late", "decode")
+    assert f"Plan plan {fleet.plan.pk}" in text(operator.get(f"/changes/{change.pk}/"))
     page = text(operator.get("/scaling/"))
     assert f"applied change {change.pk} by operator" in page
     assert "applied scaling plan" in text(operator.get("/activity/"))

@@ -16,6 +16,7 @@ from controlplane.domain.problems import Problem
 from controlplane.fleet import services
 from controlplane.fleet.errors import Invalid
 from controlplane.fleet.models import Change
+from controlplane.scaling.models import ScalingPlan
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, back, done, refused
 from controlplane.web.changes import ROWS, find_change, newest_changes, told
@@ -50,6 +51,7 @@ def recent(request: HttpRequest) -> HttpResponse:
 def change(request: HttpRequest, pk: int) -> HttpResponse:
     events = AuditEvent.objects.filter(subject_type="change", subject_id=pk)[:20]
     context = {"change": _find(pk), "events": events, "here": reverse("web:change", args=[pk])}
+    context["plan"] = ScalingPlan.objects.filter(change_id=pk).first()
     return render(request, "changes/detail.html", context)
 
 
