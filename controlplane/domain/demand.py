@@ -2,8 +2,8 @@
 
 Three ways to say the mean rate of the minutes to come: as it is now, as in the last hour, and as it is now or was a day
 ago at this time, whichever is more. Bursts within those minutes are not its matter: who sizes replays requests with
-their own. What each missed by in the past, in units of the root of what it said, gives the quantile (split conformal
-prediction: of n residuals the ceil((n + 1) level)-th); the one with the least pinball loss is told.
+their own. What each missed by in the past, as it is or in units of the root of what it said, gives the quantile (split
+conformal prediction: of n residuals the ceil((n + 1) level)-th); the one with the least pinball loss is told.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ AHEAD = 10  # minutes: so long a size holds that was found for the rate
 HOUR, DAY = 60, 1440
 LOOK_BACK = 8 * DAY
 FEWEST = 10  # residuals, below which they tell nothing
+POWERS = (0.0, 0.5)  # errors as large at any rate, or as those of counts
 DRIFT = 0.15  # of a rate: by so much it may leave the one that was sized for
 GUESSED = 1.5  # times the rate of now, while nothing better is known
 
@@ -50,7 +51,12 @@ def coming(arrivals: Sequence[int] | Floats, *, level: float = 0.95) -> Coming:
         "as in the last hour": _smooth(counts, HOUR),
         "as now or a day ago": _yesterday(rates, means),
     }
-    told = [(*found, way) for way, base in ways.items() if (found := _told(means, base, level)) is not None]
+    told = [
+        (*found, way)
+        for way, base in ways.items()
+        for power in POWERS
+        if (found := _told(means, base, level, power)) is not None
+    ]
     if not told:
         return Coming(now, GUESSED * now, f"{GUESSED:g} times the rate of now: too little is on record")
     _, rate, way = min(told)
@@ -90,17 +96,19 @@ def _means(counts: Floats) -> Floats:
     return np.asarray(np.lib.stride_tricks.sliding_window_view(counts[1:], AHEAD).mean(axis=1) / 60.0)
 
 
-def _told(means: Floats, base: Floats, level: float) -> tuple[float, float] | None:
-    """(pinball loss in the past, what is said of the time to come); None where too little is known."""
-    said, unit = base[: len(means)], np.sqrt(np.maximum(base, 1.0 / 60.0))
-    residuals = (means - said) / unit[: len(means)]
-    residuals = np.sort(residuals[~np.isnan(residuals)])
+def _told(means: Floats, base: Floats, level: float, power: float) -> tuple[float, float] | None:
+    """(pinball loss in the past, what is said of the time to come); None where too little is known. `power`: of what is
+    said, which errors are in units of."""
+    unit = np.maximum(base, 1.0 / 60.0) ** power
+    errors = (means - base[: len(means)]) / unit[: len(means)]
+    known = ~np.isnan(errors)
+    residuals = np.sort(errors[known])
     # Windows overlap: so many of them are AHEAD times fewer looks at the past.
     apart = len(residuals) / AHEAD
     if len(residuals) < FEWEST or math.isnan(base[-1]):
         return None
     rank = min(math.ceil(level * (apart + 1)) / apart, 1.0)
     at = float(residuals[min(len(residuals) - 1, math.ceil(rank * len(residuals)) - 1)])
-    left = residuals - at
+    left = (errors[known] - at) * unit[: len(means)][known]
     loss = float(np.where(left > 0, level * left, (level - 1.0) * left).mean())
     return loss, max(0.0, float(base[-1] + at * unit[-1]))
