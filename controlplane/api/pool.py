@@ -72,6 +72,9 @@ class PoolShape(serializers.Serializer):
     now = serializers.FloatField()
     free_wanted = serializers.IntegerField(help_text="Slots kept free at least, whatever is forecast.")
     held_wanted = serializers.IntegerField(allow_null=True, help_text="Slots to hold, in use or free; null: not known.")
+    held_by_gpus = serializers.DictField(
+        child=serializers.IntegerField(), help_text="The same by the GPUs of a slot; empty: all of one, or not known."
+    )
     held_reason = serializers.CharField(help_text="Why so many.")
     min_residence_s = serializers.FloatField(help_text="Nobody is made to leave sooner.")
     slots = SlotShape(many=True)
@@ -95,6 +98,7 @@ class Pool(APIView):
             "now": time.time(),
             "free_wanted": settings.POOL_FREE,
             "held_wanted": aim.slots if aim else None,
+            "held_by_gpus": aim.by_gpus if aim else {},
             "held_reason": aim.reason if aim else "",
             "min_residence_s": settings.POOL_MIN_RESIDENCE_S,
             "slots": [_slot(slot) for slot in found.slots],

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from controlplane.fleet import pool_use, verified
 from controlplane.fleet.models import Activation, Deployment, Partition
+from controlplane.fleet.services import pool as services
 from tests.factories import make_deployment, make_node, make_partition, make_ready
 from tests.web.conftest import Clients
 
@@ -41,6 +42,15 @@ def test_it_tells_who_is_where_and_who_waits(pool: Partition, as_role: Clients) 
         assert text in page, text
     assert "Take out" not in page
     assert "Set aside" not in page
+
+
+def test_what_is_to_be_held_is_told_by_size_on_the_page_and_over_rest(pool: Partition, as_role: Clients) -> None:
+    aim = {"keep_alive_s": 300, "reason": "99% sure", "now": timezone.now()}
+    for sizes, said, told in (({1: 3, 2: 2}, "5 to be held in all: 3 of 1 GPU, 2 of 2", {"1": 3, "2": 2}),
+                              ({1: 5}, "5 to be held in all<", {})):  # fmt: skip
+        services.aim(slots=5, by_gpus=sizes, **aim)
+        assert said in as_role("viewer").get("/pool/").content.decode()
+        assert as_role("viewer").get("/api/v1/pool").json()["held_by_gpus"] == told
 
 
 def test_what_has_not_changed_is_not_sent_again(pool: Partition, as_role: Clients) -> None:

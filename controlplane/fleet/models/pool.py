@@ -64,6 +64,12 @@ class PoolAim(models.Model):
     def __str__(self) -> str:
         return "what is wanted of the pool"
 
+    @property
+    def sizes(self) -> str:
+        """120 of 1 GPU, 14 of 2; "" where all are of one."""
+        found = sorted((int(gpus), slots) for gpus, slots in self.by_gpus.items() if slots)
+        return ", ".join(f"{slots} of {gpus}{' GPU' if gpus == 1 else ''}" for gpus, slots in found)
+
 
 class PoolUse(models.Model):
     """What one gateway has in flight of a pooled deployment, and when that last changed. Names, not keys: it is written
