@@ -284,6 +284,7 @@ SCALING_EVERY_S = float(os.environ.get("FOREBAY_SCALING_EVERY_S", "60"))  # betw
 POOL_FREE = int(os.environ.get("FOREBAY_POOL_FREE", "1"))
 POOL_MIN_RESIDENCE_S = float(os.environ.get("FOREBAY_POOL_MIN_RESIDENCE_S", "30"))
 POOL_START_S = float(os.environ.get("FOREBAY_POOL_START_S", "900"))
+POOL_LEARN_KEEP_ALIVE = os.environ.get("FOREBAY_POOL_LEARN_KEEP_ALIVE", "1") == "1"
 POOL_KEEP_DAYS = int(os.environ.get("FOREBAY_POOL_KEEP_DAYS", "30"))
 ACTIVITY_KEEP_DAYS = int(os.environ.get("FOREBAY_ACTIVITY_KEEP_DAYS", "400"))
 FORECAST_KEEP_DAYS = int(os.environ.get("FOREBAY_FORECAST_KEEP_DAYS", "90"))

@@ -23,8 +23,9 @@ from controlplane.api.parsers import MAX_BODY_BYTES
 from controlplane.api.resource import DRY_RUN
 from controlplane.api.strict import Reason, refuse_unknown_parameters
 from controlplane.audit.requests import actor_of
+from controlplane.fleet import pool_view
 from controlplane.planning import uploads
-from controlplane.planning.raster import MOST_MODELS, raster
+from controlplane.planning.raster import MOST_MODELS, lately, raster
 from controlplane.planning.spent import spent
 
 MOST_DAYS = 62
@@ -32,30 +33,41 @@ MOST_DAYS = 62
 
 class ActivityQuery(serializers.Serializer):
     day = serializers.DateField(required=False, help_text="UTC; today, if it is not given.")
+    hours = serializers.IntegerField(
+        required=False, min_value=1, max_value=48, help_text="The last so many hours instead of a day."
+    )
+    pooled = serializers.BooleanField(required=False, default=False, help_text="Only deployments that are pooled now.")
     models = serializers.IntegerField(
         required=False, default=60, min_value=1, max_value=MOST_MODELS, help_text="At most so many, most active first."
     )
 
+    def validate(self, found: dict[str, Any]) -> dict[str, Any]:
+        if "day" in found and "hours" in found:
+            raise serializers.ValidationError("Give a day or hours, not both.")
+        return found
+
 
 class ActivityRow(serializers.Serializer):
     name = serializers.CharField()
-    requests = serializers.IntegerField(help_text="That came on this day.")
+    requests = serializers.IntegerField(help_text="That came in this time.")
     activations = serializers.IntegerField(help_text="How often it became active.")
     busy_s = serializers.IntegerField(help_text="With a request in flight, pauses under a minute included.")
     active_s = serializers.IntegerField(help_text="The same with keep-alive.")
     busy = serializers.ListField(
         child=serializers.ListField(child=serializers.IntegerField()),
-        help_text="[from, until], seconds from midnight; below 0: before it.",
+        help_text="[from, until], seconds from `start`; below 0: before it.",
     )
 
 
 class ActivityShape(serializers.Serializer):
-    day = serializers.DateField()
+    day = serializers.DateField(help_text="That it begins on, UTC.")
+    start = serializers.FloatField(help_text="Unix seconds: midnight, or so many hours ago.")
+    span_s = serializers.FloatField(help_text="Of the day, or of the hours.")
     first_day = serializers.DateField(help_text="Of the record.")
     last_day = serializers.DateField()
-    until_s = serializers.FloatField(help_text="Of the day, what is over: seconds from its midnight, UTC.")
+    until_s = serializers.FloatField(help_text="What of it is over: seconds from `start`.")
     keep_alive_s = serializers.IntegerField()
-    models = serializers.IntegerField(help_text="That were active on this day.")
+    models = serializers.IntegerField(help_text="That were active in this time.")
     gaps = serializers.ListField(
         child=serializers.ListField(child=serializers.FloatField()), help_text="Of which nothing is on record."
     )
@@ -134,7 +146,7 @@ class Activity(Idempotent):
 
     @extend_schema(
         operation_id="capacity_activity",
-        summary="Who was active when, on one day",
+        summary="Who was active when, on one day or lately",
         description="Each model's busy times, the most active first: a raster of models and minutes.",
         tags=["capacity"],
         parameters=[ActivityQuery],
@@ -144,9 +156,12 @@ class Activity(Idempotent):
         query = ActivityQuery(data=request.query_params.dict())
         refuse_unknown_parameters(request, set(query.fields))
         query.is_valid(raise_exception=True)
-        now = time.time()
-        day = query.validated_data.get("day") or datetime.fromtimestamp(now, UTC).date()
-        return _json(raster(day, query.validated_data["models"], now))
+        asked, now = query.validated_data, time.time()
+        only = pool_view.names() if asked["pooled"] else None
+        if "hours" in asked:
+            return _json(lately(asked["hours"], asked["models"], now, only))
+        day = asked.get("day") or datetime.fromtimestamp(now, UTC).date()
+        return _json(raster(day, asked["models"], now, only))
 
     @extend_schema(
         operation_id="capacity_import",

@@ -63,7 +63,9 @@ class DeploymentShape(serializers.ModelSerializer):
             "name": {"help_text": "The served name: what clients put in `model`."},
             "engine_args": {"help_text": "For all roles; prefill_args and decode_args come after them."},
             "min_transfer_tokens": {"help_text": "Shorter prompts go straight to decode."},
-            "keep_alive_s": {"help_text": "Pooled: active so long after its last request. Null: as configured."},
+            "keep_alive_s": {
+                "help_text": "Pooled: active so long after its last request. Null: as learned, or configured."
+            },
             "priority": {"help_text": "Pooled: takes no slot of a model with a higher one."},
         }
 
@@ -114,7 +116,9 @@ class DeploymentChange(Body):
     max_decode = _count("Replicas; null: no limit.", allow_null=True)
     min_aggregated = _count("Replicas.")
     max_aggregated = _count("Replicas; null: no limit.", allow_null=True)
-    keep_alive_s = _count("Pooled: active so long after its last request. Null: as configured.", allow_null=True)
+    keep_alive_s = _count(
+        "Pooled: active so long after its last request. Null: as learned, or configured.", allow_null=True
+    )
     priority = _count("Pooled: takes no slot of a model with a higher one.", least=-100, most=100)
     force = serializers.BooleanField(required=False, help_text="Do it though running engines are replaced at once.")
 

@@ -66,6 +66,9 @@ class SlotShape(serializers.Serializer):
     in_flight = serializers.IntegerField(allow_null=True, help_text="Requests; null: not known.")
     idle_s = serializers.FloatField(allow_null=True)
     keep_alive_s = serializers.FloatField(allow_null=True)
+    keep_alive_why = serializers.CharField(
+        allow_null=True, help_text="Why so long: whose it is, or how it was learned."
+    )
 
 
 class PoolShape(serializers.Serializer):
@@ -149,4 +152,5 @@ def _slot(slot: SlotNow) -> dict[str, Any]:
         "in_flight": resident.in_flight if resident and row.deployment else None,
         "idle_s": resident.idle_s if resident and row.deployment else None,
         "keep_alive_s": resident.keep_alive_s if resident and row.deployment else None,
+        "keep_alive_why": slot.keep_why if resident and row.deployment else None,
     }

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from django.db import transaction
 from django.db.models import Max
 
+from controlplane.domain.keepalive import Learned
 from controlplane.domain.rhythm import Rhythm
 from controlplane.fleet.models import PoolHint
 
@@ -20,6 +21,7 @@ class Habit:
     deployment: str
     chance: float | None
     rhythm: Rhythm | None
+    keep: Learned | None = None  # None: as all others
 
 
 @transaction.atomic
@@ -40,6 +42,13 @@ def chances(now: datetime) -> dict[str, float]:
     return dict(told.values_list("deployment", "chance"))
 
 
+def keep_alives(now: datetime) -> dict[str, Learned]:
+    """By deployment, where its own idle times say better than the usual one."""
+    told = PoolHint.objects.filter(at__gt=now - FRESH, keep_alive_s__isnull=False)
+    rows = told.values_list("deployment", "keep_alive_s", "keep_alive_why")
+    return {name: Learned(keep_alive_s, why) for name, keep_alive_s, why in rows}
+
+
 def due(now: datetime, within: timedelta) -> list[str]:
     """Deployments that should be asked for within that time, by their own clock."""
     told = PoolHint.objects.filter(at__gt=now - FRESH, period_s__isnull=False)
@@ -53,6 +62,8 @@ def due(now: datetime, within: timedelta) -> list[str]:
 
 def _row(habit: Habit, now: datetime) -> PoolHint:
     row = PoolHint(deployment=habit.deployment[:120], chance=habit.chance, at=now)
+    if habit.keep is not None:
+        row.keep_alive_s, row.keep_alive_why = habit.keep.keep_alive_s, habit.keep.why[:255]
     if habit.rhythm is not None:
         row.period_s, row.spread_s = habit.rhythm.period_s, habit.rhythm.spread_s
         row.last_at = datetime.fromtimestamp(habit.rhythm.last, UTC)

@@ -12,8 +12,9 @@ from django.db.models import Count, Q
 
 from controlplane.domain.health import partition_status
 from controlplane.domain.pool import Resident
+from controlplane.fleet import pool_keep
 from controlplane.fleet.facts import partition_view
-from controlplane.fleet.models import Activation, Partition
+from controlplane.fleet.models import Activation, Deployment, Partition
 from controlplane.fleet.services import slots
 from controlplane.fleet.services.waking import OPEN
 
@@ -39,6 +40,7 @@ class SlotNow:
     memory_bytes: int
     status: str
     resident: Resident | None
+    keep_why: str  # the keep-alive; "" where no deployment is there
 
     @property
     def gpus(self) -> list[int]:
@@ -68,12 +70,19 @@ def look(now: datetime) -> Pool:
     found = slots.rows()
     views = slots.slots(found, now)
     waiting = Activation.objects.filter(state__in=OPEN).select_related("deployment", "partition").order_by("asked_at")
-    at = time.time()
+    at, keeps = time.time(), pool_keep.read(now)
     shown = []
     for row, view in zip(found, views, strict=True):
         status = partition_status(partition_view(row), at, settings.SILENT_AFTER_S).value
-        shown.append(SlotNow(row, _place(row, view.resident, status), view.memory_bytes, status, view.resident))
+        why = keeps.of(row.deployment).why if row.deployment else ""
+        shown.append(SlotNow(row, _place(row, view.resident, status), view.memory_bytes, status, view.resident, why))
     return Pool(sorted(shown, key=lambda slot: (slot.partition.node.name, slot.partition.name)), list(waiting))
+
+
+def names() -> set[str]:
+    """Of all pooled deployments."""
+    pooled = Deployment.objects.filter(mode=Deployment.Mode.POOLED)
+    return set(pooled.order_by().values_list("name", flat=True))
 
 
 def tally(now: datetime) -> Tally:

@@ -1,14 +1,17 @@
-"""Learns each model's habits from the history of demand, for the pool: how likely an idle one is to return soon, and
-which ones are asked for by the clock."""
+"""Learns each model's habits from the history of demand, for the pool: how likely an idle one is to return soon, which
+ones are asked for by the clock, and how long each is worth keeping."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 
+from controlplane.domain import keepalive
 from controlplane.domain.forecast import activity, hazards
-from controlplane.domain.forecast.hazards import DAY_S
+from controlplane.domain.forecast.activity import Floats, Requests
+from controlplane.domain.forecast.hazards import DAY_S, Outage
 from controlplane.domain.rhythm import rhythm_of
 from controlplane.fleet import pool_habits
 from controlplane.fleet.pool_habits import Habit
@@ -40,7 +43,28 @@ def learn(now: float) -> list[Habit]:
     known, there = hazards.learn(runs, now, LOOK_BACK_S, gaps), hazards.at(runs, now)
     chance = hazards.returning(known, there, now, WITHIN_S)
     begins = np.split(runs.start, np.searchsorted(runs.model, np.arange(1, runs.count)))
+    idle = idle_times(requests, gaps)
     return [
-        Habit(name, float(chance[place]), rhythm_of(begins[place].tolist()))
+        Habit(
+            name,
+            float(chance[place]),
+            rhythm_of(begins[place].tolist()),
+            keepalive.learn(idle[place], usual_s=keep_alive_s, resolution_s=history.MINUTE_S),
+        )
         for place, name in enumerate(requests.models)
     ]
+
+
+def idle_times(requests: Requests, outages: Sequence[Outage] = ()) -> list[Floats]:
+    """Of each model, in seconds: from the end of what was asked to the next request. Those that an outage lies in may
+    have been none."""
+    if not requests.models:
+        return []
+    busy = activity.runs(requests, 0.0)
+    same = busy.model[1:] == busy.model[:-1]
+    since, until, model = busy.end[:-1][same], busy.start[1:][same], busy.model[1:][same]
+    sure = np.ones(len(since), bool)
+    for one in outages:
+        sure &= (until <= one.start) | (since >= one.end)
+    since, until, model = since[sure], until[sure], model[sure]
+    return np.split(until - since, np.searchsorted(model, np.arange(1, busy.count)))

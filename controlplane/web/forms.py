@@ -142,7 +142,7 @@ class Serve(forms.Form):
         min_value=0,
         required=False,
         label="Keep-alive, seconds",
-        help_text="Pooled: it counts as active so long after its last request. Empty: as configured.",
+        help_text="Pooled: it counts as active so long after its last request. Empty: as learned, or configured.",
     )
     priority = forms.IntegerField(
         min_value=-100,

@@ -9,18 +9,22 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from controlplane.audit.services import Actor
+from controlplane.domain.forecast.activity import Requests
 from controlplane.fleet import verified
 from controlplane.fleet.models import Activation, Partition
 from controlplane.fleet.publish import publish
 from controlplane.fleet.services.waking import Ask, wake
+from controlplane.planning import keeping
 from tests.factories import make_deployment, make_node, make_partition, make_ready
 
 pytestmark = pytest.mark.django_db
 
 
 def test_it_tells_slots_and_who_waits(as_role: Callable[[str], APIClient]) -> None:
-    node = make_node("n1")
-    verified.beat("gw:1", "", timezone.now() + timedelta(minutes=1))  # however slow the machine is
+    later = timezone.now() + timedelta(minutes=1)  # however slow the machine is
+    node = make_node("n1", last_seen=later)
+    verified.beat("gw:1", "", later)
     there = make_deployment("there", mode="pooled", keep_alive_s=60)
     partition = make_partition(node, deployment=there, role="aggregated", pool=True)
     publish(node)
@@ -31,12 +35,28 @@ def test_it_tells_slots_and_who_waits(as_role: Callable[[str], APIClient]) -> No
     found = as_role("viewer").get("/api/v1/pool").json()
     first, second = found["slots"]
     assert (first["place"], first["deployment"]["name"], first["in_flight"]) == ("active", "there", 0)
+    assert (first["keep_alive_s"], first["keep_alive_why"]) == (60, "as the deployment has it")
     assert (second["place"], second["deployment"]["name"], second["idle_s"]) == ("starting", "rare", None)
     [waiting] = found["waiting"]
     assert (waiting["deployment"]["name"], waiting["state"], waiting["waiters"]) == ("rare", "starting", 4)
     [listed] = as_role("viewer").get("/api/v1/activations?state=starting").json()["results"]
     assert listed["id"] == Activation.objects.get().pk
     assert listed["slot"] == "n1/p1"
+
+
+def test_who_was_active_lately_is_told_of_pooled_models_alone(as_role: Callable[[str], APIClient]) -> None:
+    now = timezone.now().timestamp()
+    past = Requests.of(("rare", "fixed"), [0, 1], [now - 7200, now - 3600], [now - 7100, now - 3000])
+    keeping.save_import(past, actor=Actor.system("test"), now=now)
+    make_deployment("rare", mode="pooled")
+    make_deployment("fixed")
+    viewer = as_role("viewer")
+    found = viewer.get("/api/v1/capacity/activity?hours=24&pooled=true").json()
+    assert ([row["name"] for row in found["rows"]], found["span_s"]) == (["rare"], 86400)
+    both = viewer.get("/api/v1/capacity/activity?hours=24").json()["rows"]
+    assert {row["name"] for row in both} == {"rare", "fixed"}
+    assert viewer.get("/api/v1/capacity/activity?hours=24&day=2026-01-01").status_code == 400
+    assert viewer.get("/api/v1/capacity/activity?hours=0").status_code == 400
 
 
 def test_a_partition_is_set_aside_with_a_patch(as_role: Callable[[str], APIClient]) -> None:

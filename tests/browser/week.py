@@ -34,7 +34,7 @@ def ending(requests: Requests, now: float) -> Requests:
 
 def trace(path: str, models: int) -> None:
     """A week, as a file to be imported."""
-    write(_week(models, time.time()), Path(path))
+    write(of(models, time.time()), Path(path))
 
 
 def forecast() -> None:
@@ -68,7 +68,7 @@ def pool() -> None:
 def remember(models: int) -> None:
     Forecast.objects.all().delete()  # of the hour before
     now = time.time()
-    keeping.save_import(_week(models, now), actor=ACTOR, now=now)
+    keeping.save_import(of(models, now), actor=ACTOR, now=now)
     Forecasting().tick(now)
     policy.change(floors=["Mon-Fri 9:00-18:00 12"], time_zone="Europe/Berlin", actor=ACTOR)
     standing.refresh(now)
@@ -78,7 +78,7 @@ def compare() -> None:
     comparing.compare_if_due(time.time())
 
 
-def _week(models: int, now: float) -> Requests:
+def of(models: int, now: float) -> Requests:
     found = ending(fleet(models, DAYS, seed=5, wakes_a_day=10.0, busy_s=600.0), now)
     named = tuple(f"{('chat', 'code', 'mini', 'rank')[place % 4]}-{place}" for place in range(len(found.models)))
     return Requests(named, found.model, found.at, found.until, found.number)

@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from controlplane.audit.services import Actor
 from controlplane.domain.forecast.activity import Requests
-from controlplane.fleet import pool_habits, verified
+from controlplane.domain.forecast.hazards import Outage
+from controlplane.fleet import pool_habits, pool_keep, verified
 from controlplane.fleet.models import Activation, Partition, PoolAim
 from controlplane.fleet.services import pool
 from controlplane.planning import habits, keeping, pooling
@@ -62,6 +63,31 @@ def test_a_job_on_the_hour_is_woken_just_before_it_and_only_into_a_free_slot(now
     [activation] = Activation.objects.all()
     assert (activation.deployment.name, activation.cause) == ("hourly", "ahead")
     assert Partition.objects.get().deployment.name == "hourly"
+
+
+def test_who_is_seen_often_enough_is_kept_as_long_as_its_idle_times_are_worth(
+    now: float, settings: pytest.FixtureRequest
+) -> None:
+    habits.refresh(now)
+    at = datetime.fromtimestamp(now, UTC)
+    hourly, rare = make_deployment("hourly", mode="pooled"), make_deployment("rare", mode="pooled")
+    own = make_deployment("own", mode="pooled", keep_alive_s=77)
+    keeps = pool_keep.read(at)
+    assert keeps.of(hourly).keep_alive_s == 120, "the shortest there is, and what minutes do not tell"
+    assert keeps.of(hourly).why.startswith("it outlasts 0% of its 99 longer idle times")
+    assert (keeps.of(rare).keep_alive_s, keeps.of(rare).why) == (300, pool_keep.USUAL)
+    assert (keeps.of(own).keep_alive_s, keeps.of(own).why) == (77, pool_keep.OWN)
+    assert pool_keep.read(at + timedelta(hours=1)).of(hourly).keep_alive_s == 300, "learned too long ago"
+    settings.POOL_LEARN_KEEP_ALIVE = False
+    assert pool_keep.read(at).of(hourly).keep_alive_s == 300
+
+
+def test_idle_times_in_which_nothing_is_on_record_are_left_out() -> None:
+    past = Requests.of(("a", "b"), [0, 0, 0, 1, 1], [0, 100, 1000, 50, 500], [10, 110, 1010, 60, 510])
+    assert [times.tolist() for times in habits.idle_times(past)] == [[90, 890], [440]]
+    some = habits.idle_times(past, [Outage(200, 300)])
+    assert [times.tolist() for times in some] == [[90], []]
+    assert habits.idle_times(Requests.of((), [], [])) == []
 
 
 def test_what_the_policy_wants_is_told_to_the_pool(now: float) -> None:

@@ -12,7 +12,7 @@ from controlplane.domain.forecast.activity import Requests
 from controlplane.planning import keeping, policy
 from controlplane.planning.forecasting import LEVELS
 from controlplane.planning.models import Forecast
-from controlplane.planning.raster import raster
+from controlplane.planning.raster import lately, raster
 from controlplane.planning.spent import spent
 
 pytestmark = pytest.mark.django_db
@@ -43,6 +43,18 @@ def test_the_raster_has_the_most_active_first_and_says_of_what_nothing_is_known(
     assert (found["first_day"], found["until_s"]) == ("2026-07-05", 12 * HOUR)
     assert [row["name"] for row in raster(date(2026, 7, 6), 1, T0 + 12 * HOUR)["rows"]] == ["busy"]
     assert raster(date(2026, 7, 9), 9, T0 + 12 * HOUR)["rows"] == []
+
+
+def test_of_the_last_hours_only_who_is_asked_for_is_drawn() -> None:
+    kept(("rare", 5.0, 5.01, 1), ("busy", 2.0, 4.0, 900), ("busy", 4.01, 6.0, 10), ("over", -1.0, 3.0, 5))
+    found = lately(8, 10, T0 + 12 * HOUR)
+    assert (found["start"], found["span_s"], found["until_s"]) == (T0 + 4 * HOUR, 8 * HOUR, 8 * HOUR)
+    assert [(row["name"], row["busy"]) for row in found["rows"]] == [
+        ("busy", [[-7200, 7200]]),
+        ("rare", [[3600, 3636]]),
+    ]
+    assert [row["name"] for row in lately(8, 10, T0 + 12 * HOUR, {"rare", "none"})["rows"]] == ["rare"]
+    assert lately(8, 10, T0 + 12 * HOUR, set())["rows"] == []
 
 
 def told(hour: float, active: int, peak: int | None, high: int = 10) -> None:

@@ -96,6 +96,8 @@ class PoolHint(models.Model):
     period_s = models.FloatField(null=True)  # it is asked for by the clock, so often; null: it is not
     last_at = models.DateTimeField(null=True)  # when it should have been asked for last, by that clock
     spread_s = models.FloatField(null=True)  # give or take
+    keep_alive_s = models.FloatField(null=True)  # best for its own idle times; null: the usual one does as well
+    keep_alive_why = models.CharField(max_length=255, blank=True)
     at = models.DateTimeField()
 
     def __str__(self) -> str:

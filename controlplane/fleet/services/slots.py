@@ -11,9 +11,10 @@ from django.conf import settings
 from controlplane.domain import placement
 from controlplane.domain.pool import Resident, Slot
 from controlplane.domain.types import DeploymentView, Role
-from controlplane.fleet import brake, pool_habits, pool_use
+from controlplane.fleet import brake, pool_habits, pool_keep, pool_use
 from controlplane.fleet.facts import deployment_view, has_process, node_view, partition_view
-from controlplane.fleet.models import Deployment, Node, Partition, PoolAim
+from controlplane.fleet.models import Deployment, Node, Partition
+from controlplane.fleet.pool_keep import Keeps
 from controlplane.fleet.pool_use import Use
 from controlplane.fleet.services import exclusive
 from workers.contract import Phase
@@ -38,12 +39,6 @@ def slots(found: Sequence[Partition], now: datetime, chances: Chances | None = N
     `chances`: None: as the planner learned them."""
     look = _looking(now, chances)
     return [look.slot(row) for row in found]
-
-
-def keep_alive_s() -> int:
-    """Of deployments that have none of their own: as the planner has it, until it spoke as configured."""
-    told = PoolAim.objects.values_list("keep_alive_s", flat=True).first()
-    return settings.CAPACITY_KEEP_ALIVE_S if told is None else told
 
 
 class Round:
@@ -109,7 +104,7 @@ class _Found:
 
 def _looking(now: datetime, chances: Chances | None) -> _Look:
     chances = pool_habits.chances(now) if chances is None else chances
-    return _Look(pool_use.read(now), now, chances, keep_alive_s(), frozenset(exclusive.held()))
+    return _Look(pool_use.read(now), now, chances, pool_keep.read(now), frozenset(exclusive.held()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +112,7 @@ class _Look:
     uses: Mapping[str, Use] | None
     now: datetime
     chances: Chances
-    keep_alive_s: int
+    keeps: Keeps
     held: frozenset[int]  # partitions of changes that are under way
 
     def slot(self, row: Partition) -> Slot:
@@ -140,7 +135,7 @@ class _Look:
             None if stays else use.in_flight,
             None if stays or use.in_flight is None else max(0.0, idle_s),
             resident_s,
-            float(self.keep_alive_s if there.keep_alive_s is None else there.keep_alive_s),
+            self.keeps.of(there).keep_alive_s,
             there.priority,
             self.chances.get(there.name),
         )

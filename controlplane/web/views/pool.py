@@ -14,10 +14,9 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
 from controlplane.audit.requests import actor_of
-from controlplane.fleet import pool_view, services
+from controlplane.fleet import pool_keep, pool_view, services
 from controlplane.fleet.models import Activation, Deployment, Partition, PoolAim, PoolUse
 from controlplane.fleet.pool_view import Place
-from controlplane.fleet.services import slots
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, back, done, find, refused, show
 
@@ -107,7 +106,7 @@ def _pooled() -> list[Deployment]:
         last_at=Subquery(last.values("at")), woken=woken
     )
     found = list(rows.order_by(F("last_at").desc(nulls_last=True), "name"))
-    usual = slots.keep_alive_s()
+    keeps = pool_keep.read(timezone.now())
     for row in found:
-        row.keeps = usual if row.keep_alive_s is None else row.keep_alive_s
+        row.keeps = keeps.of(row)
     return found

@@ -1,0 +1,110 @@
+"""Takes pictures of the Pool page: 1440 and 380 px, dark and light; empty, before anything was asked, with a week
+behind it, and with what it asks for cut off.
+
+python -m tests.browser.poolshots FOLDER [--only NAME,NAME] [--models N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running
+from tests.browser.shots import Shooter
+
+SLOTS = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", default="", help="take only these, by name, separated by commas")
+    parser.add_argument("--models", type=int, default=24)
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    site = Running(Path(tempfile.mkdtemp(prefix="forebay-poolshots-")))
+    site.start(gateway=False)
+    password = site.make_admin()
+    os.environ.update({k: v for k, v in site.environ.items() if k.startswith(("FOREBAY_", "DJANGO_"))})
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # the browser driver runs a loop in this thread
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
+            shoot(Shooter(browser, site, options.folder, password, options.only), options.models)
+            browser.close()
+    finally:
+        site.stop()
+
+
+def shoot(shooter: Shooter, models: int) -> None:
+    shooter.take("pool-empty", "/pool/")
+    names = furnish(models)
+    shooter.take("pool-unasked", "/pool/")
+    remember(names)
+    shooter.take("pool", "/pool/")
+    shooter.take("pool-broken", "/pool/", _cut_off)
+
+
+def furnish(models: int) -> list[str]:
+    """Slots on two nodes, half of them taken, and the models. Needs Django, which needs the environment."""
+    from tests.browser import week  # noqa: F401 - sets Django up
+    from tests.factories import make_deployment, make_gpu, make_model, make_node, make_partition, make_ready
+
+    model = make_model("small")
+    names = [f"{('chat', 'code', 'mini', 'rank')[place % 4]}-{place}" for place in range(models)]
+    made = [make_deployment(name, model=model, mode="pooled") for name in names]
+    for number in range(SLOTS):
+        if number % 4 == 0:
+            node = make_node(f"node-{number // 4 + 1}", last_seen=_now() + timedelta(days=1))
+        taken = made[number] if number % 2 else None
+        partition = make_partition(
+            node, gpus=[make_gpu(node)], pool=True, deployment=taken, role="aggregated" if taken else ""
+        )
+        if taken:
+            make_ready(partition, phase_since=_now() - timedelta(minutes=20 * number))
+    return names
+
+
+def remember(names: list[str]) -> None:
+    """A week of requests, what is learned of it, and the last ones that were woken."""
+    from controlplane.fleet import pool_use, verified
+    from controlplane.fleet.models import Activation, Deployment
+    from controlplane.planning import habits, keeping
+    from tests.browser import week
+
+    now = _now()
+    keeping.save_import(week.of(len(names), now.timestamp()), actor=week.ACTOR, now=now.timestamp())
+    habits.refresh(now.timestamp())
+    verified.beat("gateway:1", "", now + timedelta(days=1))
+    for place, name in enumerate(names[:SLOTS]):
+        pool_use.write("gateway:1", [(name, int(place == 1), now.timestamp() - 90.0 * place)])
+    for place, name in reversed(list(enumerate(names))):
+        at = now - timedelta(minutes=7 * place)
+        Activation.objects.create(
+            deployment=Deployment.objects.get(name=name), slot=f"node-1/p{place % 4}", cause="request",
+            state="failed" if place == 5 else "ready", reason="the smallest free slot that holds it", waiters=1,
+            message="its engine ended with code 1: ValueError: no such weights" if place == 5 else "",
+            asked_at=at, wanted_at=at, placed_at=at, ended_at=at + timedelta(seconds=7 + place % 5),
+            broke_at=at + timedelta(minutes=3) if place == 2 else None,
+        )  # fmt: skip
+
+
+def _now() -> datetime:
+    from django.utils import timezone
+
+    return timezone.now()
+
+
+def _cut_off(page: Page) -> None:
+    page.route("**/api/v1/capacity**", lambda route: route.abort())
+    page.reload()
+    page.wait_for_timeout(1500)
+
+
+if __name__ == "__main__":
+    main()
