@@ -39,7 +39,7 @@ export function money(value) {
   return Number(value.toPrecision(2)).toLocaleString("en", { maximumFractionDigits: 8 });
 }
 
-const tokens = (count) => (count >= 1e6 ? `${(count / 1e6).toLocaleString("en", { maximumFractionDigits: count >= 1e8 ? 0 : 1 })}M` : number(count));
+const tokens = (count) => (count >= 1e6 ? `${(count / 1e6).toLocaleString("en", { minimumFractionDigits: count >= 1e8 ? 0 : 1, maximumFractionDigits: count >= 1e8 ? 0 : 1 })}M` : number(count));
 const hours = (seconds) => (seconds / 3600).toLocaleString("en", { maximumFractionDigits: seconds >= 360_000 ? 0 : 2 });
 const whole = (times) => SHARES.reduce((sum, share) => sum + times[share], 0);
 const named = (name) => name ?? UNNAMED[shown.by];
@@ -71,8 +71,9 @@ function figures() {
 function row(name, group) {
   const time = whole(group.gpu_s), per = group.per_million, ink = colours(), said = SHARES.map((share) => `${share} ${percent(time ? group.gpu_s[share] / time : 0)}`).join(", ");
   const bar = el("span", { class: "shares", role: "img", "aria-label": said, title: said }, SHARES.map((share) => el("i", { style: { width: `${time ? (100 * group.gpu_s[share]) / time : 0}%`, background: ink[share] } })));
+  const heads = [...$("groups").closest("table").tHead.rows[0].cells].slice(1).map((head) => head.textContent);
   const cells = [money(group.cost), hours(time), bar, number(group.requests), tokens(group.prompt_tokens), tokens(group.completion_tokens), money(per.input), money(per.output), money(per.all)];
-  return el("tr", {}, el("th", { scope: "row" }, name), cells.map((cell) => el("td", { class: cell === bar ? null : "num" }, cell)));
+  return el("tr", {}, el("th", { scope: "row" }, name), cells.map((cell, i) => el("td", { class: cell === bar ? null : "num", "data-h": heads[i] }, cell)));
 }
 
 function draw() {

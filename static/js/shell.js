@@ -17,6 +17,13 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "g") prefix = Date.now();
 }, true);
 
+/** On a phone the pages are a strip at the bottom, wider than the screen: the one that is open is to be seen in it. */
+function showWhere() {
+  const here = document.querySelector(".side nav a[aria-current]"), strip = here?.closest(".side > div");
+  if (strip && strip.scrollWidth > strip.clientWidth) strip.scrollLeft = here.offsetLeft - (strip.clientWidth - here.offsetWidth) / 2;
+}
+showWhere();
+
 function go(key) {
   const link = [...document.querySelectorAll(".side nav a")].find((a) => a.querySelector("kbd")?.textContent === `g ${key}`);
   if (link) location.href = link.href;

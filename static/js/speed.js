@@ -3,6 +3,7 @@ import { el, text } from "./dom.js";
 import { UNKNOWN, age, number } from "./format.js";
 import { drawDecode, drawPrefill } from "./speed_plots.js";
 
+const heads = (id) => [...$(id).closest("table").tHead.rows[0].cells].map((head) => head.textContent); // over a cell on a phone
 const EVERY_MS = 1500, page = document.getElementById("page").dataset, $ = (id) => document.getElementById(id);
 const OPEN = ["wanted", "running"];
 let profiles = [], chosen = null, run = null;
@@ -36,10 +37,10 @@ async function load(number) {
 
 function row(one) {
   const share = (law) => (law ? `${(100 * law.mean_error).toFixed(1)}%` : UNKNOWN);
-  const cells = [number(one.knee?.tokens ?? null), number(one.knee?.plateau_tokens_per_s ?? null), share(one.prefill), share(one.decode)].map((cell) => el("td", { class: "num" }, cell));
+  const cells = [number(one.knee?.tokens ?? null), number(one.knee?.plateau_tokens_per_s ?? null), share(one.prefill), share(one.decode)], over = heads("profiles");
   const from = one.source === "measured" ? `measured on ${one.origin}` : `${one.source} from ${one.origin}`, made = `${age((Date.now() - Date.parse(one.created_at)) / 1000)} ago by ${one.created_by}`;
   const name = el("button", { type: "button", class: "row" }, `${one.tp} x ${one.gpu}`);
-  return el("tr", { "data-id": one.id, on: { click: () => choose(one.id) } }, el("td", {}, name), ...cells, el("td", {}, [from, one.engine_version].filter(Boolean).join(", ")), el("td", {}, made));
+  return el("tr", { "data-id": one.id, on: { click: () => choose(one.id) } }, el("td", {}, name), ...cells.map((cell, i) => el("td", { class: "num", "data-h": over[i + 1] }, cell)), el("td", { class: "wide", "data-h": over[5] }, [from, one.engine_version].filter(Boolean).join(", ")), el("td", { class: "wide", "data-h": over[6] }, made));
 }
 
 async function choose(id) {
@@ -85,8 +86,9 @@ function far() {
   bar.hidden = $("call-off").hidden = !open;
   $("measure").querySelector("[type=submit]").disabled = open;
   if (run.steps) { bar.max = run.steps; bar.value = run.done; } else bar.removeAttribute("value");
-  const words = { wanted: `${run.partition} waits to be measured.`, running: `${run.partition}: ${run.done} of ${run.steps || "?"}, ${run.message}`, done: `${run.partition} was measured.`, cancelled: "It was called off; nothing was kept.", failed: `${run.partition} could not be measured. ${run.message}` };
+  const words = { wanted: `${run.partition} waits to be measured.`, running: `${run.partition}: ${run.steps ? `step ${run.done} of ${run.steps}, ` : ""}${run.message}`, done: `${run.partition} was measured.`, cancelled: "It was called off; nothing was kept.", failed: `${run.partition} could not be measured${run.ended_at ? `, ${age((Date.now() - Date.parse(run.ended_at)) / 1000)} ago` : ""}; nothing was kept. ${run.message}` };
   text($("measure-said"), words[run.state]);
+  $("measure-said").classList.toggle("failed", run.state === "failed");
 }
 
 async function size(event) {
@@ -97,7 +99,7 @@ async function size(event) {
   try {
     const said = await ask(`capacity/sizing?deployment=${page.deployment}&${query}`);
     sized(said);
-    const from = said.demand.made_up ? "at the rate given" : `of ${said.demand.requests} requests, ${number(said.demand.rate_per_s, 2)} a second`;
+    const from = said.demand.made_up ? "at the rate given" : `of ${said.demand.requests.toLocaleString("en")} requests, ${number(said.demand.rate_per_s, 2)} a second`;
     text($("size-said"), `${said.replays} replays in ${(said.took_ms / 1000).toFixed(1)} s, ${from}, prompts of ${number(said.demand.isl)} and answers of ${number(said.demand.osl)} tokens.`);
   } catch (error) {
     $("sized").hidden = true;
@@ -111,8 +113,8 @@ function sized({ best, aggregated, disaggregated, closed_form: closed, wanted, m
   const lacking = Object.entries(missing).map(([gpu, count]) => `${count} x ${gpu}`).join(", ");
   const verdict = mine ? `${mine.told} keeps the aims with ${mine.gpus} GPU${mine.gpus === 1 ? "" : "s"}.${other ? ` ${best === "aggregated" ? "Disaggregated" : "Aggregated"} takes ${(other.gpus / mine.gpus).toFixed(2)} times as many.` : ` ${best === "aggregated" ? "Disaggregated" : "Aggregated"} does not keep them on this fleet.`}` : wanted ? `The fleet lacks ${lacking}: ${wanted.told} would keep the aims.` : "No number of these engines keeps the aims.";
   text($("verdict"), verdict);
-  const rows = [["Aggregated", aggregated, best === "aggregated"], ["Disaggregated", disaggregated, best === "disaggregated"], ["More than there is", wanted], ["By formulas alone", closed]].filter(([, one]) => one);
-  $("sizes").replaceChildren(...rows.map(([kind, one, isBest]) => el("tr", { class: isBest ? "best" : null }, el("td", {}, kind), el("td", {}, one.told), ...[one.gpus, `${(100 * one.met).toFixed(1)}%`, `${number(one.ttft_ms)} ms`, `${number(one.itl_ms, 1)} ms`, number((one.prefill ?? one.decode).max_num_batched_tokens)].map((cell) => el("td", { class: "num" }, String(cell))))));
+  const over = heads("sizes"), rows = [["Aggregated", aggregated, best === "aggregated"], ["Disaggregated", disaggregated, best === "disaggregated"], ["More than there is", wanted], ["By formulas alone", closed]].filter(([, one]) => one);
+  $("sizes").replaceChildren(...rows.map(([kind, one, isBest]) => el("tr", { class: isBest ? "best" : null }, el("td", {}, kind), el("td", { "data-h": "Engines", class: "wide" }, one.told), ...[one.gpus, `${(100 * one.met).toFixed(1)}%`, `${number(one.ttft_ms)} ms`, `${number(one.itl_ms, 1)} ms`, number((one.prefill ?? one.decode).max_num_batched_tokens)].map((cell, i) => el("td", { class: "num", "data-h": over[i + 2] }, String(cell))))));
   notes($("size-notes"), [...offers.map((one) => `${one.tp} x ${one.gpu}: ${one.source === "roofline" ? "by its rates alone, nothing was measured" : `by profile ${one.profile}, ${one.source}`}, ${one.gpus} GPUs there`), ...lines]);
   $("sized").hidden = false;
 }
@@ -120,7 +122,10 @@ function sized({ best, aggregated, disaggregated, closed_form: closed, wanted, m
 async function begin() {
   await load();
   const last = (await ask(`profile-runs?deployment=${page.deployment}&page_size=1`).catch(() => ({ results: [] }))).results[0];
-  if (page.may && last && OPEN.includes(last.state)) { run = last; follow(); }
+  if (!page.may || !last || !$("far")) return;
+  run = last;
+  if (OPEN.includes(run.state)) follow();
+  else if (run.state === "failed") far();
 }
 
 $("measure")?.addEventListener("submit", (event) => { event.preventDefault(); measure(false); });

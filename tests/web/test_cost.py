@@ -16,6 +16,7 @@ from controlplane.costs import counting
 from controlplane.costs.models import NodePrice
 from controlplane.teams import services
 from controlplane.teams.models import Team, TeamSpend
+from controlplane.web.templatetags import money, present
 from tests.costs.conftest import LATER, Past, past  # noqa: F401
 from tests.web.conftest import Clients
 
@@ -80,9 +81,15 @@ def test_prices_are_set_for_chosen_nodes_or_for_all(as_role: Clients, fleet: Sim
     assert admin.post(address, {"nodes": ["beta"], "per_gpu_hour": "2"}).status_code == 422
     assert admin.post(address, {"nodes": ["gpu-1"], "per_gpu_hour": "2.49", "reason": "bill"}).status_code == 302
     page = admin.get(reverse("web:prices")).content.decode()
-    assert "2.49" in page and "19.92" in page, "of each of its eight GPUs, and of all"
+    assert ">2.49<" in page and ">19.92<" in page, "of each of its eight GPUs, and of all"
     admin.post(address, {"all_nodes": "on", "per_gpu_hour": "", "since": "2026-01-02T03:00"})
     first = NodePrice.objects.earliest("since")
     assert (first.since, first.per_gpu_hour) == (datetime(2026, 1, 2, 3, tzinfo=UTC), None)
     viewer = as_role("viewer").get(reverse("web:prices")).content.decode()
     assert "gpu-1" in viewer and "Set the price" not in viewer
+
+
+def test_a_price_has_cents_and_what_is_beyond_them() -> None:
+    told = {"2.0000": "2.00", "2.5": "2.50", "0.0375": "0.0375", "1234.5000": "1,234.50", "0": "0.00", "100": "100.00"}
+    assert {text: money.price(Decimal(text)) for text in told} == told
+    assert money.price(0.4) == "0.40" and money.price(None) == present.UNKNOWN

@@ -52,11 +52,6 @@ def figure(value: float | None, unit: str = "") -> str:
 
 
 @register.filter
-def gpu_hours(gpu_s: float) -> str:
-    return figure(gpu_s / 3600, "GPU-hours")
-
-
-@register.filter
 def rate(value: float | None) -> str:
     """Four digits, or all of a whole number."""
     if value is None:
