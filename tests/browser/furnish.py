@@ -224,6 +224,7 @@ def scenes(ids: dict[str, int]) -> list[tuple[str, str, Any]]:
         ("owners", f"/nodes/{ids['node']}/owners", None),
         ("revoke", f"/nodes/{ids['node']}/revoke", None),
         ("activity", "/activity/", None),
+        ("logs", "/logs/", None),
         ("settings", "/settings/", None),
         ("keys", "/settings/keys", None),
         ("users", "/settings/users", None),
