@@ -22,9 +22,10 @@ const GPU = {
   temperature: (g) => unit(g.temperature_c, "°C"), power: (g) => unit(g.power_w, "W"),
 };
 
-/** Seconds in this phase go on counting while the node is heard; of a start, beside what the last one took. */
+/** Seconds in this phase go on counting while the node is heard; of a start, beside what the last one took. Of one that is
+ *  lost it is not the phase's age that counts, but the data's, which stands beside it. */
 export function since(part, node) {
-  if (part.since_s === null || part.since_s === undefined || part.status === "ready" || part.status === "unassigned") return "";
+  if (part.since_s === null || part.since_s === undefined || ["ready", "unassigned", "lost"].includes(part.status)) return "";
   const seconds = isStale(node) ? part.since_s : part.since_s + Math.max(0, now() - (part.read_at ?? now()));
   const usual = part.status === "starting" && part.ready_after_s ? ` of about ${number(part.ready_after_s, 1)} s` : "";
   return `for ${age(seconds)}${usual}`;

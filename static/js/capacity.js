@@ -21,9 +21,19 @@ async function load() {
     shown = body;
     show();
     text($("state"), `as of ${new Date(body.now * 1000).toLocaleTimeString("en-GB")}`);
+    unread(null);
   } catch (error) {
-    if (mine === turn) text($("state"), `${error.message}; ${shown ? "what is shown is old" : "tried again soon"}`);
+    if (mine === turn) unread(error instanceof TypeError ? "the server does not answer" : error.message);
   }
+}
+
+/** Says why nothing, or nothing new, could be read; what was never read is not shown as empty. */
+function unread(why) {
+  $("unread").hidden = why === null;
+  $("main").classList.toggle("unread", why !== null && !shown);
+  if (why === null) return;
+  text($("state"), shown ? `not renewed since ${new Date(shown.now * 1000).toLocaleTimeString("en-GB")}` : "not read");
+  text($("unread").querySelector("span"), `${why}. ${shown ? "What is shown is old. " : ""}Nothing was changed. It is asked again each ${EVERY_MS / 1000} s.`);
 }
 
 function show() {

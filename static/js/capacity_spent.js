@@ -16,8 +16,10 @@ async function load() {
     if (!answer.ok) throw new Error(body.detail || `the server answered with status ${answer.status}`);
     if (mine !== turn) return;
     shown = body;
+    $("spent").classList.remove("blank");
     show();
   } catch (error) {
+    if (mine === turn) $("spent").classList.toggle("blank", !shown);
     if (mine === turn) text($("spent-note"), `This could not be read: ${error.message}. ${shown ? "What is shown is old." : "It is tried again soon."}`);
   }
 }
