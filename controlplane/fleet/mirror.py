@@ -70,6 +70,8 @@ class Mirror:
         marks = {row[0]: (row[first:], gpus.get(row[0]), partitions.get(row[0])) for row in rows}
         anew = {pk for pk, mark in marks.items() if self._marks.get(pk) != mark or (pk + self._looks) % REREAD == 0}
         read = _read(anew)
+        for pk in read.keys() & self.nodes.keys():
+            _let_go(self.nodes[pk])
         self._marks, self._names = marks, names
         self.nodes = {row[0]: self._row(row, read) for row in rows if row[0] in read or row[0] not in anew}
         return read.keys() & self.nodes.keys()
@@ -87,6 +89,11 @@ def _read(pks: Iterable[int]) -> dict[int, Node]:
     rows = Node.objects.defer("spec").prefetch_related("gpus", "partitions__deployment")
     pieces = (rows.filter(pk__in=wanted[at : at + CHUNK]) for at in range(0, len(wanted), CHUNK))
     return {node.pk: node for piece in pieces for node in piece}
+
+
+def _let_go(node: Node) -> None:
+    """Its GPUs and partitions know it, and it them: only a full collection, which seldom comes, would free them."""
+    getattr(node, "_prefetched_objects_cache", {}).clear()
 
 
 def _quoted(sql: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from datetime import timedelta
 from typing import Any
 
@@ -126,3 +128,19 @@ def test_in_the_steady_state_a_thousand_rows_cost_four_queries(django_assert_num
     held.look()
     with django_assert_num_queries(4):
         held.look()
+
+
+def test_a_node_that_was_read_again_leaves_nothing_behind() -> None:
+    node = make_node(gpus=2)
+    make_partition(node)
+    held = Mirror()
+    held.look()
+    before = weakref.ref(held.nodes[node.pk])
+    gc.disable()
+    try:
+        Node.objects.filter(pk=node.pk).update(driver="another")
+        assert node.pk in held.look()
+        assert before() is None
+        assert len(held.nodes[node.pk].gpus.all()) == node.gpus.count()
+    finally:
+        gc.enable()
