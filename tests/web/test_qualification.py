@@ -35,10 +35,11 @@ def measured_node() -> tuple[Node, list[Gpu]]:
 
 
 def test_figures_stand_beside_those_published_and_the_siblings(as_role: Clients) -> None:
-    node, _ = measured_node()
+    node, gpus = measured_node()
     factories.make_gpus(node, 1, kind="nvidia", name="NVIDIA L4")
     page = as_role("viewer").get(reverse("web:node", args=[node.pk])).content.decode()
-    section = page[page.index('id="qualification"') :]
+    devices, section = page[: page.index('id="qualification"')], page[page.index('id="qualification"') :]
+    assert devices.count(">below the bar<") == 1 and f'href="#q{gpus[3].pk}"' in devices
     assert section.count(">fit<") == 3 and section.count(">below the bar<") == 1
     assert "98.5 TFLOP/s" in section and "81% of 121 published" in section
     assert re.search(r'61% of 98.5, the median of 3 others <span class="nowrap">\(z -\d', section)
