@@ -47,7 +47,7 @@ def test_a_week_is_imported_forecast_weighed_and_acted_upon(
     site.manage(*shell, f"from tests.browser import week; week.trace({str(file)!r}, 10)")
     sign_in(page, password)
     page.goto("/capacity/")
-    page.get_by_role("link", name="import a request log").click()
+    page.get_by_role("link", name="Import a history").click()
     page.set_input_files("[name=trace]", file)
     expect(page.locator("#look")).to_contain_text("requests for 10 models")
     page.get_by_role("button", name="Import").click()
