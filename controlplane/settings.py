@@ -282,6 +282,7 @@ CAPACITY_KEEP_ALIVE_S = int(os.environ.get("FOREBAY_CAPACITY_KEEP_ALIVE_S", "300
 CAPACITY_MOST_COLD = float(os.environ.get("FOREBAY_CAPACITY_MOST_COLD", "0.01"))
 SCALING_EVERY_S = float(os.environ.get("FOREBAY_SCALING_EVERY_S", "60"))  # between two looks of the planner
 POOL_FREE = int(os.environ.get("FOREBAY_POOL_FREE", "1"))
+POOL_EMPTIED = int(os.environ.get("FOREBAY_POOL_EMPTIED", "2"))  # of those held beyond the active ones, at most
 POOL_MIN_RESIDENCE_S = float(os.environ.get("FOREBAY_POOL_MIN_RESIDENCE_S", "30"))
 POOL_START_S = float(os.environ.get("FOREBAY_POOL_START_S", "900"))
 POOL_LEARN_KEEP_ALIVE = os.environ.get("FOREBAY_POOL_LEARN_KEEP_ALIVE", "1") == "1"

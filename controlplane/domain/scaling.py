@@ -106,7 +106,7 @@ def _before_bounds(lane: Lane, served: Served, quiet_s: float, decode_full: bool
     if not lane.count:
         return Wanted(0, Kind.KEEP, "nothing asks for one")
     if lane.ready < lane.count:
-        return Wanted(lane.count, Kind.HOLD, f"{lane.count - lane.ready} of {lane.count} engines are not ready")
+        return Wanted(lane.count, Kind.HOLD, f"{lane.ready} of {lane.count} engines ready: the rest is waited for")
     if lane.load.running is None or lane.load.waiting is None:
         return Wanted(lane.count, Kind.HOLD, "not all of its engines tell how busy they are")
     ratio, why = _pressure(lane, served, decode_full)
@@ -134,7 +134,7 @@ def _pressure(lane: Lane, served: Served, decode_full: bool) -> tuple[float, str
             found.append((lane.load.kv_usage / KV_FULL, f"KV {lane.load.kv_usage:.0%} full"))
     waiting, running = lane.load.waiting or 0.0, lane.load.running or 0.0
     if waiting >= lane.count and (lane.role is Role.DECODE or not served.slo_ttft_ms):
-        found.append((1.0 + waiting / max(running, 1.0), f"{waiting:.0f} requests wait at {lane.count} engines"))
+        found.append((1.0 + waiting / max(running, 1.0), f"{waiting:.0f} waiting at {lane.count}"))
     return max(found)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 from django.db import transaction
+from django.db.models import Q
 
 from controlplane.domain import scaling
 from controlplane.domain.allotment import Allotment, Want
@@ -151,7 +152,10 @@ def _kept(shared: sharing.Shared, rules: ScalingPolicy, version: int, now: datet
 
 
 def _was_dismissed(moves: Sequence[Mapping[str, Any]], pool: Sequence[Mapping[str, Any]], now: datetime) -> bool:
-    lately = ScalingPlan.objects.filter(state=ScalingPlan.State.DISMISSED, decided_at__gt=now - DISMISSED_FOR)
+    """Or undone, which says the same."""
+    since = now - DISMISSED_FOR
+    dismissed = Q(state=ScalingPlan.State.DISMISSED, decided_at__gt=since)
+    lately = ScalingPlan.objects.filter(dismissed | Q(change__undone_by__created_at__gt=since))
     return any(_same(one, moves, pool) for one in lately)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ HOUR = 3600.0
 
 
 @pytest.fixture
-def run(db: None, settings: object) -> Run:
+def run(db: None, settings: Any) -> Run:
     """a comes each quarter of an hour, b and c once an hour and together; an hour is played after two on record."""
     reports.forget()
+    settings.POOL_EMPTIED = 99  # nobody finds an engine where it was left
     at = [EPOCH - 2 * HOUR + 900.0 * turn + 7.3 for turn in range(12)]
     at += [EPOCH - 2 * HOUR + HOUR * turn + 1203.7 for turn in range(3)] * 2
     requests = Requests.of(("a", "b", "c"), [0] * 12 + [1] * 3 + [2] * 3, at)

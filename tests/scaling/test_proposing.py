@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
+from django.db.models import F
 
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor
@@ -85,6 +86,23 @@ def test_one_that_is_dismissed_is_not_proposed_again_for_an_hour(llama: Deployme
     plan.decided_at = now - timedelta(minutes=61)
     plan.save()
     assert propose(now) is not None
+
+
+def test_one_that_was_undone_is_not_proposed_again_for_an_hour_either(
+    llama: Deployment, now: datetime, ended: Tell
+) -> None:
+    ended("llama", ttft_ms=100.0, itl_ms=70.0)
+    plan = propose(now)
+    assert plan is not None
+    change = plans.apply(plan.pk, actor=ANNA).change
+    assert change is not None
+    Change.objects.filter(pk=change.pk).update(state=Change.State.DONE)
+    undo = Change.objects.create(kind="undo", version=1, undoes=change, actor_name="anna", state=Change.State.DONE)
+    Partition.objects.filter(pk=plan.moves[0]["partition"]).update(deployment=None, role="")
+    llama.partitions.update(observed_generation=F("generation"))
+    assert propose(now + timedelta(seconds=1)) is None
+    Change.objects.filter(pk=undo.pk).update(created_at=now - timedelta(minutes=61))
+    assert propose(now + timedelta(seconds=2)) is not None
 
 
 def test_with_automatic_applying_on_it_is_applied_within_the_rails_and_not_beyond(

@@ -76,12 +76,14 @@ def sweep(now: datetime, *, free: int | None = None, chances: Chances | None = N
 
 def to_keep_free(views: Sequence[rules.Slot]) -> tuple[dict[int, int], int]:
     """(by the GPUs of a slot, of any): slots that the planner wants held less those with an active model, and no fewer
-    than configured. By size only where the planner tells sizes apart."""
+    than configured. By size only where the planner tells sizes apart. At most POOL_EMPTIED are emptied of each ahead of
+    requests: whoever is idle in the others leaves when the slot is needed, and answers at once if asked again."""
     wanted = PoolAim.objects.filter(pk=AIM).values_list("slots", "by_gpus").first()
     slots, by_gpus = wanted or (0, {})
     active = Counter(view.gpus for view in views if view.resident is not None and view.resident.is_kept)
-    least = max(settings.POOL_FREE, (slots or 0) - active.total())
-    return {int(gpus): max(0, count - active[int(gpus)]) for gpus, count in by_gpus.items()}, least
+    most = settings.POOL_EMPTIED
+    least = max(settings.POOL_FREE, min(most, (slots or 0) - active.total()))
+    return {int(gpus): min(most, max(0, count - active[int(gpus)])) for gpus, count in by_gpus.items()}, least
 
 
 def _wake_ahead(now: datetime) -> None:
