@@ -3,7 +3,7 @@
 Three ways to say the mean rate of the minutes to come: as it is now, as in the last hour, and as it is now or was a day
 ago at this time, whichever is more. Bursts within those minutes are not its matter: who sizes replays requests with
 their own. What each missed by in the past, as it is or in units of the root of what it said, gives the quantile (split
-conformal prediction: of n residuals the ceil((n + 1) level)-th); the one with the least pinball loss is told.
+conformal prediction: of n residuals the ceil((n + 1) level)-th); the one with the least pinball loss at 95% is told.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ HOUR, DAY = 60, 1440
 LOOK_BACK = 8 * DAY
 FEWEST = 10  # residuals, below which they tell nothing
 POWERS = (0.0, 0.5)  # errors as large at any rate, or as those of counts
+JUDGED = 0.95  # the level at which ways are compared, whichever is asked for: the surer, the more is told
 DRIFT = 0.15  # of a rate: by so much it may leave the one that was sized for
 GUESSED = 1.5  # times the rate of now, while nothing better is known
 
@@ -107,8 +108,12 @@ def _told(means: Floats, base: Floats, level: float, power: float) -> tuple[floa
     apart = len(residuals) / AHEAD
     if len(residuals) < FEWEST or math.isnan(base[-1]):
         return None
+    left = (errors[known] - _quantile(residuals, JUDGED, apart)) * unit[: len(means)][known]
+    loss = float(np.where(left > 0, JUDGED * left, (JUDGED - 1.0) * left).mean())
+    return loss, max(0.0, float(base[-1] + _quantile(residuals, level, apart) * unit[-1]))
+
+
+def _quantile(residuals: Floats, level: float, apart: float) -> float:
+    """Of sorted residuals that count as `apart` many."""
     rank = min(math.ceil(level * (apart + 1)) / apart, 1.0)
-    at = float(residuals[min(len(residuals) - 1, math.ceil(rank * len(residuals)) - 1)])
-    left = (errors[known] - at) * unit[: len(means)][known]
-    loss = float(np.where(left > 0, level * left, (level - 1.0) * left).mean())
-    return loss, max(0.0, float(base[-1] + at * unit[-1]))
+    return float(residuals[min(len(residuals) - 1, math.ceil(rank * len(residuals)) - 1)])
