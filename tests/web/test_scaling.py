@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.db.models import F
 from django.utils import timezone
 
 from controlplane.audit.services import Actor
@@ -125,7 +126,9 @@ def test_nothing_to_do_nobody_looking_and_nothing_to_look_at_are_told_apart(
 ) -> None:
     viewer = as_role("viewer")
     ScalingPlan.objects.all().delete()
-    assert "Nothing to do Every role has what it wants" in text(viewer.get("/scaling/"))
+    assert "Nothing is proposed Not every role has what it wants" in text(viewer.get("/scaling/"))
+    LaneLook.objects.update(wanted=F("count"))
+    assert "Nothing to do Every role has what it wants." in text(viewer.get("/scaling/"))
     LaneLook.objects.update(at=timezone.now() - timedelta(minutes=4))
     assert "Nobody has looked since" in text(viewer.get("/scaling/"))
     LaneLook.objects.all().delete()

@@ -126,6 +126,7 @@ def _decide(request: HttpRequest, pk: int, service: Any) -> ScalingPlan | HttpRe
 
 def _now() -> dict[str, Any]:
     found = standing(timezone.now())
+    unmet = any(lane.wanted != lane.count for lane in found.lanes)
     return {
         "found": found,
         "plan": found.plan,
@@ -133,8 +134,9 @@ def _now() -> dict[str, Any]:
         "policy": rules.current(),
         "deployments": len({lane.deployment_id for lane in found.lanes}),
         "short": sum(lane.short for lane in found.lanes),
+        "unmet": unmet,
         "key": _key(found.looked_at, found.is_late),
-        "plan_key": _key(*_said(found.plan), found.is_late, found.dedicated),
+        "plan_key": _key(*_said(found.plan), found.is_late, found.dedicated, unmet),
     }
 
 
