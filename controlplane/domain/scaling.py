@@ -113,7 +113,7 @@ def _before_bounds(lane: Lane, served: Served, quiet_s: float, decode_full: bool
     if ratio > PRESSING:
         return Wanted(math.ceil(lane.count * min(ratio, MOST_AT_ONCE)), Kind.PRESSURE, why)
     if not _fewer_would_do(lane, served):
-        return Wanted(lane.count, Kind.KEEP, why or "it is as busy as it may be")
+        return Wanted(lane.count, Kind.KEEP, why or "nothing presses, and none is to spare")
     if lane.quiet_s < quiet_s:
         why = f"one fewer would do, but only for {lane.quiet_s:.0f} s of {quiet_s:.0f}"
         return Wanted(lane.count, Kind.KEEP, why, fewer_would_do=True)
