@@ -8,14 +8,13 @@ from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
 from django.conf import settings
-from django.db import transaction
 
-from controlplane.audit.models import AuditEvent
-from controlplane.audit.services import Actor, record
+from controlplane.audit.services import Actor
 from controlplane.domain.holding import Floor, parse_floors
 from controlplane.domain.problems import DomainError, Problem
 from controlplane.domain.reservation import Prices, Risk
-from controlplane.fleet.errors import Conflict, Invalid
+from controlplane.fleet import policy_row
+from controlplane.fleet.errors import Invalid
 from controlplane.planning.bursts import MERGED_S
 from controlplane.planning.models import CapacityPolicy
 
@@ -38,26 +37,22 @@ def changed(values: Mapping[str, Any]) -> CapacityPolicy:
     return row
 
 
-@transaction.atomic
 def change(*, actor: Actor, reason: str = "", expected_version: int | None = None, **values: Any) -> CapacityPolicy:
     """What is given of FIELDS is changed, and holds from the next minute. `expected_version`: as the caller saw it;
     raises Conflict where somebody was faster, Invalid where the values make no sense."""
-    CapacityPolicy.objects.bulk_create([_by_environment()], ignore_conflicts=True)
-    row = CapacityPolicy.objects.select_for_update().get(pk=_ROW)
-    if expected_version is not None and expected_version != row.version:
-        raise Conflict(*_faster(row))
-    before = shown(row)
-    _put(row, values)
-    after = shown(row)
-    if after != before:
-        row.version += 1
-        row.save(update_fields=[*FIELDS, "version"])
-        record(actor, "change", row, before=before, after=after, reason=reason)
-    return row
+    return policy_row.change(
+        _by_environment(),
+        values,
+        put=_put,
+        fields=FIELDS,
+        actor=actor,
+        reason=reason,
+        expected_version=expected_version,
+    )
 
 
 def shown(row: CapacityPolicy) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in FIELDS}
+    return policy_row.shown(row, FIELDS)
 
 
 def floors_of(row: CapacityPolicy) -> tuple[Floor, ...]:
@@ -117,9 +112,3 @@ def _problems(wanted: Mapping[str, Any]) -> list[Problem]:
         fix = "Use a name of the time zone database, as UTC or Europe/Berlin."
         found.append(Problem("time-zone", f"{str(wanted['time_zone'])[:64]!r} is no time zone. {nothing}", fix))
     return found
-
-
-def _faster(row: CapacityPolicy) -> tuple[str, str]:
-    last = AuditEvent.objects.filter(subject_type="capacitypolicy", subject_id=row.pk).order_by("-at").first()
-    who = f"{last.actor_name} changed it at {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else "Somebody changed it"
-    return f"{who}: it is at version {row.version} now. Nothing was changed.", "Look at it as it is now, and try again."

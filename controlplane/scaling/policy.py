@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
-from django.db import transaction
-
-from controlplane.audit.models import AuditEvent
-from controlplane.audit.services import Actor, record
+from controlplane.audit.services import Actor
 from controlplane.domain.guard_rails import Rails
 from controlplane.domain.holding import parse_hours
 from controlplane.domain.problems import DomainError, Problem
-from controlplane.fleet.errors import Conflict, Invalid
+from controlplane.fleet import policy_row
+from controlplane.fleet.errors import Invalid
 from controlplane.scaling.models import ScalingPolicy
 
 FIELDS = (
@@ -27,29 +25,19 @@ _ROW = 1
 
 
 def current() -> ScalingPolicy:
-    return ScalingPolicy.objects.filter(pk=_ROW).first() or ScalingPolicy(pk=_ROW, quiet_hours=[])
+    return ScalingPolicy.objects.filter(pk=_ROW).first() or _fresh()
 
 
-@transaction.atomic
 def change(*, actor: Actor, reason: str = "", expected_version: int | None = None, **values: Any) -> ScalingPolicy:
     """What is given of FIELDS is changed, and holds from the next look. `expected_version`: as the caller saw it;
     raises Conflict where somebody was faster, Invalid where the values make no sense."""
-    ScalingPolicy.objects.bulk_create([ScalingPolicy(pk=_ROW, quiet_hours=[])], ignore_conflicts=True)
-    row = ScalingPolicy.objects.select_for_update().get(pk=_ROW)
-    if expected_version is not None and expected_version != row.version:
-        raise Conflict(*_faster(row))
-    before = shown(row)
-    _put(row, values)
-    after = shown(row)
-    if after != before:
-        row.version += 1
-        row.save(update_fields=[*FIELDS, "version"])
-        record(actor, "change", row, before=before, after=after, reason=reason)
-    return row
+    return policy_row.change(
+        _fresh(), values, put=_put, fields=FIELDS, actor=actor, reason=reason, expected_version=expected_version
+    )
 
 
 def shown(row: ScalingPolicy) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in FIELDS}
+    return policy_row.shown(row, FIELDS)
 
 
 def rails(row: ScalingPolicy) -> Rails:
@@ -61,6 +49,10 @@ def rails(row: ScalingPolicy) -> Rails:
         most_gpus=row.most_gpus,
         price_per_hour=row.price_per_hour,
     )
+
+
+def _fresh() -> ScalingPolicy:
+    return ScalingPolicy(pk=_ROW, quiet_hours=[])
 
 
 def _put(row: ScalingPolicy, values: Mapping[str, Any]) -> None:
@@ -92,9 +84,3 @@ def _problems(wanted: Mapping[str, Any]) -> list[Problem]:
         fix = "Use a name of the time zone database, as UTC or Europe/Berlin."
         found.append(Problem("time_zone", f"{str(wanted['time_zone'])[:64]!r} is no time zone. {nothing}", fix))
     return found
-
-
-def _faster(row: ScalingPolicy) -> tuple[str, str]:
-    last = AuditEvent.objects.filter(subject_type="scalingpolicy", subject_id=row.pk).order_by("-at").first()
-    who = f"{last.actor_name} changed it at {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else "Somebody changed it"
-    return f"{who}: it is at version {row.version} now. Nothing was changed.", "Look at it as it is now, and try again."
