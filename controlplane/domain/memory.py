@@ -1,4 +1,20 @@
-"""Whether a model fits on a GPU, in vLLM's own arithmetic, with the numbers for people to check."""
+"""Whether a model fits on a GPU, in vLLM's own arithmetic, with the numbers for people to check.
+
+vLLM 0.32 (v1/worker/utils.request_memory and gpu_worker.determine_available_memory) takes
+
+    requested = ceil(total memory x gpu_memory_utilization)
+    KV cache  = requested - weights - peak activation - what CUDA, NCCL and graphs hold
+
+and refuses to start where the KV cache cannot hold one request of the full context. So it fits when
+
+    weights / TP + overhead + KV(concurrency x context) <= requested
+
+with KV per token and GPU = layers x 2 x max(1, kv_heads / TP) x head_dim x bytes: heads are replicated where
+there are more GPUs than KV heads. With MLA it is layers x (kv_lora_rank + qk_rope_head_dim) x bytes, whole on
+every GPU. With `cpu`, `tp` slots of `gpu_memory_bytes` each serve one rank: their memory adds up, all of it is
+available, weights are not divided, and the process takes about 0.7 GB for itself. Its KV cache is as large as the
+node agent makes it where --kv-cache-memory-bytes does not say.
+"""
 
 from __future__ import annotations
 
@@ -111,28 +127,11 @@ def fit(
     cpu: bool = False,
     shape: EngineShape | None = None,
 ) -> MemoryFit:
-    """Numbers for one GPU of `tp`.
-
-    vLLM 0.32 (v1/worker/utils.request_memory and gpu_worker.determine_available_memory) takes
-
-        requested = ceil(total memory x gpu_memory_utilization)
-        KV cache  = requested - weights - peak activation - what CUDA, NCCL and graphs hold
-
-    and refuses to start where the KV cache cannot hold one request of the full context. So it fits when
-
-        weights / TP + overhead + KV(concurrency x context) <= requested
-
-    with KV per token and GPU = layers x 2 x max(1, kv_heads / TP) x head_dim x bytes: heads are replicated where
-    there are more GPUs than KV heads. With MLA it is layers x (kv_lora_rank + qk_rope_head_dim) x bytes, whole on
-    every GPU. With `cpu`, `tp` slots of `gpu_memory_bytes` each serve one rank: their memory adds up, all of it is
-    available, weights are not divided, and the process takes about 0.7 GB for itself. Its KV cache is as large as the
-    node agent makes it where --kv-cache-memory-bytes does not say.
-    """
+    """Numbers for one GPU of `tp`, by the arithmetic above; raises nothing: `note` says what is unknown."""
     shape = shape or EngineShape(utilization=utilization)
     if cpu:
         gpu_memory_bytes, tp = gpu_memory_bytes * tp, 1
-        if shape.kv_cache_bytes is None:
-            shape = replace(shape, kv_cache_bytes=cpu_kv_bytes(gpu_memory_bytes))
+        shape = replace(shape, kv_cache_bytes=shape.kv_cache_bytes or cpu_kv_bytes(gpu_memory_bytes))
     whole = cpu or shape.kv_cache_bytes is not None  # a KV cache reserved by hand sets the utilization aside
     available = gpu_memory_bytes if whole else math.ceil(gpu_memory_bytes * shape.utilization)
     overhead = overhead_bytes(facts, tp=tp, gpu_memory_bytes=gpu_memory_bytes, shape=shape, cpu=cpu)

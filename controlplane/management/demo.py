@@ -14,6 +14,7 @@ from django.conf import settings
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor
 from controlplane.domain.health import is_confirmed
+from controlplane.domain.types import Phase
 from controlplane.fleet import services as fleet
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.facts import partition_view
@@ -60,12 +61,19 @@ def wait_confirmed(node: Node, machine: Machine, step: Step, *, within_s: float 
     """Until every assigned partition of the node is confirmed; its log when one is crash-looping."""
     deadline = time.monotonic() + within_s
     while waiting := [p for p in assigned(node) if not is_confirmed(partition_view(p))]:
-        step.note(", ".join(f"{p.name} {p.role}: {p.phase or 'pending'}" for p in waiting))
+        step.note(", ".join(f"{p.name} {p.role}: {_doing(p)}" for p in waiting))
         broken = next((p for p in waiting if p.restarts >= 3), None)
         if broken or time.monotonic() > deadline:
             raise _not_ready(broken or waiting[0], machine)
         time.sleep(0.25)
     step.note(", ".join(f"{p.name} {p.role}" for p in assigned(node)))
+
+
+def _doing(partition: Partition) -> str:
+    """An engine that never ran is not one that exited: its agent says what it waits for."""
+    if partition.phase in ("", Phase.EXITED) and not partition.restarts:
+        return f"pending ({partition.message})" if partition.message else "pending"
+    return partition.phase
 
 
 def is_served(model: DemoModel, node: Node) -> bool:

@@ -10,8 +10,9 @@ from statistics import median
 from django.utils import timezone
 
 from controlplane.domain import engine_args, memory, roofline
+from controlplane.domain.fitting import speed
 from controlplane.domain.model_facts import ModelFacts
-from controlplane.domain.profiles import Profile, ProfileError, Source, speed
+from controlplane.domain.profiles import Profile, ProfileError, Source
 from controlplane.domain.published import published
 from controlplane.domain.refining import refine
 from controlplane.domain.roofline import Rates, Weights

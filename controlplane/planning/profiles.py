@@ -10,8 +10,9 @@ from functools import lru_cache
 from django.db import transaction
 
 from controlplane.audit.services import Actor, record
+from controlplane.domain.fitting import speed
 from controlplane.domain.problems import DomainError, Problem
-from controlplane.domain.profiles import DecodePoint, PrefillPoint, Profile, ProfileError, Source, Speed, speed
+from controlplane.domain.profiles import DecodePoint, PrefillPoint, Profile, ProfileError, Source, Speed
 from controlplane.fleet.errors import NotFound
 from controlplane.planning import aiconfigurator, profile_tables
 from controlplane.planning.models import EngineProfile

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from controlplane.domain.profiles import DecodePoint, PrefillPoint, Profile, Source, Speed, speed
+from controlplane.domain.fitting import speed
+from controlplane.domain.profiles import DecodePoint, PrefillPoint, Profile, Source, Speed
 from controlplane.domain.refining import FEWEST, Live, refine
 
 SIZES = (64, 128, 256, 512, 1024, 2048)

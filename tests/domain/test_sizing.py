@@ -12,18 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.domain import queueing, replay, roofline, saturation, size_search, sizing
-from controlplane.domain.profiles import (
-    DecodePoint,
-    PrefillPoint,
-    Profile,
-    ProfileError,
-    Source,
-    Speed,
-    fit_decode,
-    fit_prefill,
-    kv_capacity,
-    speed,
-)
+from controlplane.domain.fitting import fit_decode, fit_prefill, kv_capacity, speed
+from controlplane.domain.profiles import DecodePoint, PrefillPoint, Profile, ProfileError, Source, Speed
 from controlplane.domain.replay import Engines, Trace
 from controlplane.domain.sizing import Demand, Group, Offer, Size, Slo
 from controlplane.planning.profile_tables import read

@@ -63,13 +63,15 @@ def login(
     file = keep.write(kept)
     if old and old.url == url:
         _end(session, old)
-    shown = {"url": url, "username": me["username"], "role": me["role"], "scope": me["scope"]}
-    shown["expires_at"] = kept.expires_at
-    shown["file"] = str(file)
+    _tell_login(session, me, kept, str(file))
+
+
+def _tell_login(session: Session, me: Row, kept: keep.Kept, file: str) -> None:
+    shown = {"url": kept.url, "username": me["username"], "role": me["role"], "scope": me["scope"]}
     session.answer(
-        shown,
+        shown | {"expires_at": kept.expires_at, "file": file},
         lambda: (
-            f"Signed in at {url} as {plain(me['username'])} ({_worth(me)}) until {moment(kept.expires_at)} UTC.\n"
+            f"Signed in at {kept.url} as {plain(me['username'])} ({_worth(me)}) until {moment(kept.expires_at)} UTC.\n"
             f"The token is kept in {file}."
         ),
     )

@@ -18,7 +18,7 @@ from controlplane.domain.partitions import presets_for
 from controlplane.domain.plans import PLANS
 from controlplane.fleet import services
 from controlplane.fleet.models import Deployment, JoinToken, Node
-from controlplane.web import charts, forms, rows, undo
+from controlplane.web import charts, forms, node_forms, rows, undo
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, back, done, find, refused, sent, show
 from controlplane.web.views import qualification
@@ -41,7 +41,7 @@ def nodes(request: HttpRequest) -> HttpResponse:
 @needs("node.join")
 def add(request: HttpRequest) -> HttpResponse:
     """The token is in this answer alone; a reload asks for a new one."""
-    form = forms.Join(sent(request), initial={"node_name": request.GET.get("node", "")})
+    form = node_forms.Join(sent(request), initial={"node_name": request.GET.get("node", "")})
     if request.method == "GET" or not form.is_valid():
         return show(request, "nodes/add.html", {"form": form}, invalid=form.is_bound)
     try:
@@ -99,7 +99,7 @@ def intend(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
 @needs("node.change")
 def label(request: HttpRequest, pk: int) -> HttpResponse:
     row = find(Node.objects, pk, "node")
-    form = forms.Labels(request.POST)
+    form = node_forms.Labels(request.POST)
     if not form.is_valid():
         return show(request, "nodes/labels.html", {"form": form, "node": row}, invalid=True)
     try:
@@ -114,7 +114,7 @@ def label(request: HttpRequest, pk: int) -> HttpResponse:
 def labels(request: HttpRequest, pk: int) -> HttpResponse:
     row = find(Node.objects, pk, "node")
     lines = "\n".join(f"{key}={value}" for key, value in row.labels.items())
-    return show(request, "nodes/labels.html", {"form": forms.Labels(initial={"labels": lines}), "node": row})
+    return show(request, "nodes/labels.html", {"form": node_forms.Labels(initial={"labels": lines}), "node": row})
 
 
 @require_http_methods(["GET", "POST"])

@@ -1,0 +1,207 @@
+"""The site of bench.alert_faults: a simulated fleet with faults on it, and who is told of them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+
+from controlplane.domain.alert_rules import KINDS
+from tests.alerts.sinks import MailSink, WebSink
+from tests.browser.running import PYTHON, Running, eventually
+
+NODES, GPUS = 24, 4
+FOR_S = 2.0
+PERIOD_S = 2.0  # two reports
+TTFT_MODEL, ITL_MODEL = "sim-model-13", "sim-model-14"  # each node serves a model of its own
+BRAKE = [f"sim-{number:04d}" for number in range(17, 25)]  # a third of the nodes
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Fault:
+    """`lines` put it on the fleet. `told`: the alerts that it must make, as (rule, subject), and no others."""
+
+    name: str
+    told: list[tuple[str, str]]
+    lines: list[str] = field(default_factory=list)
+    put_at: float = 0.0
+    ended_at: float = 0.0
+
+
+def of_nodes() -> list[Fault]:
+    subjects = {
+        "node-silent": ("silence sim-0001", "sim-0001"),
+        "gpu-lost": ("lose sim-0002/3", "sim-0002/gpu3"),
+        "gpu-ecc": ("ecc sim-0003/1", "sim-0003/gpu1"),
+        "gpu-throttling": ("throttle sim-0004/0", "sim-0004/gpu0"),
+        "gpu-hot": ("hot sim-0005/2", "sim-0005/gpu2"),
+        "gpu-foreign": ("foreign sim-0006/1", "sim-0006/gpu1"),
+        "engine-crash-looping": ("crash-loop sim-0007/p1", "sim-0007/p1"),
+        "kv-full": ("kv-full sim-0008/p1", "sim-0008/p1"),
+        "disk-low": ("disk-low sim-0011", "sim-0011"),
+        "agent-version": ("old-version sim-0012", "sim-0012"),
+        "clock-skew": ("skew sim-0013 40", "sim-0013"),
+    }
+    return [Fault(line, [(rule, subject)], [line]) for rule, (line, subject) in subjects.items()]
+
+
+def slow() -> list[Fault]:
+    """Those whose alerts take minutes to end."""
+    slow_tokens = [f"slow-tokens sim-0015/{part} 0.5" for part in ("p1", "p2")]
+    silenced = [("brake-on", "the brake"), *(("node-silent", name) for name in BRAKE)]
+    return [
+        Fault("expire-kv sim-0009/p0", [("kv-transfers", "sim-0009/p0")], ["expire-kv sim-0009/p0"]),
+        Fault("fail-kv sim-0010/p1", [("kv-transfers", "sim-0010/p1")], ["fail-kv sim-0010/p1"]),
+        Fault("slow-first sim-0014/p0 2", [("slo-ttft", TTFT_MODEL)], ["slow-first sim-0014/p0 2"]),
+        Fault("slow-tokens sim-0015/p1, p2 0.5", [("slo-itl", ITL_MODEL)], slow_tokens),
+        Fault("silence of a third of the nodes", silenced, [f"silence {name}" for name in BRAKE]),
+    ]
+
+
+class Scenario:
+    def __init__(self, site: Running, web: WebSink, post: MailSink, *, quick: bool) -> None:
+        self.site, self.web, self.post, self.quick = site, web, post, quick
+        self._fleet: subprocess.Popen[str] | None = None
+        self._headers: dict[str, str] = {}
+        self._key = ""
+
+    # --- what runs ----------------------------------------------------------------------------------------
+
+    def up(self) -> None:
+        self.site.environ |= {"FOREBAY_SMTP_URL": self.post.url, "FOREBAY_SILENT_AFTER_S": "10"}
+        self.site.start()
+        password = self.site.make_admin()
+        made = httpx.post(f"{self.site.web}/api/v1/tokens", auth=("admin", password), json={}, timeout=30)
+        self._headers = {"Authorization": f"Token {made.raise_for_status().json()['token']}"}
+        self._key = self.site.manage("create_api_key", "bench").strip()
+        self.site.spawn(
+            "worker", PYTHON, "-m", "celery", "-A", "controlplane.celery", "worker", "-B", "-P", "solo",
+            "-Q", "control", "-s", str(self.site.home / "beat"), "--without-gossip", "--without-mingle",
+            "-l", "WARNING",
+        )  # fmt: skip
+        self._play()
+        self._configure()
+
+    def down(self) -> None:
+        if self._fleet is not None:
+            self._fleet.terminate()
+            self._fleet.wait(20)
+        self.site.stop()
+
+    def _play(self) -> None:
+        command = [sys.executable, "manage.py", "simulate_fleet", "--load=low", "--serve", "--url", self.site.web]
+        with (self.site.home / "fleet.log").open("wb") as log:
+            self._fleet = subprocess.Popen(
+                [*command, f"--nodes={NODES}", f"--gpus={GPUS}", f"--models={NODES}"],
+                cwd=Path(__file__).resolve().parent.parent, env=self.site.environ, stdin=subprocess.PIPE,
+                stdout=log, stderr=log, text=True,
+            )  # fmt: skip
+        eventually(lambda: "simulated nodes report" in self.site.log("fleet"), within_s=150, what="the fleet")
+        wanted = lambda: [row for row in self.rows("/partitions?page_size=200") if row["deployment"]]  # noqa: E731
+        eventually(lambda: all(row["confirmed"] for row in wanted()), within_s=150, what="engines ready")
+
+    def _configure(self) -> None:
+        for rule in self.rows("/alert-rules?page_size=50"):
+            change = {"for_s": FOR_S} if rule["for_s"] > FOR_S else {}
+            if self.quick and rule["key"] == "node-silent":
+                change["threshold"] = 12
+            if change:
+                self.rest("PATCH", f"/alert-rules/{rule['id']}", json=change)
+        for name, kind, address in (("hook", "webhook", self.web.url), ("post", "email", "ops@example.org")):
+            body = {"name": name, "kind": kind, "address": address, "min_severity": "info"}
+            self.rest("POST", "/alert-targets", json=body)
+        for name, target in ((TTFT_MODEL, {"slo_ttft_ms": 1000}), (ITL_MODEL, {"slo_itl_ms": 200})):
+            (row,) = self.rows(f"/deployments?name={name}")
+            self.rest("PATCH", f"/deployments/{row['id']}", json=target)
+
+    # --- faults -------------------------------------------------------------------------------------------
+
+    def put(self, *faults: Fault) -> None:
+        for fault in faults:
+            self.say(*fault.lines)
+            fault.put_at = time.time()
+
+    def end(self, *faults: Fault) -> None:
+        for fault in faults:
+            self.say(*(f"clear {line.split()[1]}" for line in fault.lines))
+            fault.ended_at = time.time()
+
+    def say(self, *lines: str) -> None:
+        assert self._fleet is not None and self._fleet.stdin is not None
+        self._fleet.stdin.write("".join(f"{line}\n" for line in lines))
+        self._fleet.stdin.flush()
+
+    def kill_gateway(self) -> Fault:
+        name = f"{socket.gethostname()}:{self.site.gateway_port}"
+        fault = Fault("kill -9 of the gateway", [("gateway-gone", name)])
+        process = self.site.processes.pop("gateway")
+        process.kill()
+        process.wait()
+        fault.put_at = time.time()
+        return fault
+
+    def start_gateway(self, fault: Fault) -> None:
+        port = str(self.site.gateway_port)
+        self.site.spawn("gateway", PYTHON, "manage.py", "gateway", "--host", "127.0.0.1", "--port", port)
+        self.site.wait_for(f"{self.site.gateway}/health")
+        fault.ended_at = time.time()
+        eventually(lambda: self.ask(TTFT_MODEL, 1, 1) == 1, within_s=30, what="an answer through the new gateway")
+
+    # --- what is told -------------------------------------------------------------------------------------
+
+    def await_told(self, transition: str, faults: list[Fault], within_s: float) -> None:
+        def missing() -> list[str]:
+            told = set(self.web.transitions)
+            wanted = [(rule, subject) for fault in faults for rule, subject in fault.told]
+            by_web = [" ".join(pair) for pair in wanted if (transition, *pair) not in told]
+            return by_web + [f"{' '.join(pair)} by mail" for pair in wanted if not self.letters(transition, *pair)]
+
+        try:
+            eventually(lambda: not missing(), within_s=within_s, what=transition)
+        except AssertionError:
+            print(f"  not {transition} within {within_s:.0f} s: {'; '.join(missing())}", flush=True)
+
+    def letters(self, transition: str, rule: str, subject: str) -> int:
+        """Lines of letters that tell of it."""
+        word = "Resolved" if transition == "resolved" else KINDS[rule].severity.capitalize()
+        line = f"{word}: {KINDS[rule].title}, {subject}"
+        return sum(found.startswith((f"{line}.", f"{line} (")) for found in self.post.lines)
+
+    def rows(self, path: str) -> list[Row]:
+        return self.rest("GET", path)["results"]
+
+    def rest(self, method: str, path: str, **more: Any) -> Any:
+        reply = httpx.request(method, f"{self.site.web}/api/v1{path}", headers=self._headers, timeout=30, **more)
+        assert reply.status_code < 400, f"{method} {path}: {reply.status_code} {reply.text}"
+        return reply.json() if reply.content else None
+
+    # --- requests -----------------------------------------------------------------------------------------
+
+    def ask(self, model: str, count: int, tokens: int) -> int:
+        """Stream so many answers from the real gateway; how many came whole."""
+        return asyncio.run(self._ask(model, count, tokens))
+
+    async def _ask(self, model: str, count: int, tokens: int) -> int:
+        gate, whole = asyncio.Semaphore(10), 0
+        body = {"model": model, "prompt": "water " * 200, "max_tokens": tokens, "stream": True}
+
+        async def one(session: aiohttp.ClientSession) -> None:
+            nonlocal whole
+            headers = {"Authorization": f"Bearer {self._key}"}
+            url = f"{self.site.gateway}/v1/completions"
+            async with gate, session.post(url, json=body, headers=headers) as reply:
+                text = await reply.text()
+                whole += reply.status == 200 and "[DONE]" in text
+
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+            await asyncio.gather(*(one(session) for _ in range(count)))
+        return whole
