@@ -3,8 +3,12 @@ trace of a model service (clients of ServeGen active less than half of the time 
 than it was recorded. Counted: what failed, who had to wait for a model to be woken, how long, and how that
 compares with how long an engine takes to start when nothing else is to be done.
 
-    python -m bench.pool [TRACE] [--models 12] [--slots 3] [--minutes 20] [--free 1] [--plain] [--quick]
+    python -m bench.pool [TRACE] [--models 12] [--slots 3] [--minutes 20] [--both | --off] [--free 1] [--plain]
 
+`--both` plays the same twice, with prediction and without; `--off` without. What the trace has of these models in the
+days before is imported first, as much faster. The product's own clock is not: it sees a day in two hours (at 12),
+counts by whole minutes, and takes nothing shorter than five of them (an hour of the trace) for a schedule.
+`--quick` plays 4 models on 2 slots for 24 seconds; nothing is learned by then.
 `--free 0` holds no slot ready: every model that comes when all slots are taken waits for another to leave, too.
 `--plain` starts engines from nothing instead of forking them from a process that has vLLM imported.
 """
@@ -13,53 +17,27 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import csv
+import base64
 import gzip
 import json
 import tempfile
 import time
-from collections import Counter
-from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import aiohttp
-import numpy as np
 
+from bench._pool_figures import Played, figures, slots_told, table
+from bench._sporadic import Drawn, Pace, draw
 from bench._streams import WORDS
-from bench.forecast import sporadic
 from controlplane.domain.forecast.activity import Requests
-from controlplane.domain.forecast.hazards import DAY_S
 from controlplane.planning import traces
 from tests.e2e.stack import Stack, eventually, make_tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
 TRACE = ROOT.parent / "shared" / "traces" / "servegen_clients_10min.csv.gz"
-FROM_S = 6 * 86_400.0 + 10 * 3600.0  # day 6, ten in the morning
-DUTY = 0.7  # of the slots' time, at most, that all models together are active
-AGAIN_S = 60.0  # a model that is woken again so soon after it was made to leave was better left
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """Seconds, as played."""
-
-    keep_alive: float
-    residence: float  # nobody is made to leave sooner
-    gap: float  # at least, between two requests for one model
-
-
-@dataclass(slots=True)
-class Played:
-    """What clients saw."""
-
-    requests: int = 0
-    failed: int = 0
-    waits_s: list[float] = field(default_factory=list)  # of those whose model had to be woken
-    why: Counter[str] = field(default_factory=Counter)
-    twice: int = 0  # looks at which a slot had two engines
+LEARN_S = 100.0  # from the import to the first request: habits are learned each minute while none are known
+PAGE = 500
 
 
 def main() -> None:
@@ -69,75 +47,47 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--faster", type=float, default=12.0, help="than the trace was recorded")
+    parser.add_argument("--days", type=float, default=6.0, help="of the trace that are imported, before what is played")
     parser.add_argument("--free", type=int, default=1, help="slots kept free")
     parser.add_argument("--plain", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="4 models, 2 slots, 18 seconds")
+    parser.add_argument("--both", action="store_true", help="with prediction and without")
+    parser.add_argument("--off", action="store_true", help="without prediction")
+    parser.add_argument("--quick", action="store_true", help="4 models, 2 slots, 24 seconds")
     options = parser.parse_args()
     if options.quick:
         options.models, options.slots, options.minutes, options.faster, options.free = 4, 2, 0.4, 150.0, 0
-    pace = Pace(4.0, 2.0, 1.0) if options.quick else Pace(20.0, 10.0, 3.0)
-    plan = schedule(options, pace)
+        options.days = 0.0
+    pace = Pace(4.0, 2.0, 1.0, options.faster) if options.quick else Pace(20.0, 10.0, 3.0, options.faster)
+    drawn = draw(
+        options.trace, pace, seconds=options.minutes * 60.0, models=options.models, slots=options.slots,
+        days=options.days,
+    )  # fmt: skip
+    ways = [True, False] if options.both else [not options.off]
+    report({predict: one_play(options, pace, drawn, predict) for predict in ways}, options)
+
+
+def one_play(options: argparse.Namespace, pace: Pace, drawn: Drawn, predict: bool) -> Played:
     with tempfile.TemporaryDirectory(prefix="forebay-bench-") as folder:
         stack = Stack(Path(folder) / "home", demo="none", slots=options.slots)
         stack.environ |= {
             "FOREBAY_POOL_FREE": str(options.free),
+            "FOREBAY_POOL_EMPTIED": str(options.free),  # whatever the forecast of so few models holds
             "FOREBAY_POOL_MIN_RESIDENCE_S": str(pace.residence),
+            "FOREBAY_POOL_PREDICT": "1" if predict else "0",
+            "FOREBAY_CAPACITY_KEEP_ALIVE_S": str(max(5, int(pace.keep_alive))),
             "FOREBAY_FAST_START": "off" if options.plain else "auto",
             "FOREBAY_QUALIFY": "never",
         }
         try:
             stack.up()
             names, start_s = prepare(stack, options.models, options.slots, int(pace.keep_alive))
-            played = asyncio.run(play(stack, names, plan))
-            report(stack, played, start_s, options)
+            predicted = predict and learn(stack, names, drawn.past)
+            played = asyncio.run(play(stack, names, drawn.plan))
+            played.start_s, played.predicted = start_s, predicted
+            played.rows = stack.rest("GET", f"/activations?page_size={PAGE}")["results"][::-1]
+            return played
         finally:
             stack.clean_up()
-
-
-def schedule(options: argparse.Namespace, pace: Pace) -> list[tuple[float, int]]:
-    """(seconds from the beginning, model), in order: of the clients that come and go the most among those that are
-    active for so little of that time that the slots would do for all of them, on the mean."""
-    seconds = options.minutes * 60.0
-    requests = sporadic(_day(options.trace)).within(FROM_S, FROM_S + seconds * options.faster)
-    times = {
-        int(model): _thinned((requests.at[requests.model == model] - FROM_S) / options.faster, pace.gap)
-        for model in np.unique(requests.model)
-    }
-    most = DUTY * options.slots * seconds / options.models
-    rare = {model: at for model, at in times.items() if _active(at, pace) < most}
-    chosen = sorted(rare, key=lambda model: (-_comings(rare[model], pace), model))[: options.models]
-    if len(chosen) < options.models:
-        raise SystemExit(f"only {len(chosen)} models of the trace are that sporadic then")
-    return sorted((float(moment), place) for place, model in enumerate(chosen) for moment in rare[model])
-
-
-def _day(trace: Path) -> Requests:
-    """Of the day that is played: drawing all days takes two minutes."""
-    first, last = FROM_S // DAY_S * DAY_S, (FROM_S // DAY_S + 1) * DAY_S
-    with gzip.open(trace, "rt") as whole, tempfile.NamedTemporaryFile("w", suffix=".csv") as part:
-        rows = csv.DictReader(whole)
-        kept = csv.DictWriter(part, rows.fieldnames or [])
-        kept.writeheader()
-        kept.writerows(row for row in rows if first <= float(row["t_s"]) < last)
-        part.flush()
-        return traces.read(Path(part.name)).requests
-
-
-def _thinned(at: np.ndarray, gap_s: float) -> np.ndarray:
-    kept: list[float] = []
-    for moment in np.sort(at).tolist():
-        if not kept or moment - kept[-1] >= gap_s:
-            kept.append(moment)
-    return np.array(kept)
-
-
-def _active(at: np.ndarray, pace: Pace) -> float:
-    """Seconds with a request within the keep-alive before."""
-    return float(np.minimum(np.diff(at), pace.keep_alive).sum()) + pace.keep_alive
-
-
-def _comings(at: np.ndarray, pace: Pace) -> int:
-    return int((np.diff(at) > pace.keep_alive).sum()) + 1
 
 
 def prepare(stack: Stack, models: int, slots: int, keep_alive_s: int) -> tuple[list[str], float]:
@@ -175,6 +125,20 @@ def bare_start_s(stack: Stack, partition: int) -> float:
 def _ready(stack: Stack, partition: int) -> dict[str, float] | None:
     row = stack.rest("GET", f"/partitions/{partition}")
     return row if row["confirmed"] and row["ready_after_s"] else None
+
+
+def learn(stack: Stack, names: list[str], past: Requests) -> bool:
+    """Import it so that it ends where the play begins, and wait until then; whether habits were learned meanwhile."""
+    if not len(past.at):
+        return False
+    begin = time.time() + LEARN_S
+    moved = Requests(tuple(names), past.model, past.at + begin, past.until + begin, past.number)
+    with tempfile.TemporaryDirectory() as folder:
+        traces.write(moved, file := Path(folder) / "past.csv")
+        packed = base64.b64encode(gzip.compress(file.read_bytes())).decode()
+    stack.rest("POST", "/capacity/activity", json={"gzip_base64": packed, "name": "the days before"})
+    time.sleep(max(0.0, begin - time.time()))
+    return stack.rest("GET", "/pool")["habits_at"] is not None
 
 
 async def play(stack: Stack, names: list[str], plan: list[tuple[float, int]]) -> Played:
@@ -218,62 +182,27 @@ def _watch(stack: Stack, played: Played, seconds: float) -> None:
         time.sleep(0.5)
 
 
-def report(stack: Stack, played: Played, start_s: float, options: argparse.Namespace) -> None:
-    rows = stack.rest("GET", "/activations?page_size=500")["results"][::-1]
-    woken = [row for row in rows if row["state"] == "ready"]
-    left: dict[str, float] = {}
-    thrash = 0
-    for row in rows:
-        at = _unix(row["asked_at"])
-        if at - left.get(row["deployment"]["name"], -AGAIN_S) < AGAIN_S:
-            thrash += 1
-        if row["evicted"]:
-            left[row["evicted"]] = _unix(row["placed_at"])
-    waits = sorted(played.waits_s)
-    middle = median(waits) if waits else 0.0
+def report(plays: dict[bool, Played], options: argparse.Namespace) -> None:
     how = "started plainly" if options.plain else "forked"
     print(f"{options.models} models on {options.slots} slots for {options.minutes:g} min; ", end="")
     print(f"trace {options.faster:g} times faster; slots kept free {options.free}; engines {how}")
-    print(f"  requests {played.requests}, failed {played.failed}, for whom a model was woken {len(waits)}")
-    for why, count in played.why.most_common(5):
-        print(f"    {count} x {why}")
-    print(f"  models woken {len(woken)}, failed {sum(row['state'] == 'failed' for row in rows)}, ", end="")
-    print(f"another left for it {sum(bool(row['evicted']) for row in rows)}, again within {AGAIN_S:g} s {thrash}")
-    longest = max(waits, default=0.0)
-    print(f"  a bare start {start_s:.2f} s; ", end="")
-    print(f"waited: median {middle:.2f} s, p95 {_p95(waits):.2f} s, most {longest:.2f} s")
-    for name, some in (("free slots", [row for row in woken if not row["evicted"]]), ("slots of others", _left(woken))):
-        until = [_unix(row["placed_at"]) - _unix(row["asked_at"]) for row in some] or [0.0]
-        then = [_unix(row["ended_at"]) - _unix(row["placed_at"]) for row in some] or [0.0]
-        print(
-            f"  into {name} {len(some)}: median {median(until):.2f} s for a slot, then {median(then):.2f} s until ready"
-        )
-    print(f"  looks with two engines on a slot: {played.twice}")
-    figures = {
-        "requests": played.requests,
-        "failed": played.failed,
-        "cold_share": round(len(waits) / max(1, played.requests), 4),
-        "wait_p50_s": round(middle, 2),
-        "wait_p95_s": round(_p95(waits), 2),
-        "wait_over_start_p50": round(middle / start_s, 2),
-        "thrash": thrash,
-        "start_s": round(start_s, 2),
-        "woken": len(woken),
-        "two_on_a_slot": played.twice,
-    }
-    print("RESULT", json.dumps(figures), flush=True)
+    found = {predict: figures(played) for predict, played in plays.items()}
+    print(table({_named(predict, plays[predict]): column for predict, column in found.items()}))
+    for predict, played in plays.items():
+        print(f"  {_named(predict, played)}:\n{slots_told(played)}")
+        for why, count in played.why.most_common(5):
+            print(f"    {count} x {why}")
+    first = next(iter(found))
+    told: dict[str, Any] = dict(found[first])
+    if len(found) > 1:
+        told |= {f"off_{key}": value for key, value in found[False].items()}
+    print("RESULT", json.dumps(told), flush=True)
 
 
-def _left(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in rows if row["evicted"]]
-
-
-def _p95(waits: list[float]) -> float:
-    return waits[min(len(waits) - 1, int(0.95 * len(waits)))] if waits else 0.0
-
-
-def _unix(moment: str) -> float:
-    return datetime.fromisoformat(moment).timestamp()
+def _named(predict: bool, played: Played) -> str:
+    if not predict:
+        return "not predicted"
+    return "predicted" if played.predicted else "nothing learned"
 
 
 if __name__ == "__main__":

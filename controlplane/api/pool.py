@@ -20,7 +20,7 @@ from controlplane.api.pagination import Cursor
 from controlplane.api.resource import Resource
 from controlplane.api.shapes import Link
 from controlplane.api.strict import refuse_unknown_parameters
-from controlplane.fleet import pool_view
+from controlplane.fleet import pool_habits, pool_view
 from controlplane.fleet.models import Activation, PoolAim
 from controlplane.fleet.pool_view import Place, SlotNow
 
@@ -80,6 +80,8 @@ class PoolShape(serializers.Serializer):
     )
     held_reason = serializers.CharField(help_text="Why so many.")
     min_residence_s = serializers.FloatField(help_text="Nobody is made to leave sooner.")
+    predicts = serializers.BooleanField(help_text="Whether it uses what was learned of models' habits.")
+    habits_at = serializers.FloatField(allow_null=True, help_text="Unix seconds: when they were learned; null: never.")
     slots = SlotShape(many=True)
     waiting = ActivationShape(many=True, help_text="Longest first.")
 
@@ -97,6 +99,7 @@ class Pool(APIView):
     def get(self, request: Request) -> Response:
         refuse_unknown_parameters(request, set())
         found, aim = pool_view.look(timezone.now()), PoolAim.objects.first()
+        learned = pool_habits.learned_at()
         shown = {
             "now": time.time(),
             "free_wanted": settings.POOL_FREE,
@@ -104,6 +107,8 @@ class Pool(APIView):
             "held_by_gpus": aim.by_gpus if aim else {},
             "held_reason": aim.reason if aim else "",
             "min_residence_s": settings.POOL_MIN_RESIDENCE_S,
+            "predicts": settings.POOL_PREDICT,
+            "habits_at": learned.timestamp() if learned else None,
             "slots": [_slot(slot) for slot in found.slots],
             "waiting": found.waiting,
         }

@@ -70,7 +70,8 @@ def sweep(now: datetime, *, free: int | None = None, chances: Chances | None = N
     sizes, least = to_keep_free(views) if free is None else ({}, free)
     leaving = rules.to_free_by_size(views, free=sizes, at_least=least, min_residence_s=settings.POOL_MIN_RESIDENCE_S)
     by_id = {row.pk: row for row in found}
-    _wake_ahead(now)
+    if settings.POOL_PREDICT:
+        _wake_ahead(now)
     return [name for choice in leaving if (name := _empty(by_id[choice.slot or 0], choice))]
 
 

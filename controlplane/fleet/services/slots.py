@@ -103,7 +103,8 @@ class _Found:
 
 
 def _looking(now: datetime, chances: Chances | None) -> _Look:
-    chances = pool_habits.chances(now) if chances is None else chances
+    if chances is None:
+        chances = pool_habits.chances(now) if settings.POOL_PREDICT else {}
     return _Look(pool_use.read(now), now, chances, pool_keep.read(now), frozenset(exclusive.held()))
 
 
