@@ -64,7 +64,8 @@ class Site:
     def start(self, processes: int = 1) -> None:
         command = [
             sys.executable, "-m", "uvicorn", "controlplane.asgi:application", "--host", "127.0.0.1",
-            "--port", str(self.web_port), "--no-access-log", "--log-level", "warning",
+            "--port", str(self.web_port), "--http", "controlplane.wire:Wire",
+            "--no-access-log", "--log-level", "warning",
             *(["--workers", str(processes)] if processes > 1 else []),
         ]  # fmt: skip
         self._web = subprocess.Popen(command, cwd=ROOT)

@@ -27,6 +27,7 @@ from controlplane.telemetry.lifespan import Lifespan
 from controlplane.telemetry.recorder import Recorder
 from controlplane.telemetry.services import ingest, outbox
 from controlplane.telemetry.sockets import BearerOrSession, routes
+from controlplane.wire import DOOR
 
 hub = Hub(summary=live_summary)
 recorder = Recorder(ingest)
@@ -44,6 +45,6 @@ application = ProtocolTypeRouter(
     {
         "http": door,
         "websocket": BearerOrSession(URLRouter(routes(hub))),
-        "lifespan": Lifespan(threads, hub, lambda: process_log.begin("web")),
+        "lifespan": Lifespan(threads, hub, lambda: process_log.begin("web"), {DOOR: door}),
     }
 )

@@ -44,6 +44,7 @@ class Door:
 
     def __init__(self, app: App) -> None:
         self._app = app
+        self.path, self.most_bytes = PATH.encode(), agent.MAX_BODY
         self.pace = Pace()
         self.waiting = self.short = self.long = self.refused = 0  # reports
         self._late_s = 0.0
@@ -53,10 +54,21 @@ class Door:
         if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        if self._watch is None:
-            self._watch = asyncio.create_task(self._keep_pace(), name="report-pace")
+        self._look_at_pace()
         began = time.perf_counter()
         process_figures.report(await self._take_in(scope, receive, send), time.perf_counter() - began)
+
+    def at_once(self, body: bytes, authorization: str) -> bytes | None:
+        """The answer to a whole report that says nothing new; None for any other, which comes in by `__call__`. For
+        `controlplane.wire`, on the event loop."""
+        self._look_at_pace()
+        began = time.perf_counter()
+        said = self._known(body, authorization)
+        reply = said and self._reply(*said, time.time())
+        if not reply:
+            return None
+        process_figures.report(200, time.perf_counter() - began)
+        return reply
 
     async def _take_in(self, scope: Message, receive: Any, send: Any) -> int:
         """Answers, and tells the status."""
@@ -67,10 +79,8 @@ class Door:
             )
         came_at, token = time.time(), _bearer(scope["headers"])
         said = self._known(body, token)
-        reply = said and self._at_once(*said, came_at)
+        reply = said and self._reply(*said, came_at)
         if reply:
-            self.short += 1
-            process_figures.reports_from_memory.inc()
             headers = [*_HEADERS, (b"content-length", b"%d" % len(reply))]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": reply})
@@ -89,11 +99,13 @@ class Door:
         except msgspec.DecodeError:
             return None
 
-    def _at_once(self, report: Outline, entry: Entry, at: float) -> bytes | None:
+    def _reply(self, report: Outline, entry: Entry, at: float) -> bytes | None:
         """The answer to a report that says nothing new, and asks for nothing; None for any other."""
         if report.logs or logs.is_wanted_of(entry.id) or not reports.is_nothing_new(report, entry, at):
             return None
         telemetry.take_soon(entry.id, report, at)
+        self.short += 1
+        process_figures.reports_from_memory.inc()
         return _encode(ReportReply(at=at, period_s=self._period_s(report)))
 
     async def _in_turn(self, body: bytes, authorization: str, came_at: float) -> HttpResponse:
@@ -118,6 +130,10 @@ class Door:
     def wanted_s(self) -> float:
         """How often nodes shall report at present."""
         return self.pace.period_s(settings.REPORT_PERIOD_S, settings.SILENT_AFTER_S)
+
+    def _look_at_pace(self) -> None:
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._keep_pace(), name="report-pace")
 
     async def _keep_pace(self) -> None:
         """See how late the event loop is, and let agents report as often as can be taken in."""

@@ -28,7 +28,8 @@ def web_part(machine: Machine) -> Part:
     command = [
         PYTHON, "-m", "uvicorn", "controlplane.asgi:application",
         "--host", machine.host, "--port", str(machine.web_port),
-        "--no-access-log", "--timeout-graceful-shutdown", "3", "--log-level", "warning",
+        "--http", "controlplane.wire:Wire", "--no-access-log", "--log-level", "warning",
+        "--timeout-graceful-shutdown", "3",
     ]  # fmt: skip
     if settings.WEB_PROCESSES > 1:
         command += ["--workers", str(settings.WEB_PROCESSES)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from controlplane.telemetry.hub import Hub
@@ -16,18 +16,26 @@ class Thread(Protocol):
 
 
 class Lifespan:
-    """The ASGI application of scope "lifespan"."""
+    """The ASGI application of scope "lifespan". `state`: what the server's protocol finds at each connection."""
 
-    def __init__(self, threads: Sequence[Thread], hub: Hub, begin_log: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        threads: Sequence[Thread],
+        hub: Hub,
+        begin_log: Callable[[], object] = lambda: None,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
         self._threads = threads
         self._hub = hub
         self._begin_log = begin_log
+        self._state = state or {}
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self._begin_log()
+                scope.get("state", {}).update(self._state)
                 _spare_the_collector()
                 for thread in self._threads:
                     thread.start()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from itertools import chain
 from typing import Any
 
 from django.db import connection
-from django.db.models import Model
+from django.db.models import DateTimeField, Model
 
 MAX_PARAMETERS = 20_000  # PostgreSQL takes 65,535 in a statement
 
@@ -19,8 +18,7 @@ def insert(
     """`anew`: the key's columns; a row that is there already is written over."""
     if not rows:
         return
-    moments: dict[datetime, Any] = {}  # rows have few different ones
-    plain = [[_plain(value, moments) if isinstance(value, datetime) else value for value in row] for row in rows]
+    plain = _plain(model, columns, rows)
     with connection.cursor() as cursor:
         if connection.vendor == "sqlite":  # a long statement costs it more to read
             cursor.executemany(_statement(model, columns, 1, anew), plain)
@@ -42,7 +40,12 @@ def _statement(model: type[Model], columns: Sequence[str], count: int, anew: Seq
     return sql
 
 
-def _plain(moment: datetime, known: dict[datetime, Any]) -> Any:
-    if moment not in known:
-        known[moment] = connection.ops.adapt_datetimefield_value(moment)
-    return known[moment]
+def _plain(model: type[Model], columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Moments as the database takes them; rows have few different ones."""
+    places = [at for at, name in enumerate(columns) if isinstance(model._meta.get_field(name), DateTimeField)]
+    plain = list(map(list, rows))
+    for place in places:
+        known = {moment: connection.ops.adapt_datetimefield_value(moment) for moment in {row[place] for row in rows}}
+        for row in plain:
+            row[place] = known[row[place]]
+    return plain

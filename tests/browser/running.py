@@ -108,6 +108,8 @@ class Running:
             "127.0.0.1",
             "--port",
             str(self.web_port),
+            "--http",
+            "controlplane.wire:Wire",
             "--no-access-log",
             "--log-level",
             "warning",
