@@ -24,6 +24,7 @@ from rest_framework.views import APIView
 from controlplane.alerts.models import Alert
 from controlplane.api.strict import refuse_unknown_parameters
 from controlplane.domain.alerting import SEVERITIES
+from controlplane.fleet import pool_view
 from controlplane.fleet.models import GatewayBeat
 from controlplane.fleet.verified import ALIVE_S
 from controlplane.scaling.standing import standing
@@ -69,6 +70,7 @@ class _Fleet(Collector):
         yield from _gateways(timezone.now())
         yield from _alerts()
         yield from _scaling(timezone.now())
+        yield _woken_ahead(timezone.now())
 
 
 def _gateways(now: datetime) -> Iterator[Metric]:
@@ -96,6 +98,14 @@ def _scaling(now: datetime) -> Iterator[Metric]:
         wanted.add_metric([lane.deployment.name, lane.role], lane.wanted)
         short.add_metric([lane.deployment.name, lane.role], lane.short)
     yield from (wanted, short)
+
+
+def _woken_ahead(now: datetime) -> Metric:
+    name, about = "forebay_pool_woken_ahead", "Models that the pool woke before anybody asked, in the last day"
+    tally, family = pool_view.tally(now), GaugeMetricFamily(name, about, labels=["asked_for"])
+    family.add_metric(["yes"], tally.came)
+    family.add_metric(["no"], tally.ahead - tally.came)  # or not yet
+    return family
 
 
 def _wants_gpus(request: Request) -> bool:

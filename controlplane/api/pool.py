@@ -38,7 +38,7 @@ class ActivationShape(serializers.ModelSerializer):
         model = Activation
         fields = [
             "id", "deployment", "partition", "slot", "evicted", "cause", "state", "reason", "message", "waiters",
-            "asked_at", "placed_at", "ended_at", "broke_at", "wait_s",
+            "asked_at", "placed_at", "ended_at", "broke_at", "came_at", "wait_s",
         ]  # fmt: skip
         extra_kwargs = {
             "slot": {"help_text": "node/partition; kept when the partition is gone."},
@@ -48,6 +48,9 @@ class ActivationShape(serializers.ModelSerializer):
             "waiters": {"help_text": "Requests held for it at once, at most."},
             "ended_at": {"help_text": "Ready, failed or given up."},
             "broke_at": {"help_text": "It was ready, and its engine could not be kept up afterwards."},
+            "came_at": {
+                "help_text": "Woken ahead of requests: when one was first known to have come, within a keep-alive."
+            },
         }
 
     def get_wait_s(self, row: Activation) -> float:
@@ -82,6 +85,8 @@ class PoolShape(serializers.Serializer):
     min_residence_s = serializers.FloatField(help_text="Nobody is made to leave sooner.")
     predicts = serializers.BooleanField(help_text="Whether it uses what was learned of models' habits.")
     habits_at = serializers.FloatField(allow_null=True, help_text="Unix seconds: when they were learned; null: never.")
+    woken_ahead = serializers.IntegerField(help_text="Models that were woken before anybody asked, in the last day.")
+    asked_for_in_time = serializers.IntegerField(help_text="Of these, those that were asked for within a keep-alive.")
     slots = SlotShape(many=True)
     waiting = ActivationShape(many=True, help_text="Longest first.")
 
@@ -99,7 +104,7 @@ class Pool(APIView):
     def get(self, request: Request) -> Response:
         refuse_unknown_parameters(request, set())
         found, aim = pool_view.look(timezone.now()), PoolAim.objects.first()
-        learned = pool_habits.learned_at()
+        learned, tally = pool_habits.learned_at(), pool_view.tally(timezone.now())
         shown = {
             "now": time.time(),
             "free_wanted": settings.POOL_FREE,
@@ -109,6 +114,8 @@ class Pool(APIView):
             "min_residence_s": settings.POOL_MIN_RESIDENCE_S,
             "predicts": settings.POOL_PREDICT,
             "habits_at": learned.timestamp() if learned else None,
+            "woken_ahead": tally.ahead,
+            "asked_for_in_time": tally.came,
             "slots": [_slot(slot) for slot in found.slots],
             "waiting": found.waiting,
         }

@@ -136,4 +136,7 @@ def _worth(leaving: Sequence[Slot]) -> Callable[[Slot], tuple[bool, int, float, 
 
 
 def _why(resident: Resident) -> str:
-    return f"idle for {resident.idle_s or 0.0:.0f} s, and the least likely to be missed"
+    idle = f"idle for {resident.idle_s or 0.0:.0f} s"
+    if resident.return_chance is None:
+        return f"{idle}, the least to be missed of those that may leave"
+    return f"{idle}, and asked for again soon with a chance of {resident.return_chance:.0%}"

@@ -9,6 +9,7 @@ import numpy as np
 
 LEAST = 4  # gaps that agree, before it is more than chance
 AGREE = 0.75  # of the gaps
+WITHIN = 0.9  # of those that it began by the clock, within the spread
 SKIPPED = 3  # a gap may be up to so many periods long
 SHORTEST_S = 300.0
 LOOK_AT = 32  # begins, most recent first
@@ -16,11 +17,13 @@ LOOK_AT = 32  # begins, most recent first
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """It begins each `period_s`, give or take `spread_s`; `last` is when it should have begun last, unix seconds."""
+    """It begins each `period_s`, give or take `spread_s`; `last` is when it should have begun last, unix seconds.
+    `kept`: of the times that it should have, the share that it did."""
 
     period_s: float
     last: float
     spread_s: float
+    kept: float = AGREE
 
     def due(self, now: float) -> float:
         """When it should begin next; a moment less than the spread ago counts as next."""
@@ -43,7 +46,15 @@ def rhythm_of(begins: Sequence[float], *, resolution_s: float = 60.0) -> Rhythm 
     steps = np.round((at - at[-1]) / period)
     off = at - at[-1] - steps * period
     shift = float(np.median(off[np.abs(off) <= spread]))
-    return Rhythm(period, float(at[-1]) + shift, spread)
+    hits = np.abs(off - shift) <= spread
+    usual = max(resolution_s, float(np.quantile(np.abs(off - shift)[hits], WITHIN)))
+    return Rhythm(period, float(at[-1]) + shift, usual, _kept(steps[hits]))
+
+
+def _kept(steps: np.ndarray) -> float:
+    """By the rule of succession: a clock that was kept five times may be missed the sixth."""
+    there = np.unique(steps)
+    return float((len(there) + 1) / (there[-1] - there[0] + 3))
 
 
 def _period(gaps: np.ndarray, resolution_s: float) -> float | None:

@@ -1,17 +1,21 @@
-"""What the planner learned of models' habits, as rows: who is likely to return, and who is due by the clock."""
+"""What the planner learned of models' habits, as rows: how likely an idle one is to be asked for, and which clock it
+follows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.db import transaction
 from django.db.models import Max
 
-from controlplane.domain.keepalive import Learned
-from controlplane.domain.rhythm import Rhythm
+from controlplane.domain import prewarming
+from controlplane.domain.keepalive import START, Learned
+from controlplane.domain.recurrence import EDGES_S, Recurrence
+from controlplane.domain.rhythm import AGREE, Rhythm
 from controlplane.fleet.models import PoolHint
+from controlplane.fleet.pool_use import Use
 
 FRESH = timedelta(minutes=30)  # what was learned longer ago says nothing of now
 
@@ -19,9 +23,15 @@ FRESH = timedelta(minutes=30)  # what was learned longer ago says nothing of now
 @dataclass(frozen=True, slots=True)
 class Habit:
     deployment: str
-    chance: float | None
+    recurrence: Recurrence | None
     rhythm: Rhythm | None
     keep: Learned | None = None  # None: as all others
+
+    def idle_s(self, now: datetime, last_at: datetime | None) -> float | None:
+        """By what is on record or, where that is later, by what gateways last had of it. None: not known."""
+        if self.recurrence is not None:
+            return self.recurrence.idle_s(now.timestamp(), last_at.timestamp() if last_at else None)
+        return (now - last_at).total_seconds() if last_at else None
 
 
 @transaction.atomic
@@ -36,10 +46,24 @@ def learned_at() -> datetime | None:
     return PoolHint.objects.aggregate(at=Max("at"))["at"]
 
 
-def chances(now: datetime) -> dict[str, float]:
-    """By deployment: that it is asked for again within ten minutes."""
-    told = PoolHint.objects.filter(at__gt=now - FRESH, chance__isnull=False)
-    return dict(told.values_list("deployment", "chance"))
+def read(now: datetime, names: Iterable[str]) -> list[Habit]:
+    """Of these deployments, where anything was learned lately that tells when they are asked for."""
+    told = PoolHint.objects.filter(at__gt=now - FRESH, deployment__in=list(names))
+    return [_habit(row) for row in told.defer("keep_alive_why")]
+
+
+def chances(now: datetime, uses: Mapping[str, Use], names: Iterable[str], keep_alive_s: float) -> dict[str, float]:
+    """By deployment, of those with something learned: that it is asked for again soon, which is as long as a start that
+    is waited for is worth. `uses`: what gateways had of each, where that is known."""
+    found = {}
+    for habit in read(now, names):
+        idle_s = habit.idle_s(now, uses.get(habit.deployment, Use()).last_at)
+        chance = prewarming.chance(
+            habit.recurrence, habit.rhythm, now=now.timestamp(), idle_s=idle_s or 0.0, within_s=START * keep_alive_s
+        )
+        if chance is not None:
+            found[habit.deployment] = chance
+    return found
 
 
 def keep_alives(now: datetime) -> dict[str, Learned]:
@@ -49,22 +73,24 @@ def keep_alives(now: datetime) -> dict[str, Learned]:
     return {name: Learned(keep_alive_s, why) for name, keep_alive_s, why in rows}
 
 
-def due(now: datetime, within: timedelta) -> list[str]:
-    """Deployments that should be asked for within that time, by their own clock."""
-    told = PoolHint.objects.filter(at__gt=now - FRESH, period_s__isnull=False)
-    found = []
-    for name, period_s, last_at, spread_s in told.values_list("deployment", "period_s", "last_at", "spread_s"):
-        at = Rhythm(period_s, last_at.timestamp(), spread_s).due(now.timestamp())
-        if at - now.timestamp() - spread_s <= within.total_seconds():
-            found.append(name)
-    return found
+def _habit(row: PoolHint) -> Habit:
+    rhythm = recurrence = None
+    if row.rates is not None and row.idle_since is not None and len(row.rates) == len(EDGES_S):
+        recurrence = Recurrence(tuple(row.rates), row.idle_since.timestamp())
+    if row.period_s is not None and row.last_at is not None and row.spread_s is not None:
+        kept = AGREE if row.kept is None else row.kept
+        rhythm = Rhythm(row.period_s, row.last_at.timestamp(), row.spread_s, kept)
+    return Habit(row.deployment, recurrence, rhythm)
 
 
 def _row(habit: Habit, now: datetime) -> PoolHint:
-    row = PoolHint(deployment=habit.deployment[:120], chance=habit.chance, at=now)
+    row = PoolHint(deployment=habit.deployment[:120], at=now)
+    if habit.recurrence is not None:
+        row.rates = list(habit.recurrence.rates)
+        row.idle_since = datetime.fromtimestamp(habit.recurrence.since, UTC)
     if habit.keep is not None:
         row.keep_alive_s, row.keep_alive_why = habit.keep.keep_alive_s, habit.keep.why[:255]
     if habit.rhythm is not None:
-        row.period_s, row.spread_s = habit.rhythm.period_s, habit.rhythm.spread_s
+        row.period_s, row.spread_s, row.kept = habit.rhythm.period_s, habit.rhythm.spread_s, habit.rhythm.kept
         row.last_at = datetime.fromtimestamp(habit.rhythm.last, UTC)
     return row

@@ -63,6 +63,8 @@ class Tally:
     ready: int
     failed: int
     given_up: int
+    ahead: int  # of those ready: woken before anybody asked
+    came: int  # of these: asked for within a keep-alive
 
 
 def look(now: datetime) -> Pool:
@@ -87,8 +89,13 @@ def names() -> set[str]:
 
 def tally(now: datetime) -> Tally:
     states = Activation.State
+    ahead = Q(state=states.READY, cause=Activation.Cause.AHEAD)
     found = Activation.objects.filter(ended_at__gt=now - LAST).aggregate(
-        **{state.value: Count("pk", filter=Q(state=state)) for state in (states.READY, states.FAILED, states.GIVEN_UP)}
+        ready=Count("pk", filter=Q(state=states.READY)),
+        failed=Count("pk", filter=Q(state=states.FAILED)),
+        given_up=Count("pk", filter=Q(state=states.GIVEN_UP)),
+        ahead=Count("pk", filter=ahead),
+        came=Count("pk", filter=ahead & Q(came_at__isnull=False)),
     )
     return Tally(**found)
 

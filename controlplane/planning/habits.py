@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from controlplane.domain import keepalive
-from controlplane.domain.forecast import activity, hazards
+from controlplane.domain import keepalive, recurrence
+from controlplane.domain.forecast import activity
 from controlplane.domain.forecast.activity import Floats, Requests
 from controlplane.domain.forecast.hazards import DAY_S, Outage
 from controlplane.domain.rhythm import rhythm_of
@@ -19,7 +19,6 @@ from controlplane.planning import history, policy
 
 LOOK_BACK_S = 8 * DAY_S
 EVERY_S = 600.0
-WITHIN_S = 600.0
 
 
 def refresh(now: float) -> int:
@@ -40,14 +39,13 @@ def learn(now: float) -> list[Habit]:
     if not len(runs.model):
         return []
     gaps = history.outages(now - LOOK_BACK_S, now)
-    known, there = hazards.learn(runs, now, LOOK_BACK_S, gaps), hazards.at(runs, now)
-    chance = hazards.returning(known, there, now, WITHIN_S)
+    again = recurrence.learn(activity.runs(requests, 0.0).known_at(now), now, gaps)
     begins = np.split(runs.start, np.searchsorted(runs.model, np.arange(1, runs.count)))
     idle = idle_times(requests, gaps)
     return [
         Habit(
             name,
-            float(chance[place]),
+            again[place],
             rhythm_of(begins[place].tolist()),
             keepalive.learn(idle[place], usual_s=keep_alive_s, resolution_s=history.MINUTE_S),
         )

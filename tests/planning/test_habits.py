@@ -39,7 +39,8 @@ def test_who_comes_often_is_likelier_to_return_and_who_comes_by_the_clock_is_kno
     assert habits.refresh(now + 601) == 2
     assert habits.refresh(now - 3600) == 2, "what was learned in the future, by a clock that was wrong, is not kept"
     found = {habit.deployment: habit for habit in habits.learn(now)}
-    assert found["hourly"].chance > 3 * found["rare"].chance
+    hourly, rare = (found[name].recurrence for name in ("hourly", "rare"))
+    assert hourly.within(600, 3000) > 2 * rare.within(600, 3000)
     assert found["rare"].rhythm is None
     assert found["hourly"].rhythm.period_s == pytest.approx(HOUR)
 

@@ -66,10 +66,7 @@ def learn(runs: Runs, now: float, span_s: float, outages: Sequence[Outage] = ())
     start, end, model = runs.start, runs.end, runs.model
     over = np.isfinite(end) & ~_hidden(end - runs.keep_alive_s, end, outages)
     durations, first = _by_model(model[over], (end - start)[over], runs.count)
-    since, until, whose, woke = _idle_times(runs, now)
-    sure = ~_hidden(since - runs.keep_alive_s, until, outages)
-    since, until, whose, woke = since[sure], until[sure], whose[sure], woke[sure]
-    enter = _hazards(since, until, whose, woke, runs.count)
+    enter = _hazards(*idle_times(runs, now, outages), runs.count)
     pool = np.sort(durations)
     if len(pool) > POOL:
         pool = pool[np.linspace(0, len(pool) - 1, POOL).astype(np.int64)]
@@ -93,6 +90,22 @@ def returning(habits: Habits, there: Now, now: float, within_s: float) -> Floats
     return np.where(there.is_on, 1.0, 1.0 - np.exp(-rate * within_s))
 
 
+def idle_times(
+    runs: Runs, now: float, outages: Sequence[Outage] = ()
+) -> tuple[Floats, Floats, Ints, NDArray[np.bool_]]:
+    """(since, until, model, whether it then woke): the gaps between runs, and those that still last. Those that an
+    outage lies in may have been none, and are left out."""
+    same = runs.model[1:] == runs.model[:-1]
+    last = np.append(~same, True) if len(runs.model) else np.empty(0, bool)
+    still = last & np.isfinite(runs.end)
+    since = np.concatenate([runs.end[:-1][same], runs.end[still]])
+    until = np.concatenate([runs.start[1:][same], np.full(int(still.sum()), now)])
+    whose = np.concatenate([runs.model[1:][same], runs.model[still]])
+    woke = np.concatenate([np.ones(int(same.sum()), bool), np.zeros(int(still.sum()), bool)])
+    sure = ~_hidden(since - runs.keep_alive_s, until, outages)
+    return since[sure], until[sure], whose[sure], woke[sure]
+
+
 def _by_model(model: Ints, durations: Floats, count: int) -> tuple[Floats, Ints]:
     order = np.lexsort((durations, model))
     first = np.concatenate([[0], np.cumsum(np.bincount(model, minlength=count))])
@@ -105,18 +118,6 @@ def _hidden(start: Floats, end: Floats, outages: Sequence[Outage]) -> NDArray[np
     for gap in outages:
         hidden |= (start < gap.end) & (end > gap.start)
     return hidden
-
-
-def _idle_times(runs: Runs, now: float) -> tuple[Floats, Floats, Ints, NDArray[np.bool_]]:
-    """(since, until, model, whether it then woke): the gaps between runs, and those that still last."""
-    same = runs.model[1:] == runs.model[:-1]
-    last = np.append(~same, True) if len(runs.model) else np.empty(0, bool)
-    still = last & np.isfinite(runs.end)
-    since = np.concatenate([runs.end[:-1][same], runs.end[still]])
-    until = np.concatenate([runs.start[1:][same], np.full(int(still.sum()), now)])
-    whose = np.concatenate([runs.model[1:][same], runs.model[still]])
-    woke = np.concatenate([np.ones(int(same.sum()), bool), np.zeros(int(still.sum()), bool)])
-    return since, until, whose, woke
 
 
 def _hazards(since: Floats, until: Floats, whose: Ints, woke: NDArray[np.bool_], count: int) -> Floats:

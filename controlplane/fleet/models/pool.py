@@ -38,6 +38,7 @@ class Activation(models.Model):
     placed_at = models.DateTimeField(null=True)  # a slot was given to it
     ended_at = models.DateTimeField(null=True)  # ready, failed or given up
     broke_at = models.DateTimeField(null=True)  # ready, but its engine could not be kept up afterwards
+    came_at = models.DateTimeField(null=True)  # woken ahead of requests: when one was first known to have come
 
     class Meta:
         ordering = ["-id"]
@@ -92,10 +93,12 @@ class PoolHint(models.Model):
     that are no deployments yet, too."""
 
     deployment = models.CharField(max_length=120, unique=True)
-    chance = models.FloatField(null=True)  # that it is asked for again within ten minutes, as it stood at `at`
+    rates = models.JSONField(null=True)  # askings per idle second by idle age, domain.recurrence.EDGES_S; null: unknown
+    idle_since = models.DateTimeField(null=True)  # by what is on record
     period_s = models.FloatField(null=True)  # it is asked for by the clock, so often; null: it is not
     last_at = models.DateTimeField(null=True)  # when it should have been asked for last, by that clock
     spread_s = models.FloatField(null=True)  # give or take
+    kept = models.FloatField(null=True)  # of the times that it should have been asked for, the share that it was
     keep_alive_s = models.FloatField(null=True)  # best for its own idle times; null: the usual one does as well
     keep_alive_why = models.CharField(max_length=255, blank=True)
     at = models.DateTimeField()

@@ -12,16 +12,15 @@ from django.db import transaction
 
 from controlplane.audit.services import Actor
 from controlplane.domain import pool as rules
-from controlplane.fleet import brake, owners, pool_habits, pool_use, versions
+from controlplane.fleet import brake, owners, pool_use, versions
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Activation, Deployment, Partition, PoolAim
-from controlplane.fleet.services import desired, exclusive, failures, rows, slots, verdicts, waking
+from controlplane.fleet.services import ahead, desired, exclusive, failures, rows, slots, verdicts, waking
 from controlplane.fleet.services.slots import Chances
 
 log = structlog.get_logger(__name__)
 UNWANTED_AFTER = timedelta(seconds=30)  # nobody has waited for so long: it is given up
 PRUNE = 1000
-AHEAD = timedelta(seconds=60)  # before a model is due it is woken
 AIM = 1
 
 
@@ -53,8 +52,8 @@ def aim(
 
 def sweep(now: datetime, *, free: int | None = None, chances: Chances | None = None) -> list[str]:
     """Note what became of activations, give back slots whose engines do not come back, and empty slots so that `free`
-    are there before anybody asks (None: as the planner aims, and at least as many as configured). Names who was made to
-    leave. While many nodes are silent at once nobody is."""
+    are there before anybody asks (None: as the planner aims, and at least as many as configured). Wake who is due.
+    Names who was made to leave. While many nodes are silent at once nobody is."""
     for deployment_id in _starting():
         try:
             waking.look_after(deployment_id, now)
@@ -70,8 +69,7 @@ def sweep(now: datetime, *, free: int | None = None, chances: Chances | None = N
     sizes, least = to_keep_free(views) if free is None else ({}, free)
     leaving = rules.to_free_by_size(views, free=sizes, at_least=least, min_residence_s=settings.POOL_MIN_RESIDENCE_S)
     by_id = {row.pk: row for row in found}
-    if settings.POOL_PREDICT:
-        _wake_ahead(now)
+    ahead.look(views, held=max(least, sum(sizes.values())), now=now)
     return [name for choice in leaving if (name := _empty(by_id[choice.slot or 0], choice))]
 
 
@@ -85,15 +83,6 @@ def to_keep_free(views: Sequence[rules.Slot]) -> tuple[dict[int, int], int]:
     most = settings.POOL_EMPTIED
     least = max(settings.POOL_FREE, min(most, (slots or 0) - active.total()))
     return {int(gpus): min(most, max(0, count - active[int(gpus)])) for gpus, count in by_gpus.items()}, least
-
-
-def _wake_ahead(now: datetime) -> None:
-    """Models that are due by their own clock, into slots that are free: in time to be ready when they are asked for."""
-    due = pool_habits.due(now, AHEAD)
-    asleep = Deployment.objects.filter(name__in=due, mode=Deployment.Mode.POOLED, partitions__isnull=True)
-    names = list(asleep.order_by("name").values_list("name", flat=True))
-    if names:
-        waking.wake(dict.fromkeys(names, waking.Ask(0, Activation.Cause.AHEAD)), now=now)
 
 
 def prune(now: datetime) -> None:

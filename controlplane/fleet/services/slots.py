@@ -37,7 +37,7 @@ def rows() -> list[Partition]:
 def slots(found: Sequence[Partition], now: datetime, chances: Chances | None = None) -> list[Slot]:
     """All of them. Who is in one that the pool may not empty - pinned, dedicated, part of a change - counts as busy.
     `chances`: None: as the planner learned them."""
-    look = _looking(now, chances)
+    look = _looking(found, now, chances)
     return [look.slot(row) for row in found]
 
 
@@ -72,7 +72,8 @@ class Round:
 
     def _look(self) -> _Found:
         if self._found is None:
-            self._found = _Found(rows(), _looking(self.now, self._chances))
+            found = rows()
+            self._found = _Found(found, _looking(found, self.now, self._chances))
         return self._found
 
 
@@ -102,10 +103,12 @@ class _Found:
         self.slots[row.pk], self._views[row.pk] = self._look.slot(row), partition_view(row)
 
 
-def _looking(now: datetime, chances: Chances | None) -> _Look:
+def _looking(found: Sequence[Partition], now: datetime, chances: Chances | None) -> _Look:
+    uses, keeps = pool_use.read(now), pool_keep.read(now)
     if chances is None:
-        chances = pool_habits.chances(now) if settings.POOL_PREDICT else {}
-    return _Look(pool_use.read(now), now, chances, pool_keep.read(now), frozenset(exclusive.held()))
+        there = [row.deployment.name for row in found if row.deployment is not None]
+        chances = pool_habits.chances(now, uses or {}, there, keeps.usual_s) if settings.POOL_PREDICT else {}
+    return _Look(uses, now, chances, keeps, frozenset(exclusive.held()))
 
 
 @dataclass(frozen=True, slots=True)

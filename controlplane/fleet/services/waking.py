@@ -54,10 +54,14 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """`waiters`: requests that are held for it. Ahead of requests nobody is made to leave."""
+    """`waiters`: requests that are held for it. Ahead of requests nobody is made to leave; `why` it is woken then."""
 
     waiters: int = 1
     cause: Activation.Cause = Activation.Cause.REQUEST
+    why: str = ""
+
+    def because(self, choice: rules.Choice) -> str:
+        return f"{self.why}; {choice.reason}" if self.why else choice.reason
 
 
 def wake(
@@ -151,7 +155,8 @@ class _Look:
         if now != (True, seen.deployment_id, seen.generation):
             return None
         exclusive.require_free([partition.pk])
-        reason = f"asked for; {choice.reason}"
+        asked = "asked for" if self.ask.cause == Activation.Cause.REQUEST else "ahead of requests"
+        reason = f"{asked}; {self.ask.because(choice)}"
         desired.write(partition, self.deployment, Role.AGGREGATED.value, actor=ACTOR, reason=reason)
         self.round.took(partition)
         return partition
@@ -161,7 +166,7 @@ class _Look:
     ) -> Standing:
         row = current or Activation(deployment=self.deployment, cause=self.ask.cause, asked_at=self.now)
         row.state, row.partition, row.slot = Activation.State.STARTING, partition, str(partition)[:120]
-        row.evicted, row.reason = left.name if left else "", choice.reason[:255]
+        row.evicted, row.reason = left.name if left else "", self.ask.because(choice)[:255]
         row.waiters, row.wanted_at, row.placed_at = max(row.waiters, self.ask.waiters), self.now, self.now
         row.save()
         return Standing(State.STARTING, starts.start_s(self.deployment.model, partition.node))
