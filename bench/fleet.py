@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from bench import _players, _site
 from bench._load import cpu_seconds
 
@@ -29,10 +31,13 @@ class Spent:
     web_s: float
     valkey_s: float
     rss_mb: float
+    valkey_mb: float
 
     @classmethod
     def now(cls, site: _site.Site) -> Spent:
-        return cls(time.monotonic(), cpu_seconds(site.web_pid), cpu_seconds(site.valkey_pid), site.rss_bytes() / 2**20)
+        web_s, valkey_s = cpu_seconds(site.web_pid), cpu_seconds(site.valkey_pid)
+        valkey = psutil.Process(site.valkey_pid).memory_info().rss
+        return cls(time.monotonic(), web_s, valkey_s, site.rss_bytes() / 2**20, valkey / 2**20)
 
 
 def main() -> None:
@@ -113,6 +118,7 @@ def _table(
     print(f"answered yet {count['slow']}, since the server asked for fewer {count['held']}")
     print(f"a sample's age at a browser: p50 {p50:.2f} s, p99 {p99:.2f} s, of {len(ages)}")
     print("RSS of web over the run, MB: " + ", ".join(f"{mark.rss_mb:.0f}" for mark in marks))
+    print("RSS of Valkey over the run, MB: " + ", ".join(f"{mark.valkey_mb:.1f}" for mark in marks))
     return {
         "nodes": options.nodes,
         "reports": sent,

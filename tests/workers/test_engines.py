@@ -174,6 +174,61 @@ def test_a_program_that_cannot_tell_has_no_version(program):
     assert VersionOf(program).text(20) == ""  # its Python holds no vLLM
 
 
+# --- traces ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tracing(tmp_path: Path) -> Path:
+    """A program whose Python says that it holds vLLM and OpenTelemetry."""
+    python, program = tmp_path / "python", tmp_path / "vllm-traces"
+    python.write_text("#!/bin/sh\necho traces\necho 1.2.3\n")
+    program.write_text(f"#!{python}\n")
+    python.chmod(0o755), program.chmod(0o755)
+    return program
+
+
+BASE, OWN = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+
+
+@pytest.mark.parametrize(
+    ("environ", "endpoint", "protocol"),
+    [
+        ({BASE: "http://c:4318"}, "http://c:4318/v1/traces", "http/protobuf"),
+        ({BASE: "http://c:4318/"}, "http://c:4318/v1/traces", "http/protobuf"),
+        ({BASE: "http://c:4318", OWN: "http://t:1/x"}, "http://t:1/x", "http/protobuf"),
+        ({BASE: "http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "http://c:4317", "grpc"),
+        ({OWN: "http://c:4317", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, "http://c:4317", "grpc"),
+    ],
+)
+def test_an_engine_sends_its_traces_where_the_agents_environment_says(tracing, model, environ, endpoint, protocol):
+    assert Vllm(tracing, environ).version() == "1.2.3"
+    command = Vllm(tracing, environ).command(launch(model))
+    assert value(command.argv, "--otlp-traces-endpoint") == endpoint
+    assert command.env["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == protocol
+    assert command.env["OTEL_SERVICE_NAME"] == "forebay-engine"
+
+
+@pytest.mark.parametrize("environ", [{}, {BASE: ""}, {BASE: "http://c:4318", "OTEL_SDK_DISABLED": "True"}])
+def test_without_an_endpoint_it_sends_none(tracing, model, environ):
+    command = Vllm(tracing, environ).command(launch(model))
+    assert "--otlp-traces-endpoint" not in command.argv and "OTEL_SERVICE_NAME" not in command.env
+
+
+def test_the_operators_own_endpoint_and_service_name_stay(tracing, model):
+    args = ("--otlp-traces-endpoint=grpc://mine:1",)
+    command = Vllm(tracing, {BASE: "http://c:4318"}).command(launch(model, args=args))
+    assert [arg for arg in command.argv if arg.startswith("--otlp")] == list(args)
+    assert "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL" not in command.env
+    named = Vllm(tracing, {BASE: "http://c:4318", "OTEL_SERVICE_NAME": "mine"}).command(launch(model))
+    assert named.env["OTEL_SERVICE_NAME"] == "mine"
+
+
+def test_a_vllm_without_opentelemetry_starts_and_the_log_says_what_it_lacks(program, model, caplog):
+    command = Vllm(program, {BASE: "http://c:4318"}).command(launch(model))
+    assert "--otlp-traces-endpoint" not in command.argv
+    assert "install opentelemetry-exporter-otlp" in caplog.text
+
+
 # --- what it says of itself ------------------------------------------------------------------------------
 
 METRICS = """# HELP vllm:num_requests_running Number of requests

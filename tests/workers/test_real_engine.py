@@ -9,6 +9,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from tests.e2e.stack import make_tiny_model
+from tests.gateway.collector import ENDPOINT, Collector
 from tests.workers.conftest import free_range
 from tests.workers.control import ROOT, AgentProcess, Control, alive, control_plane, make_spec, until
 from workers.contract import EngineSample, LogWanted, Phase, ReplicaSpec, Role
@@ -35,8 +37,8 @@ pytestmark = [
 class Pair:
     """Partition 1 prefills and partition 2 decodes, or the other way round."""
 
-    def __init__(self, agent: AgentProcess, control: Control, model: str) -> None:
-        self.agent, self.control, self.model = agent, control, model
+    def __init__(self, agent: AgentProcess, control: Control, model: str, collector: Collector) -> None:
+        self.agent, self.control, self.model, self.collector = agent, control, model, collector
         self.slots = [device.uuid for device in control.last.devices]
 
     def want(self, prefill: int) -> None:
@@ -93,16 +95,18 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("real")
     model = folder / "tiny"
     make_tiny_model(model, VLLM.with_name("python"))
-    with control_plane() as control:
+    with control_plane() as control, closing(Collector()) as collector:
+        collector.thread.start()
         agent = AgentProcess(
             folder / "home", control, FOREBAY_VLLM=str(VLLM), FOREBAY_DEVICES="cpu", FOREBAY_CPU_SLOTS="2",
             FOREBAY_ENGINE_PORTS=free_range(), FOREBAY_SIDE_PORTS=free_range(),
+            **{ENDPOINT: collector.url, "OTEL_BSP_SCHEDULE_DELAY": "500"},
         )  # fmt: skip
         try:
             agent.join()
             agent.start()
             until(lambda: control.reports)
-            found = Pair(agent, control, str(model))
+            found = Pair(agent, control, str(model), collector)
             found.want(prefill=1)
             yield found
         finally:
@@ -125,6 +129,20 @@ def check_kv_moves(pair: Pair, prefill: int, decode: int, word: str) -> None:
 
 def test_kv_moves_from_the_prefill_engine_to_the_decode_engine(pair):
     check_kv_moves(pair, prefill=1, decode=2, word="first")
+
+
+def test_the_spans_of_both_engines_lie_in_the_trace_that_the_request_names(pair):
+    trace, steps = "4bf92f3577b34da6a3ce929d0e0e4736", {1: "00f067aa0ba902b7", 2: "00f067aa0ba902b8"}
+    for partition, span in steps.items():
+        endpoint = pair.control.replica(partition).endpoint
+        headers = {"Authorization": f"Bearer {KEY}", "traceparent": f"00-{trace}-{span}-01"}
+        asked = {"model": "tiny", "prompt": "A forebay", "max_tokens": 4}
+        httpx.post(f"{endpoint}/v1/completions", json=asked, headers=headers, timeout=60).raise_for_status()
+
+    def found() -> set[str]:
+        return {span.parent_span_id.hex() for span in pair.collector.spans() if span.trace_id.hex() == trace}
+
+    until(lambda: found() >= set(steps.values()), 30, "spans of both engines")
 
 
 def test_what_is_reported_of_them_is_measured(pair):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,8 +12,13 @@ import httpx
 
 from workers.contract import DeviceKind, EngineSample, ReplicaSpec, Role
 from workers.engines import CannotStart, Command, Launch, openai
+from workers.engines.traces import FLAG as TRACES_FLAG
+from workers.engines.traces import LACKING as NO_TRACES
+from workers.engines.traces import Traces
 from workers.engines.vllm_version import VersionOf
 from workers.reconcile import lease_s
+
+log = logging.getLogger(__name__)
 
 SHUTDOWN_S = 20  # what SIGTERM leaves for requests in flight; less than reconcile.GRACE_S
 CPU_CONTEXT = 2048
@@ -43,13 +49,15 @@ class Vllm:
         if spec.model.startswith("/") and not (Path(spec.model) / "config.json").is_file():
             raise CannotStart(f"{spec.model} holds no config.json on this node: copy the model there")
         on_cpu = _on_cpu(launch)
+        traces = self._traces(spec)
         argv = [
             str(self.program), "serve", spec.model,
             *(_cpu_defaults(launch) if on_cpu else ()),
+            *(traces.args() if traces else ()),
             *spec.args,
             *_owned(launch, on_cpu),
         ]  # fmt: skip
-        return Command(tuple(argv), self._env(launch, on_cpu))
+        return Command(tuple(argv), self._env(launch, on_cpu) | (traces.env() if traces else {}))
 
     def import_env(self, address: str, cores: int) -> dict[str, str]:
         """What the engines on this node's CPU slots have in common: the environment to import vLLM under for them."""
@@ -63,6 +71,16 @@ class Vllm:
 
     def sample(self, client: httpx.Client, url: str) -> EngineSample | None:
         return openai.sample(client, url)
+
+    def _traces(self, spec: ReplicaSpec) -> Traces | None:
+        """Where this engine sends traces, unless its arguments say so, or nobody does."""
+        traces = Traces.configured(self._environ)
+        if traces is None or is_given(spec.args, TRACES_FLAG):
+            return None
+        if self._version is None or not self._version.can_trace():
+            log.warning("%s sends no traces: %s", spec.name, NO_TRACES)
+            return None
+        return traces
 
     def _env(self, launch: Launch, on_cpu: bool) -> dict[str, str]:
         spec = launch.spec
