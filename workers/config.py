@@ -157,6 +157,7 @@ class Settings:
     side_ports: range
     metrics: tuple[str, int] | None = None  # where Prometheus may read the agent's figures
     fast_start: bool = True  # engines on CPU slots are forked from a process that has vLLM imported
+    models: tuple[Path, ...] = ()  # folders of models
 
     @classmethod
     def read(cls, home: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -184,6 +185,7 @@ class Settings:
             side_ports=side_ports,
             metrics=_address(environ.get("FOREBAY_AGENT_METRICS", "")),
             fast_start=fast_start == "auto",
+            models=_folders(environ, "FOREBAY_MODELS"),
         )
 
 
@@ -195,6 +197,14 @@ def _address(text: str) -> tuple[str, int] | None:
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ConfigError(f"FOREBAY_AGENT_METRICS is {text!r}; use host:port, for example 127.0.0.1:9464")
     return host.strip("[]"), int(port)
+
+
+def _folders(environ: Mapping[str, str], name: str) -> tuple[Path, ...]:
+    """Of "/a:/b"."""
+    found = [part for part in environ.get(name, "").split(":") if part]
+    if relative := [part for part in found if not part.startswith("/")]:
+        raise ConfigError(f"{name} names {relative[0]!r}; use full paths, separated by colons")
+    return tuple(map(Path, found))
 
 
 def _vllm(environ: Mapping[str, str]) -> Path | None:

@@ -16,6 +16,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from workers.qualification import Qualification, QualifyWanted
+from workers.weights import WeightsReport
 
 Text = Annotated[str, Meta(max_length=256)]
 Path = Annotated[str, Meta(max_length=4096)]
@@ -112,12 +113,14 @@ class LogWanted(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ReportReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer to a report. `spec` only when newer than the reported generation. `at`: server clock, unix s."""
+    """The answer to a report. `spec` only when newer than the reported generation. `at`: server clock, unix s.
+    `weights`: the list of what the node holds is wanted with the next report."""
 
     at: float
     spec: NodeSpec | None = None
     logs: tuple[LogWanted, ...] = ()
     period_s: float | None = None  # how often to report from now on (backpressure)
+    weights: bool = False
 
 
 # --- up --------------------------------------------------------------------------------------------------
@@ -272,6 +275,8 @@ class NodeReport(Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True
     replicas: tuple[ReplicaStatus, ...] = ()
     logs: tuple[LogChunk, ...] = ()
     qualifications: tuple[Qualification, ...] = ()  # of those that the spec asks for
+    weights_mark: Text = ""  # of the weights that lie on the node; "": it has not looked yet, or does not know how
+    weights: WeightsReport | None = None  # all of them, where the control plane does not know them yet
 
 
 class JoinRequest(Struct, frozen=True, kw_only=True):

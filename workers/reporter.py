@@ -30,6 +30,7 @@ from workers.exposition import Figures
 from workers.logs import Logs
 from workers.probes import Probe, Prober
 from workers.sampler import Sampler
+from workers.store.keeper import Keeper
 from workers.uplink import Answer, Outcome, Uplink
 from workers.view import View
 
@@ -55,6 +56,7 @@ class Reporter:
         prober: Prober,
         logs: Logs,
         engines: Mapping[str, Engine],
+        keeper: Keeper,
         simulated: bool,
     ) -> None:
         self._config, self._agent, self._uplink = config, agent, uplink
@@ -65,6 +67,7 @@ class Reporter:
             engines,
             simulated,
         )
+        self._keeper, self._mark_taken = keeper, ""  # mark of the weights that an answer has taken in
         self._boot = uuid.uuid4().hex
         self._seq = time.time_ns() // 1_000_000  # goes on from the last agent process's
         self._period_s = config.period_s
@@ -110,6 +113,8 @@ class Reporter:
             level = logging.INFO if outcome.answer == Answer.OK else logging.WARNING
             log.log(level, "control plane: %s %s", outcome.answer, outcome.detail)
         self._last = outcome.answer
+        if outcome.answer == Answer.OK and outcome.reply:
+            self._mark_taken = "" if outcome.reply.weights else report.weights_mark
         return self._take(outcome, clock())
 
     def _take(self, outcome: Outcome, now: float) -> float:
@@ -158,7 +163,7 @@ class Reporter:
     def build(self, now: float) -> NodeReport:
         self._seq += 1
         view, reading = self._agent.view, self._sampler.fresh(now)
-        latest = self._sampler.latest
+        latest, (mark, weights) = self._sampler.latest, self._keeper.latest
         return NodeReport(
             node=self._config.node,
             instance=self._config.instance,
@@ -177,6 +182,8 @@ class Reporter:
             replicas=self._replicas(view, now),
             logs=excerpts.of(self._wanted, view.records, self._logs, self._agent.secrets(), now),
             qualifications=view.qualifications,
+            weights_mark=mark,
+            weights=weights if mark != self._mark_taken else None,
         )
 
     def _replicas(self, view: View, now: float) -> tuple[ReplicaStatus, ...]:

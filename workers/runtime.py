@@ -31,6 +31,8 @@ from workers.redaction import of_environment, of_url
 from workers.reporter import Reporter
 from workers.sampler import Sampler
 from workers.starter import CPU_NICE, Place, Starter
+from workers.store.keeper import Keeper
+from workers.store.places import Places, hub_cache
 from workers.uplink import Uplink
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ class Runtime:
         children, logs, book = Children(), Logs(home.logs, hidden), Book(home.replicas)
         vllm = Vllm(settings.vllm)
         engines: dict[str, Engine] = {"vllm": vllm, "simulated": Simulated()}
-        source = discover(settings, config)
+        source, held = discover(settings, config), HeldSpec(home.path / "spec.json", config.node)
         self._nursery = _nursery(settings, config, vllm, source)
         place = Place(config.instance, config.listen_host(), config.address, settings.engine_ports, settings.side_ports)
         prober = Prober(place.probe_host())
@@ -61,7 +63,7 @@ class Runtime:
         self._sampler = Sampler(source, lambda: book, prober, home.path, self._qualifier.holders)
         self._agent = Agent(
             instance=config.instance,
-            held=HeldSpec(home.path / "spec.json", config.node),
+            held=held,
             book=book,
             logs=logs,
             children=children,
@@ -79,6 +81,12 @@ class Runtime:
             qualifier=self._qualifier,
             usable=self._sampler.usable,
         )
+        self._keeper = Keeper(
+            Places(settings.models, hub_cache(os.environ)),
+            home.path / "weights-used.json",
+            spec=lambda: held.spec,
+            view=lambda: self._agent.view,
+        )
         self._reporter = Reporter(
             config,
             self._agent,
@@ -87,9 +95,10 @@ class Runtime:
             prober=prober,
             logs=logs,
             engines=engines,
+            keeper=self._keeper,
             simulated=source.simulated,
         )
-        self._agent.on_change = self._reporter.soon
+        self._agent.on_change, self._keeper.on_change = self._changed, self._reporter.soon
         self._metrics = Listener(settings.metrics, self._reporter.figures) if settings.metrics else None
         self._nudges = (
             Nudges(build_app(config.broker_url, config.queue, self._agent.submit), f"node@{config.name}")
@@ -97,6 +106,10 @@ class Runtime:
             else None
         )
         log.info("node %d (%s): %s", config.node, config.name, source.driver())
+
+    def _changed(self) -> None:
+        self._reporter.soon()
+        self._keeper.soon()
 
     def run(self, stop: threading.Event) -> int:
         """Until `stop` is set or there is no more to do; the exit code. Engines go on: the next agent adopts them."""
@@ -109,6 +122,7 @@ class Runtime:
                 ("agent", self._agent.run),
                 ("sampler", self._sampler.run),
                 ("reporter", self._reporter.run),
+                ("weights", self._keeper.run),
             )
         ]
         for thread in threads:
@@ -116,7 +130,7 @@ class Runtime:
         if self._nudges:
             self._nudges.start()
         code = self._wait(stop)
-        for part in (self._agent, self._reporter, self._sampler):
+        for part in (self._agent, self._reporter, self._sampler, self._keeper):
             part.stop()
         threads[0].join(5.0)  # whatever the agent is doing to a process, it shall finish and write down
         self._qualifier.stop()

@@ -40,6 +40,7 @@ from controlplane.api.qualifications import NEWEST, QualifiesNodes
 from controlplane.api.resource import DRY_RUN, REASON
 from controlplane.api.shapes import Facts, GpuShape, NodeShape, PartitionShape
 from controlplane.api.strict import Reason
+from controlplane.api.weights import TellsNodesWeights
 from controlplane.audit import roles
 from controlplane.fleet import selectors, services
 from controlplane.fleet.models import Gpu, Node, Partition
@@ -122,7 +123,7 @@ class NodeFilters(Filters):
         request=Reason,
     ),
 )
-class Nodes(QualifiesNodes, WithOwners, PlainList, ListModelMixin):
+class Nodes(QualifiesNodes, TellsNodesWeights, WithOwners, PlainList, ListModelMixin):
     """A host with one agent."""
 
     noun = "node"

@@ -15,9 +15,10 @@ from rest_framework.response import Response
 
 from controlplane.api.filters import Filters
 from controlplane.api.previews import FitShape
-from controlplane.api.resource import DRY_RUN, Resource
+from controlplane.api.resource import DRY_RUN
 from controlplane.api.shapes import Facts, Link
 from controlplane.api.strict import Body
+from controlplane.api.weights import TellsModelsWeights
 from controlplane.fleet import services
 from controlplane.fleet.models import RegisteredModel
 
@@ -74,7 +75,7 @@ class ModelFilters(Filters):
     list=extend_schema(summary="List models", description="By name."),
     retrieve=extend_schema(summary="One model"),
 )
-class Models(ListModelMixin, RetrieveModelMixin, Resource):
+class Models(ListModelMixin, RetrieveModelMixin, TellsModelsWeights):
     """Registered weights and their facts."""
 
     noun = "model"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 TRIES = 2  # starts before whoever waits is told that it cannot be had
 BACKOFF_S = 30.0
 BACKOFF_CAP_S = 600.0
+GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class Resident:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """`clear`: no process has its devices. `failed`: the model that is asked for did not start there lately."""
+    """`clear`: no process has its devices. `failed`: the model that is asked for did not start there lately. `near`:
+    its weights lie on the slot's node."""
 
     partition: int
     memory_bytes: int
@@ -43,6 +45,12 @@ class Slot:
     clear: bool = True
     failed: bool = False
     gpus: int = 1
+    near: bool = False
+
+    @property
+    def size(self) -> int:
+        """Hosts of one make differ by a few MiB: in whole GiB they do not."""
+        return -(-self.memory_bytes // GIB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +63,15 @@ class Choice:
 
 
 def choose(slots: Sequence[Slot], *, priority: int, min_residence_s: float) -> Choice:
-    """Among slots that hold the model: a free one first, the smallest; else that of the idle model least worth."""
+    """Among slots that hold the model: a free one first, the smallest, of equal ones one where its weights lie; else
+    that of the idle model least worth."""
     if not slots:
         return Choice(None, None, "no pool slot holds this model")
     free = [slot for slot in slots if slot.resident is None]
     if free:
-        slot = min(free, key=lambda slot: (slot.failed, not slot.clear, slot.memory_bytes, slot.partition))
-        return Choice(slot.partition, None, "the smallest free slot that holds it")
+        slot = min(free, key=_room)
+        near = ", and its weights lie on that node" if slot.near else ""
+        return Choice(slot.partition, None, f"the smallest free slot that holds it{near}")
     leaving = [
         slot
         for slot in slots
@@ -115,6 +125,11 @@ def _nearest(gpus: int, slots: Sequence[Slot]) -> int | None:
 def rest_s(failures: int) -> float:
     """How long after the last of so many failed starts in a row the next one waits; 0: at once, somewhere else."""
     return 0.0 if failures < TRIES else min(BACKOFF_CAP_S, BACKOFF_S * 2.0 ** min(failures - TRIES, 16))
+
+
+def _room(slot: Slot) -> tuple[bool, bool, int, bool, int, int]:
+    """Smaller is taken sooner."""
+    return (slot.failed, not slot.clear, slot.size, not slot.near, slot.memory_bytes, slot.partition)
 
 
 def _may_leave(resident: Resident, priority: int, min_residence_s: float) -> bool:

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import DatabaseError, transaction
 
 from controlplane.audit.services import Actor, record
-from controlplane.fleet import identity, observed, qualified
+from controlplane.fleet import identity, observed, qualified, weights
 from controlplane.fleet.errors import BadReport, IdentityConflict, UnknownNode
 from controlplane.fleet.heard import Entry, Touch, heard, is_silent
 from controlplane.fleet.models import Node
@@ -77,7 +77,8 @@ def receive(report: NodeReport, *, node: Node, now: datetime, period_s: float | 
     except Node.DoesNotExist:  # removed since its token was looked up
         raise UnknownNode from None
     wanted_s = period_s or settings.REPORT_PERIOD_S
-    return ReportReply(at=time.time(), spec=spec, period_s=wanted_s if report.period_s != wanted_s else None)
+    changed_s = wanted_s if report.period_s != wanted_s else None
+    return ReportReply(at=time.time(), spec=spec, period_s=changed_s, weights=weights.is_wanted(report, node))
 
 
 def is_nothing_new(report: Outline, entry: Entry, at: float) -> bool:
@@ -180,6 +181,8 @@ def _write(report: NodeReport, node: Node, verdict: identity.Verdict, now: datet
             identity.remember_boot(node.pk, left)
     if is_written:
         heard.forget(node.pk)
+        _written.pop(node.pk, None)
+    if is_written and not weights.is_wanted(report, node):  # else the list comes next, with nothing else that is new
         _written[node.pk] = _Written(report.seq, report.boot, report.seq, Devices(report.devices), news, rest, at)
     return node, is_news
 
@@ -203,6 +206,7 @@ def _apply(report: NodeReport, now: datetime) -> Node | None:
     events += observed.replicas(node, report, now)
     for event in events:
         record(Actor.agent(node.name), event.verb, event.subject, after=event.after, detail=event.detail)
+    weights.take(node, report)
     is_measured = qualified.take(node, report, now)
     if is_measured or node.observed_generation > node.generation or node.spec is None:
         publish(node)
@@ -277,6 +281,7 @@ def _news(report: NodeReport) -> bytes:
             (report.host.memory_bytes, report.host.cpu_count) if report.host else None,
             [_replica_news(status) for status in report.replicas],
             [(said.id, said.state) for said in report.qualifications],
+            report.weights_mark,
         )
     )  # fmt: skip
 

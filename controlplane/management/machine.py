@@ -85,6 +85,7 @@ def variables(machine: Machine, environ: Mapping[str, str], *, valkey_password: 
         "FOREBAY_PUBLIC_URL": f"http://{host}:{machine.web_port}",
         "FOREBAY_GATEWAY_URL": f"http://{host}:{machine.gateway_port}",
         "FOREBAY_AGENT_HOME": str(machine.agent_home),
+        "FOREBAY_MODELS": str(machine.home / "models"),
     }
     if not machine.is_loopback:
         made["FOREBAY_HOSTS"] = f"localhost,127.0.0.1,[::1],{host},{socket.gethostname()}"

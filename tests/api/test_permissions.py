@@ -16,6 +16,7 @@ from tests.api.conftest import World
 LEAST = {
     ("GET", "nodes"): "viewer",
     ("GET", "nodes/{pk}"): "viewer",
+    ("GET", "nodes/{pk}/weights"): "viewer",
     ("PATCH", "nodes/{pk}"): "operator",
     ("DELETE", "nodes/{pk}"): "admin",
     ("POST", "nodes/{pk}/cordon"): "operator",
@@ -40,6 +41,7 @@ LEAST = {
     ("GET", "models/{pk}"): "viewer",
     ("DELETE", "models/{pk}"): "operator",
     ("GET", "models/{pk}/fit"): "viewer",
+    ("GET", "models/{pk}/weights"): "viewer",
     ("GET", "deployments"): "viewer",
     ("POST", "deployments"): "operator",
     ("GET", "deployments/{pk}"): "viewer",

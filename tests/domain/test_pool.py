@@ -37,6 +37,20 @@ def test_the_smallest_free_slot_is_taken_and_a_clear_one_first() -> None:
     assert pick(Slot(1, 40), Slot(2, 20, clear=False)) == (1, None)
 
 
+def test_of_equal_free_slots_one_where_its_weights_lie_is_taken_and_the_reason_says_so() -> None:
+    gib = 2**30
+    near = Slot(2, 80 * gib - 5, near=True)
+    assert pick(Slot(1, 80 * gib - 9), near) == (2, None), "hosts of one make differ by some bytes"
+    assert pick(Slot(1, 40 * gib), near) == (1, None), "a large one is not taken up for that"
+    assert pick(Slot(1, 80 * gib), replace(near, clear=False)) == (1, None)
+    assert pick(Slot(1, 80 * gib), replace(near, failed=True)) == (1, None)
+    reasons = [choose([slot], priority=0, min_residence_s=30.0).reason for slot in (near, Slot(1, 20))]
+    assert reasons == [
+        "the smallest free slot that holds it, and its weights lie on that node",
+        "the smallest free slot that holds it",
+    ]
+
+
 def test_a_slot_where_the_model_failed_lately_is_the_last_to_be_tried() -> None:
     assert pick(Slot(1, 40), Slot(2, 20, failed=True)) == (1, None)
     assert pick(Slot(2, 20, failed=True)) == (2, None)

@@ -414,7 +414,7 @@ def crowd(nodes: int, each: int, free: int, models: int) -> dict[str, Ask]:
     return {f"asked-{number}": Ask() for number in range(models)}
 
 
-@pytest.mark.parametrize(("free", "most_first", "most_then"), [(20, 520, 210), (0, 160, 140)])
+@pytest.mark.parametrize(("free", "most_first", "most_then"), [(20, 560, 210), (0, 160, 140)])
 def test_the_pool_is_read_once_for_all_that_are_asked_for(free: int, most_first: int, most_then: int) -> None:
     asks = crowd(nodes=8, each=8, free=free, models=20)
     Node.objects.update(last_seen=timezone.now() + timedelta(minutes=5))  # to furnish them takes a slow machine a while

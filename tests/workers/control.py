@@ -46,7 +46,7 @@ class Control:
         self.reports: list[NodeReport] = []
         self.joins: list[JoinRequest] = []
         self.broker_url = ""
-        self.answer_specs = True
+        self.answer_specs, self.ask_weights = True, False
         self.url = ""
 
     @property
@@ -92,7 +92,8 @@ class Control:
         if self.status != 200:
             return self.status, json.dumps({"type": self.problem, "title": "no", "status": self.status}).encode()
         newer = self.spec if self.spec and self.answer_specs and self.spec.generation > report.generation else None
-        return 200, msgspec.json.encode(ReportReply(at=time.time(), spec=newer, logs=self.logs, period_s=0.3))
+        reply = ReportReply(at=time.time(), spec=newer, logs=self.logs, period_s=0.3, weights=self.ask_weights)
+        return 200, msgspec.json.encode(reply)
 
 
 @contextmanager

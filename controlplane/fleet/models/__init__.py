@@ -1,10 +1,11 @@
 """Desired and observed state of the fleet. Each column has one writer, named beside it.
 
 desired: fleet.services    published: fleet.publish    observed: fleet.reports    verified: fleet.verified
-qualified: fleet.qualified    activations: fleet.services.pool    pool use: fleet.pool_use
+qualified: fleet.qualified    activations: fleet.services.pool    pool use: fleet.pool_use    weights: fleet.weights
 """
 
 from controlplane.fleet.models.changes import BrakeRow, Change, FleetVersion, Revision
+from controlplane.fleet.models.holding import HeldWeights
 from controlplane.fleet.models.nodes import JoinToken, Node
 from controlplane.fleet.models.pool import Activation, PoolAim, PoolHint, PoolUse
 from controlplane.fleet.models.qualifying import GpuQualification
@@ -19,6 +20,7 @@ __all__ = [
     "GatewayBeat",
     "Gpu",
     "GpuQualification",
+    "HeldWeights",
     "JoinToken",
     "Node",
     "Partition",

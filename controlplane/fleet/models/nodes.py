@@ -41,6 +41,9 @@ class Node(Owned):
     simulated = models.BooleanField(default=False)
     memory_bytes = models.BigIntegerField(default=0)
     cpu_count = models.IntegerField(default=0)
+    # weights
+    weights_mark = models.CharField(max_length=64, blank=True)  # of what its agent last told that it holds
+    weights_left_out = models.IntegerField(default=0)  # so many more it did not tell of
 
     class Meta:
         ordering = ["name"]

@@ -19,7 +19,7 @@ from django.utils import timezone
 from controlplane.audit.services import Actor
 from controlplane.domain import pool as rules
 from controlplane.domain.health import is_silent
-from controlplane.fleet import starts
+from controlplane.fleet import starts, weights
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Activation, Deployment, Partition
 from controlplane.fleet.services import desired, exclusive, failures, rows
@@ -131,7 +131,7 @@ class _Look:
         """Give it a slot, or note that it waits for one."""
         for _ in range(LOOKS):
             fitting = self.round.holding(self.deployment)
-            choice = self._choose([slot for _, slot in fitting], failed)
+            choice = self._choose(self._with_near(fitting), failed)
             if choice.slot is None:
                 return self._wait(current, choice.reason)
             seen = next(row for row, slot in fitting if slot.partition == choice.slot)
@@ -140,6 +140,13 @@ class _Look:
                 return self._started(current, partition, choice, left)
             self.round.forget()
         return self._wait(current, "other models took the slots first")
+
+    def _with_near(self, fitting: list[tuple[Partition, rules.Slot]]) -> list[rules.Slot]:
+        """With whose node holds the weights: asked only where it decides."""
+        if sum(slot.resident is None for _, slot in fitting) < 2:
+            return [slot for _, slot in fitting]
+        near = weights.nodes_holding(self.deployment.model)
+        return [replace(slot, near=row.node_id in near) for row, slot in fitting]
 
     def _choose(self, fitting: list[rules.Slot], failed: set[int | None]) -> rules.Choice:
         views = [replace(view, failed=view.partition in failed) for view in fitting]

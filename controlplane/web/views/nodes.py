@@ -16,7 +16,7 @@ from controlplane.audit.models import AuditEvent
 from controlplane.audit.requests import actor_of
 from controlplane.domain.partitions import presets_for
 from controlplane.domain.plans import PLANS
-from controlplane.fleet import services
+from controlplane.fleet import services, weights
 from controlplane.fleet.models import Deployment, JoinToken, Node
 from controlplane.web import charts, forms, node_forms, rows, undo
 from controlplane.web.access import needs
@@ -70,7 +70,7 @@ def node(request: HttpRequest, pk: int) -> HttpResponse:
     row = _row(pk)
     events = AuditEvent.objects.filter(_about(row.node))[:8]
     context = {"row": row, "events": events, "log": _log(request, row), "charts": charts.NODE, **progress_of(row.node)}
-    context |= qualification.context(row.node)
+    context |= qualification.context(row.node) | {"weights": weights.of_node(row.node)}
     return show(request, "nodes/detail.html", context)
 
 

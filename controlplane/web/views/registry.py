@@ -11,7 +11,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from controlplane.audit.requests import actor_of
 from controlplane.domain.model_facts import ModelFacts
-from controlplane.fleet import services
+from controlplane.fleet import services, weights
 from controlplane.fleet.facts import facts_of
 from controlplane.fleet.models import Deployment, RegisteredModel, Role
 from controlplane.web import charts, forms
@@ -66,7 +66,12 @@ def model(request: HttpRequest, pk: int) -> HttpResponse:
     context: dict[str, Any] = {"model": row, "facts": facts_of(row), "fit_form": assumed}
     if assumed.is_valid():
         context |= fits(facts_of(row), assumed)
-    context |= {"asked": True, "deployments": row.deployments.all(), "charts": charts.of_model()}
+    context |= {
+        "asked": True,
+        "deployments": row.deployments.all(),
+        "weights": weights.of_model(row),
+        "charts": charts.of_model(),
+    }
     return show(request, "models/detail.html", context)
 
 
