@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from controlplane.audit.models import AuditEvent
@@ -143,3 +145,21 @@ def test_who_was_woken_in_vain_again_and_again_is_left_asleep(node: Node, now: d
     )
     pool.sweep(now, free=0)
     assert len(woken()) == 3
+
+
+def test_while_a_slot_is_free_those_of_others_are_not_read(node: Node, now: datetime) -> None:
+    resident(make_node("n2", last_seen=node.last_seen), pooled("there"))
+    used("there", ago_s=4000)
+    slot(node)
+    pooled("first")
+    pooled("second")
+
+    def slots_read(name: str) -> list[bool]:
+        with CaptureQueriesContext(connection) as queries:
+            standing = ask(name)
+        assert standing.state == State.STARTING, standing
+        told = [query["sql"] for query in queries if '"fleet_partition"."pool"' in query["sql"].partition("WHERE")[2]]
+        return ['"fleet_partition"."deployment_id" IS NULL' in sql for sql in told]
+
+    assert slots_read("first") == [True]
+    assert slots_read("second") == [True, False]

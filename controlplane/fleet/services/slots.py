@@ -22,12 +22,11 @@ from workers.contract import Phase
 Chances = Mapping[str, float]  # by deployment: that it is asked for again soon
 
 
-def rows() -> list[Partition]:
+def rows(*, empty: bool = False) -> list[Partition]:
     """Every slot with its deployment, node and GPUs, in three queries. Slots of one node share its row, and what is
-    large is left out: it is asked for every second, and there may be hundreds."""
-    found = list(
-        Partition.objects.filter(pool=True).select_related("deployment").prefetch_related("gpus").order_by("pk")
-    )
+    large is left out: it is asked for every second, and there may be hundreds. `empty`: only those of nobody."""
+    slots = Partition.objects.filter(pool=True, **({"deployment": None} if empty else {}))
+    found = list(slots.select_related("deployment").prefetch_related("gpus").order_by("pk"))
     nodes = Node.objects.defer("spec").in_bulk({row.node_id for row in found})
     for row in found:
         row.node = nodes[row.node_id]
@@ -43,38 +42,45 @@ def slots(found: Sequence[Partition], now: datetime, chances: Chances | None = N
 
 class Round:
     """The pool as one look finds it, for all models that are asked for in it. Read when it is first needed, and again
-    after `forget`."""
+    after `forget`; what is not empty only where somebody has to leave."""
 
     def __init__(self, now: datetime, chances: Chances | None = None) -> None:
         self.now, self._chances = now, chances
-        self._found: _Found | None = None
+        self._found: dict[bool, _Found] = {}
+
+    def empty(self, deployment: Deployment) -> list[tuple[Partition, Slot]]:
+        """Of `holding`, those of nobody."""
+        return [one for one in self._holding(deployment, empty=True) if one[1].resident is None]
 
     def holding(self, deployment: Deployment) -> list[tuple[Partition, Slot]]:
         """Slots where nothing stands against the deployment's engine, but for who may be there now."""
-        found, view = self._look(), deployment_view(deployment)
-        return [(found.rows[pk], slot) for pk, slot in found.slots.items() if found.holds(pk, view)]
+        return self._holding(deployment, empty=False)
 
     def may_evict(self) -> bool:
         """Whether anybody may be made to leave: not while many nodes are silent at once."""
-        found = self._look()
+        found = self._look(empty=False)
         if found.is_braked is None:
             found.is_braked = brake.state(self.now).on
         return not found.is_braked
 
     def took(self, partition: Partition) -> None:
         """The slot was given away in this round, and `partition` is its row as that left it."""
-        if self._found is not None:
-            self._found.took(partition)
+        for found in self._found.values():
+            found.took(partition)
 
     def forget(self) -> None:
         """Somebody else was faster, or a slot was given back."""
-        self._found = None
+        self._found.clear()
 
-    def _look(self) -> _Found:
-        if self._found is None:
-            found = rows()
-            self._found = _Found(found, _looking(found, self.now, self._chances))
-        return self._found
+    def _holding(self, deployment: Deployment, *, empty: bool) -> list[tuple[Partition, Slot]]:
+        found, view = self._look(empty=empty), deployment_view(deployment)
+        return [(found.rows[pk], slot) for pk, slot in found.slots.items() if found.holds(pk, view)]
+
+    def _look(self, *, empty: bool) -> _Found:
+        if empty not in self._found:
+            found = rows(empty=empty)
+            self._found[empty] = _Found(found, _looking(found, self.now, self._chances))
+        return self._found[empty]
 
 
 class _Found:
@@ -98,7 +104,8 @@ class _Found:
         )
 
     def took(self, partition: Partition) -> None:
-        row = self.rows[partition.pk]
+        if (row := self.rows.get(partition.pk)) is None:
+            return
         row.deployment, row.role, row.generation = partition.deployment, partition.role, partition.generation
         self.slots[row.pk], self._views[row.pk] = self._look.slot(row), partition_view(row)
 

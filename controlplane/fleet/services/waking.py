@@ -130,7 +130,7 @@ class _Look:
     def _place(self, current: Activation | None, failed: set[int | None]) -> Standing:
         """Give it a slot, or note that it waits for one."""
         for _ in range(LOOKS):
-            fitting = self.round.holding(self.deployment)
+            fitting = self.round.empty(self.deployment) or self.round.holding(self.deployment)
             choice = self._choose(self._with_near(fitting), failed)
             if choice.slot is None:
                 return self._wait(current, choice.reason)
