@@ -18,7 +18,7 @@ from controlplane.scaling.models import ScalingPolicy
 TEXT = {
     "auto_apply": "Plans that nothing holds back are applied by themselves.",
     "level": "How sure the floor by the forecast is.",
-    "quiet_s": "For so long one engine fewer must do before it goes.",
+    "quiet_s": "For so long one engine fewer must do before it goes; of k too many, the first goes after a k-th of it.",
     "moves_per_hour": "Partitions that may be moved by themselves in an hour.",
     "quiet_hours": "In which nothing is applied by itself: `Mon-Fri 9:00-12:00`. They replace those there are.",
     "time_zone": "In which quiet hours are meant, as Europe/Berlin.",

@@ -43,7 +43,7 @@ class LaneShape(serializers.ModelSerializer):
             "floor_at": {"help_text": "It holds for ten minutes from then, or until the rate leaves it."},
             "rate_now": {"help_text": "Requests a second."},
             "rate_coming": {"help_text": "To be expected of the next 10 minutes, at the policy's level."},
-            "fewer_since": {"help_text": "One engine fewer would have done since."},
+            "fewer_since": {"help_text": "Fewer engines would have done since."},
         }
 
 

@@ -1,8 +1,9 @@
 """How many engines a role of a deployment shall have: a floor by the forecast, more while something presses, fewer
 after a quiet time. Pure.
 
-Forecasts set a floor that is never gone below. What is measured may go above it at once, and comes back down one engine
-at a time, once fewer would have done for long. What is not known changes nothing.
+Forecasts set a floor that is never gone below. What is measured may go above it at once, and comes back down once fewer
+would have done for long: of k too many by the floor's replay one goes after a k-th of that time, so that what a burst
+left behind is not held as long as what is nearly needed. What is not known changes nothing.
 """
 
 from __future__ import annotations
@@ -112,12 +113,24 @@ def _before_bounds(lane: Lane, served: Served, quiet_s: float, decode_full: bool
     ratio, why = _pressure(lane, served, decode_full)
     if ratio > PRESSING:
         return Wanted(math.ceil(lane.count * min(ratio, MOST_AT_ONCE)), Kind.PRESSURE, why)
-    if not _fewer_would_do(lane, served):
+    enough = _enough(lane, served)
+    if enough == lane.count:
         return Wanted(lane.count, Kind.KEEP, why or "nothing presses, and none is to spare")
-    if lane.quiet_s < quiet_s:
-        why = f"one fewer would do, but only for {lane.quiet_s:.0f} s of {quiet_s:.0f}"
-        return Wanted(lane.count, Kind.KEEP, why, fewer_would_do=True)
-    return Wanted(lane.count - 1, Kind.QUIET, f"one fewer has been enough for {lane.quiet_s:.0f} s", True)
+    count = _let_go(lane, enough, quiet_s)
+    if count == lane.count:
+        needs_s = quiet_s / (lane.count - enough)
+        why = f"{enough} would do, but only for {lane.quiet_s:.0f} s of {needs_s:.0f}"
+        return Wanted(count, Kind.KEEP, why, fewer_would_do=True)
+    fewer = "one fewer has" if enough == lane.count - 1 else f"{enough} would do, and fewer have"
+    return Wanted(count, Kind.QUIET, f"{fewer} been enough for {lane.quiet_s:.0f} s", True)
+
+
+def _let_go(lane: Lane, enough: int, quiet_s: float) -> int:
+    """What is left of them: of k too many one goes after a k-th of the quiet time."""
+    count = lane.count
+    while count > enough and lane.quiet_s * (count - enough) >= quiet_s:
+        count -= 1
+    return count
 
 
 def _pressure(lane: Lane, served: Served, decode_full: bool) -> tuple[float, str]:
@@ -138,11 +151,19 @@ def _pressure(lane: Lane, served: Served, decode_full: bool) -> tuple[float, str
     return max(found)
 
 
-def _fewer_would_do(lane: Lane, served: Served) -> bool:
-    """By all that is known; never the last engine, for that is what the pool is there for."""
-    fewer = lane.count - 1
-    if fewer < max(1, lane.least) or (lane.floor is not None and fewer < lane.floor) or _queues(lane, served):
-        return False
+def _enough(lane: Lane, served: Served) -> int:
+    """The fewest that would do by all that is known: one less at most where no replay vouches for fewer; never none,
+    for that is what the pool is there for."""
+    if _queues(lane, served):
+        return lane.count
+    lowest = max(1, lane.least, lane.count - 1 if lane.floor is None else lane.floor)
+    count = lane.count
+    while count > lowest and _would_do(lane, served, count - 1):
+        count -= 1
+    return count
+
+
+def _would_do(lane: Lane, served: Served, fewer: int) -> bool:
     grows = lane.count / fewer
     busy = (lane.load.running or 0.0) > 0
     bounds = [(lane.load.kv_usage, KV_QUIET)] if lane.role is not Role.PREFILL else []

@@ -38,7 +38,7 @@ class LaneLook(models.Model):
     kind = models.CharField(max_length=8)  # domain.scaling.Kind
     why = models.CharField(max_length=255)
     short = models.PositiveIntegerField(default=0)  # engines for which there is no partition
-    fewer_since = models.DateTimeField(null=True)  # one engine fewer would have done since
+    fewer_since = models.DateTimeField(null=True)  # fewer engines would have done since
     # by the forecast; null: not known, and floor_why says why not
     floor = models.PositiveIntegerField(null=True)
     floor_why = models.CharField(max_length=255, blank=True)

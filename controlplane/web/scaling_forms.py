@@ -49,7 +49,7 @@ class Policy(forms.Form):
     )  # fmt: skip
     quiet_s = forms.IntegerField(
         min_value=int(_QUIET[0]), max_value=int(_QUIET[1]), label="Seconds before one goes",
-        help_text="For so long one engine fewer must do.",
+        help_text="For so long one engine fewer must do. Of many too many after a burst the first go sooner.",
     )  # fmt: skip
     reason = forms.CharField(required=False, max_length=500, help_text="Kept in the activity trail.")
 

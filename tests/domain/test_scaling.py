@@ -77,6 +77,22 @@ def test_one_goes_after_a_quiet_time_and_not_before() -> None:
     assert ask(replace(quiet, quiet_s=QUIET), fine) == (1, Kind.QUIET)
 
 
+def test_what_a_burst_left_behind_goes_the_sooner_the_more_it_is() -> None:
+    after = lane(Role.PREFILL, count=12, load=Load(0.0, 0.0), floor=7, floor_why="5 a second")
+    fine = replace(SLO, ttft_ms=100.0)
+    left = [ask(replace(after, quiet_s=seconds), fine)[0] for seconds in (119, 120, 150, 200, 300, 599, 600)]
+    assert left == [12, 11, 10, 9, 8, 8, 7]
+    told = wanted(replace(after, quiet_s=60.0), fine, quiet_s=QUIET)
+    assert told.why == "7 would do, but only for 60 s of 120"
+
+
+def test_by_measured_figures_alone_one_goes_at_a_time() -> None:
+    after = lane(Role.PREFILL, count=12, load=Load(0.0, 0.0), quiet_s=300.0)
+    fine = replace(SLO, ttft_ms=100.0)
+    assert ask(after, fine) == (12, Kind.KEEP)
+    assert ask(replace(after, quiet_s=QUIET), fine) == (11, Kind.QUIET)
+
+
 @pytest.mark.parametrize(
     "busy",
     [
@@ -112,11 +128,28 @@ lanes = st.builds(
 )
 
 
-@given(lanes, st.builds(Served, figures, figures, st.none() | st.floats(1, 1e4), st.none() | st.floats(1, 1e4)))
-def test_it_never_goes_below_its_least_or_the_forecast_and_never_drops_more_than_one(one: Lane, served: Served) -> None:
+served = st.builds(Served, figures, figures, st.none() | st.floats(1, 1e4), st.none() | st.floats(1, 1e4))
+
+
+@given(lanes, served)
+def test_it_never_goes_below_its_least_or_the_forecast(one: Lane, served: Served) -> None:
     told = wanted(one, served, quiet_s=QUIET).count
     most = max(one.most, one.least) if one.most is not None else 99
     assert told >= min(one.least, most)
     assert told <= max(most, one.least)
     assert told >= min(max(one.least, min(one.count, one.floor or 0)), most)
-    assert told >= min(one.count - 1, most)
+
+
+@given(lanes, served)
+def test_at_most_one_goes_where_no_forecast_vouches_for_fewer_or_the_quiet_time_has_just_begun(
+    one: Lane, served: Served
+) -> None:
+    most = max(one.most, one.least) if one.most is not None else 99
+    assert wanted(replace(one, floor=None), served, quiet_s=QUIET).count >= min(one.count - 1, most)
+    assert wanted(replace(one, quiet_s=0.0), served, quiet_s=QUIET).count >= min(one.count, most)
+
+
+@given(lanes, served, st.floats(0, 2000))
+def test_the_longer_it_is_quiet_the_fewer_are_left(one: Lane, served: Served, more_s: float) -> None:
+    later = wanted(replace(one, quiet_s=one.quiet_s + more_s), served, quiet_s=QUIET)
+    assert later.count <= wanted(one, served, quiet_s=QUIET).count
