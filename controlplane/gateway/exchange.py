@@ -52,10 +52,11 @@ class Exchange:
     def body(self) -> bytes:
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
-    def attach(self, sink: Sink, whole_chunks: Take | None = None) -> None:
-        """Hand what came so far, and all that comes, to `sink` as it comes. `whole_chunks` is shown what the network
-        brings between two chunks, and may take it, if it is exactly one chunk: that saves the parser's work."""
-        self.sink, self.whole_chunks = sink, whole_chunks
+    def attach(self, sink: Sink) -> None:
+        """Hand what came so far, and all that comes, to `sink` as it comes. `whole_chunks`, where it is set, is shown
+        what the network brings between two chunks, and may take it, if it is nothing but whole chunks: that saves the
+        parser's work."""
+        self.sink = sink
         pieces, self._pieces = self._pieces, []
         for piece in pieces:
             sink(piece)

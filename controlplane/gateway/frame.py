@@ -12,8 +12,8 @@ _EVENT = re.compile(
     rb'(?P<middle>"[^\n]*)"token_ids":\[[\d,]+(?P<tail>\][^\[\n]*\n\n)'  # it ends here; the tokens
 )
 
-LONG = 4096  # chunks of fewer bytes are framed without counting anew
-_SIZES = tuple(b"%x\r\n" % size for size in range(LONG))
+CHUNK_END = b"\n\n\r\n"  # of one that holds a whole event
+LONG = 4096  # lengths that a stream remembers
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Frame:
     wire_untold: bytes
     bare_length: int  # without the text, had nobody asked for tokens
     openings: dict[int, bytes]  # by a chunk's size on the wire: what it begins with, up to the text
+    said: dict[int, bytes]  # by a text's length: the same of the chunk had nobody asked for tokens
 
     @classmethod
     def of(cls, event: bytes) -> Frame | None:
@@ -40,7 +41,7 @@ class Frame:
         seam = middle + b'"token_ids":['
         untold = middle + b'"token_ids":null' + tail[1:]
         return cls(
-            head, seam, len(seam), tail, untold, tail + b"\r\n", untold + b"\r\n", len(head) + len(untold), {}
+            head, seam, len(seam), tail, untold, tail + b"\r\n", untold + b"\r\n", len(head) + len(untold), {}, {},
         )  # fmt: skip
 
     def without_ids(self, piece: bytes) -> bytes | None:
@@ -60,18 +61,40 @@ class Frame:
         """As `without_ids`, of one whole chunk as it is on the wire, and as one. Runs once a token."""
         size = len(data)
         opening = self.openings.get(size) or self._opening(size)
-        at = data.rfind(b"[") + 1
-        end = at - self.seam_length
+        begin = len(opening)
+        end = data.rfind(b"[") + 1 - self.seam_length
         if (
             data.startswith(opening)
-            and data[end:at] == self.seam
+            and data.startswith(self.seam, end)
             and data.endswith(self.wire_tail)
-            and data.find(b"\n", len(opening)) == size - 4
+            and data.find(b"\n", begin) == size - 4
         ):
-            text = data[len(opening) : end]
-            length = len(text) + self.bare_length
-            return (_SIZES[length] if length < LONG else b"%x\r\n" % length) + self.head + text + self.wire_untold
+            return (self.said.get(end - begin) or self._said(end - begin)) + data[begin:end] + self.wire_untold
         return None
+
+    def chunks_without_ids(self, data: bytes) -> list[bytes] | None:
+        """As `chunk_without_ids`, of several that came at once; None unless all are such."""
+        openings, said, seam, tail, untold = self.openings, self.said, self.seam, self.wire_tail, self.wire_untold
+        start, size, told = 0, len(data), []
+        while start < size:
+            stop = data.find(b"\n", data.find(b"\n", start) + 1) + 4  # where it ends if it is but one event
+            opening = openings.get(stop - start) or self._opening(stop - start)
+            begin = start + len(opening)
+            end = data.rfind(b"[", begin, stop) + 1 - self.seam_length
+            if not (
+                data.startswith(opening, start) and data.startswith(seam, end) and data.endswith(tail, begin, stop)
+            ):
+                return None
+            told.append((said.get(end - begin) or self._said(end - begin)) + data[begin:end] + untold)
+            start = stop
+        return told
+
+    def _said(self, length: int) -> bytes:
+        """What a chunk begins with whose text takes so many bytes, had nobody asked for tokens."""
+        said = b"%x\r\n%b" % (length + self.bare_length, self.head)
+        if len(self.said) < LONG:
+            self.said[length] = said
+        return said
 
     def _opening(self, size: int) -> bytes:
         """What a chunk begins with that takes so many bytes on the wire: the length of its body, and the head."""

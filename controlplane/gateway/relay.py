@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from controlplane.gateway.exchange import Exchange
+from controlplane.gateway.frame import Frame
 from controlplane.gateway.outlet import Outlet
 from controlplane.gateway.splice import Splice
 from controlplane.gateway.sse import Events, StreamError
@@ -59,36 +60,56 @@ class Relay:
     def go(self, outlet: Outlet) -> None:
         """From now on write to the client as pieces come. The outlet must be open."""
         put, unsent = outlet.transport.write, outlet.transport.get_write_buffer_size
-        plain, plain_chunk, chunked = self.events.plain, self.events.plain_chunk, outlet.chunked
+        events, exchange, chunked = self.events, self._exchange, outlet.chunked
+        known: Frame | None = None
 
         def write(piece: bytes) -> None:
             put(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
             if unsent() > HIGH_WATER:
                 self._hold(outlet)
 
-        def sink(piece: bytes) -> None:  # runs once a token: as flat as can be
-            said = plain(piece)
+        def sink(piece: bytes) -> None:  # runs once a token, where `_whole_chunks` cannot be used
+            nonlocal known
+            said = events.plain(piece)
             if said is None:
+                exchange.whole_chunks = known = None  # until a plain one has come again
                 self(piece)
                 return
-            put(b"%x\r\n%b\r\n" % (len(said), said) if chunked else said)
-            if unsent() > HIGH_WATER:
-                self._hold(outlet)
-
-        def whole_chunks(data: bytes) -> bool:
-            said = plain_chunk(data)
-            if said is None:
-                return False
-            put(said)
-            if unsent() > HIGH_WATER:
-                self._hold(outlet)
-            return True
+            if chunked and events.frame is not known:
+                known = events.frame
+                exchange.whole_chunks = known and self._whole_chunks(known, outlet)
+            write(said)
 
         self._write = write
         kept, self._kept = self._kept, []
         if kept:
             write(b"".join(kept))
-        self._exchange.attach(sink, whole_chunks if chunked else None)
+        exchange.attach(sink)
+
+    def _whole_chunks(self, frame: Frame, outlet: Outlet) -> Callable[[bytes], bool]:
+        """What passes on chunks of plain events as the network brings them; it tells whether they were such."""
+        put, unsent = outlet.transport.write, outlet.transport.get_write_buffer_size
+        one, several, shows_ids = frame.chunk_without_ids, frame.chunks_without_ids, self.events.shows_ids
+        events, transcript = self.events, self.events.transcript
+        assert transcript is not None  # a frame comes of one
+        keep = transcript.keep
+
+        def take(data: bytes) -> bool:  # runs once a token: as flat as can be
+            said = one(data)
+            if said is not None:
+                events.count += 1
+            elif told := several(data):  # who is late gets several at once
+                events.count += len(told)
+                said = b"".join(told)
+            else:
+                return False
+            keep(data)
+            put(data if shows_ids else said)
+            if unsent() > HIGH_WATER:
+                self._hold(outlet)
+            return True
+
+        return take
 
     async def drained(self) -> None:
         """Wait until the client has read up to the transport's mark."""

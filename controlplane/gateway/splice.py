@@ -44,14 +44,12 @@ class Splice:
         self.done = False
         self.error = b""
         self.begun = False
-        self._ask, self.transcript, self._show_ids, self._anew = ask, transcript, show_ids, anew
+        self.frame, self.shows_ids = None, show_ids
+        self._ask, self.transcript, self._anew = ask, transcript, anew
         self._before = 0 if anew else transcript.count
         self._rest = b""
 
     def plain(self, piece: bytes) -> bytes | None:
-        return None
-
-    def plain_chunk(self, data: bytes) -> bytes | None:
         return None
 
     def feed(self, piece: bytes) -> bytes:
@@ -100,7 +98,7 @@ class Splice:
                 "The answer could not be continued in the same words.", kind="server_error", code="engine_failed"
             )
             return b""
-        if not new and not choice.finish_reason and not self._show_ids:
+        if not new and not choice.finish_reason and not self.shows_ids:
             return b""
         said: dict[str, Any] = {"text": new} if self._ask.kind is Kind.COMPLETION else {"delta": {"content": new}}
         return self._say(choice, said)
@@ -114,7 +112,7 @@ class Splice:
 
     def _say(self, choice: _Choice, said: dict[str, Any]) -> bytes:
         self.count += 1
-        ids = choice.token_ids if self._show_ids else _NULL
+        ids = choice.token_ids if self.shows_ids else _NULL
         body = {"index": 0, **said, "logprobs": None, "finish_reason": choice.finish_reason}
         if choice.finish_reason or self._ask.kind is Kind.COMPLETION:
             body["stop_reason"] = choice.stop_reason

@@ -38,7 +38,7 @@ class Events:
     """Feed it pieces as they come; it gives back what to pass on: whole events only. With a `transcript`, what tells
     that the engine failed is not passed on, for the stream may go on elsewhere."""
 
-    __slots__ = ("_frame", "_rest", "_show_ids", "_strip_usage", "count", "done", "error", "transcript", "usage")
+    __slots__ = ("_strip_usage", "count", "done", "error", "frame", "rest", "shows_ids", "transcript", "usage")
 
     def __init__(self, *, strip_usage: bool, transcript: Transcript | None = None, show_ids: bool = False) -> None:
         self.count = 0  # events that carry choices
@@ -46,9 +46,9 @@ class Events:
         self.done = False
         self.error = b""  # the engine's own error event, as JSON
         self.transcript = transcript
-        self._strip_usage, self._show_ids = strip_usage, show_ids
-        self._rest = b""
-        self._frame: Frame | None = None  # of the plain events, once there was one
+        self._strip_usage, self.shows_ids = strip_usage, show_ids
+        self.rest = b""  # of an event that is not whole yet
+        self.frame: Frame | None = None  # of the plain events, once there was one
 
     @property
     def begun(self) -> bool:
@@ -57,7 +57,7 @@ class Events:
     def is_plain(self, piece: bytes) -> bool:
         """Whether `piece` is one whole event of text, with nothing in it to look at. Counts it if so."""
         if (
-            not self._rest
+            not self.rest
             and piece.startswith(b'data: {"id"')  # so it is neither an error nor the end
             and b'"usage"' not in piece
             and b'"finish_reason":null' in piece
@@ -72,31 +72,20 @@ class Events:
         transcript = self.transcript
         if transcript is None:
             return piece if self.is_plain(piece) else None
-        said = None if self._frame is None or self._rest else self._frame.without_ids(piece)
+        said = None if self.frame is None or self.rest else self.frame.without_ids(piece)
         if said is not None:
             self.count += 1
         elif self.is_plain(piece):
-            self._frame = Frame.of(piece)
+            self.frame = Frame.of(piece)
             said = without_ids(piece)
         else:
             return None
         transcript.keep(piece)
-        return piece if self._show_ids else said
-
-    def plain_chunk(self, data: bytes) -> bytes | None:
-        """As `plain`, of one whole chunk as it is on the wire, and as one. Runs once a token."""
-        if self._frame is None or self._rest:
-            return None
-        said = self._frame.chunk_without_ids(data)
-        if said is not None:
-            self.count += 1
-            self.transcript.keep(data)  # type: ignore[union-attr]  # a frame comes of one
-            return data if self._show_ids else said
-        return None
+        return piece if self.shows_ids else said
 
     def feed(self, piece: bytes) -> bytes:
-        whole, mark, self._rest = (self._rest + piece).rpartition(b"\n\n")
-        if len(self._rest) > LONGEST_EVENT:
+        whole, mark, self.rest = (self.rest + piece).rpartition(b"\n\n")
+        if len(self.rest) > LONGEST_EVENT:
             raise StreamError("an event of the engine's stream is too long")
         if not mark:
             return b""
@@ -136,7 +125,7 @@ class Events:
                 self.error = ABORTED
                 return b""
             self.transcript.keep(event)
-            event = event if self._show_ids else without_ids(event)
+            event = event if self.shows_ids else without_ids(event)
         self.count += 1
         return event
 

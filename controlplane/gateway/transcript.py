@@ -89,7 +89,7 @@ class Transcript:
         self._size = 0
 
     def keep(self, event: bytes) -> None:
-        """An event as the engine sent it, or the chunk that holds it. Runs once a token."""
+        """An event as the engine sent it, or whole chunks that hold some. Runs once a token."""
         self._raw.append(event)
         self._size += len(event)
         if self._size > KEEP_BYTES:
@@ -98,13 +98,11 @@ class Transcript:
     def settle(self) -> None:
         """Take the kept events apart, and let go of texts whose tokens are enough."""
         raw, self._raw, self._size = self._raw, [], 0
-        for event in raw:
-            if self.lost:
-                return
-            try:
-                self._read(_event.decode(event[event.index(b"data:") + 5 :].strip()))
-            except (ValueError, RecursionError, Differs):  # msgspec's are among them
-                self.lost = True
+        for kept in raw:
+            for event in kept.split(b"\n\n"):
+                if self.lost:
+                    return
+                self._read_raw(event)
         self._fold()
 
     def take(self, ids: Raw, text: str, finish: str | None) -> str:
@@ -151,6 +149,16 @@ class Transcript:
             if end is not None and end <= last:
                 return kept
         return 0
+
+    def _read_raw(self, event: bytes) -> None:
+        """Behind the last one in a chunk comes what ends the chunk."""
+        at = event.find(b"data:")
+        if at < 0:
+            return
+        try:
+            self._read(_event.decode(event[at + 5 :]))
+        except (ValueError, RecursionError, Differs):  # msgspec's are among them
+            self.lost = True
 
     def _read(self, event: _Event) -> None:
         if self.head is None:

@@ -54,6 +54,12 @@ def test_a_chunk_of_any_length_is_framed_rightly(size: int) -> None:
     assert frame().chunk_without_ids(chunk(event("x" * size, [1]))) == chunk(event("x" * size, None))
 
 
+@given(pieces=st.lists(st.tuples(TEXTS, IDS), min_size=1, max_size=6))
+def test_chunks_that_come_at_once_lose_their_tokens_one_by_one(pieces: list[tuple[str, list[int]]]) -> None:
+    data = b"".join(chunk(event(text, ids)) for text, ids in pieces)
+    assert frame().chunks_without_ids(data) == [chunk(event(text, None)) for text, _ in pieces]
+
+
 PLAIN = chunk(event("a", [1]))
 
 
@@ -77,6 +83,67 @@ PLAIN = chunk(event("a", [1]))
 )
 def test_any_other_chunk_is_parsed(data: bytes) -> None:
     assert frame().chunk_without_ids(data) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PLAIN + chunk(event("b", [2], finish="stop")),
+        PLAIN + chunk(event("b", [2], model="other")),
+        PLAIN + chunk(event("b", [2]) + event("c", [3])),
+        chunk(event("b", [2]) + event("c", [3])) + PLAIN,
+        PLAIN + b"0\r\n\r\n",
+        PLAIN + PLAIN[:-1],
+        PLAIN + PLAIN[1:],
+        PLAIN + b"0" + PLAIN,
+        PLAIN + PLAIN.replace(b"\r\n", b";x=1\r\n", 1),
+        PLAIN + event("a", [1]),
+        PLAIN + b"\n",
+        PLAIN + b"\r\n",
+        PLAIN[:-1] + PLAIN,
+        b"\n" + PLAIN,
+    ],
+)
+def test_chunks_among_which_is_any_other_are_parsed(data: bytes) -> None:
+    assert frame().chunks_without_ids(data) is None
+
+
+@given(texts=st.lists(TEXTS, min_size=1, max_size=4), at=st.integers(0, 2000), byte=st.integers(0, 255))
+def test_with_any_other_byte_in_it_what_is_taken_is_still_what_it_says(texts: list[str], at: int, byte: int) -> None:
+    whole = b"".join(chunk(event(text, [i])) for i, text in enumerate(texts))
+    at %= len(whole)
+    data = whole[:at] + bytes([byte]) + whole[at + 1 :]
+    said = frame().chunks_without_ids(data)
+    if said is not None:
+        assert parsed(b"".join(said)) == [without_ids(piece[:-2]) + b"\n\n" for piece in parsed(data)]
+
+
+def parsed(data: bytes) -> list[bytes]:
+    """The bodies of chunks; fails when they are no such."""
+    found = []
+    while data:
+        size, _, rest = data.partition(b"\r\n")
+        length = int(size, 16)
+        assert rest[length : length + 2] == b"\r\n"
+        found.append(rest[:length])
+        data = rest[length + 2 :]
+    return found
+
+
+def test_what_the_transcript_keeps_of_several_chunks_is_each_of_them() -> None:
+    one, other = Transcript(), Transcript()
+    first = event("a", [1], prompt_token_ids=[5, 6])
+    pieces = [event(" b", [2]), event('"\\n', [3, 4]), event(" d", [5])]
+    for transcript in (one, other):
+        transcript.keep(first)
+    one.keep(b"".join(map(chunk, pieces)))
+    for piece in pieces:
+        other.keep(piece)
+    for transcript in (one, other):
+        transcript.settle()
+        assert not transcript.lost
+    assert one.count == other.count == 5
+    assert one.cut(repeatable=True, whole=True) == other.cut(repeatable=True, whole=True)
 
 
 @pytest.mark.parametrize(

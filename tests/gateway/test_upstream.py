@@ -331,7 +331,8 @@ def test_what_is_taken_past_the_parser_are_whole_chunks_and_no_byte_is_lost(
         connection.connection_made(Wire())  # type: ignore[arg-type]
         exchange = connection.send(GET)
         connection.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-        exchange.attach(said.append, take_whole)
+        exchange.attach(said.append)
+        exchange.whole_chunks = take_whole
         for start, end in itertools.pairwise(places):
             connection.data_received(answer[start:end])
         assert exchange.done.done()
