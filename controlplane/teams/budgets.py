@@ -55,11 +55,11 @@ class TeamMonth:
 
     @property
     def share(self) -> float | None:
-        """Of the hard limit, or of the soft one where there is no other; 1 at the most."""
+        """Of the hard limit, or of the soft one where there is no other; above 1 where it is passed."""
         limit = self.team.budget_hard if self.team.budget_hard is not None else self.team.budget_soft
         if limit is None or self.spent is None:
             return None
-        return float(min(Decimal(1), self.spent / limit)) if limit else 1.0
+        return float(self.spent / limit) if limit else 1.0
 
     @property
     def percent(self) -> int:

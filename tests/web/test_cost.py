@@ -34,7 +34,7 @@ def test_the_page_says_what_is_missing_and_how_to_mend_it(past: Past, as_role: C
 
 
 @pytest.mark.parametrize(
-    ("spent", "said", "percent"), [("79.99", "", 79), ("80", "past soft limit", 80), ("120", "refused", 100)]
+    ("spent", "said", "percent"), [("79.99", "", 79), ("80", "past soft limit", 80), ("120", "refused", 120)]
 )
 def test_a_teams_budget_tells_how_much_is_used(
     spent: str, said: str, percent: int, as_role: Clients, actor: Actor
