@@ -10,9 +10,10 @@ from typing import Any
 
 from django.conf import settings
 
-from controlplane.domain import allotment, placement
+from controlplane.domain import allotment, placement, pool_sizes
 from controlplane.domain.allotment import Allotment, Place, Want
 from controlplane.domain.impact import Action
+from controlplane.domain.pool_sizes import Sized
 from controlplane.domain.rollout import Lane
 from controlplane.fleet.facts import deployment_view, has_process, node_view, partition_view
 from controlplane.fleet.models import Deployment, Partition, PoolAim
@@ -21,6 +22,8 @@ from controlplane.scaling import recovering
 from controlplane.scaling.gathering import Fleet, is_ready
 from controlplane.telemetry.latest import EngineFigures
 from workers.contract import Role
+
+ANY = 1  # GPUs that every slot has; one on a CPU counts as one
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +58,50 @@ def _spare_slots(slots: Sequence[Partition], held: set[int]) -> set[int]:
     aim = _aim()
     if aim is None:
         return set()
-    empty = [row.pk for row in slots if row.deployment_id is None and row.pk not in held]
-    return set(empty[: max(0, len(slots) - max(aim, settings.POOL_FREE))])
+    empty = [row for row in slots if row.deployment_id is None and row.pk not in held]
+    found = pool_sizes.spare(_sized(slots), _sized(empty), aim, least=settings.POOL_FREE)
+    return {one.partition for one in found}
 
 
 def _to_set_aside(slots: Sequence[Partition], left: Sequence[Partition]) -> list[Mapping[str, Any]]:
-    """Free partitions that nobody wants, as many as the pool is short of, the smallest first."""
+    """Free partitions that nobody wants, as many as the pool is short of, the smallest that will do first."""
     aim = _aim()
     if aim is None or not Deployment.objects.filter(mode=Deployment.Mode.POOLED).exists():
         return []
     free = [row for row in left if row.deployment_id is None and not row.pool and row.node.schedulable]
     free.sort(key=lambda row: (sum(gpu.memory_bytes for gpu in row.gpus.all()), row.pk))
-    why = f"the pool shall hold {aim} slots and has {len(slots)}"
-    return [_pooled(row, True, why) for row in free[: max(0, aim - len(slots))]]
+    have, by_id = [one.gpus for one in _sized(slots)], {row.pk: row for row in free}
+    return [
+        _pooled(by_id[one.partition], True, _lacking(aim, have, gpus))
+        for one, gpus in pool_sizes.to_add(have, _sized(free), aim)
+    ]
 
 
 def _pooled(row: Partition, pool: bool, why: str) -> Mapping[str, Any]:
     return {"partition": row.pk, "name": str(row), "pool": pool, "why": why}
 
 
-def _aim() -> int | None:
-    return PoolAim.objects.values_list("slots", flat=True).first()
+def _lacking(aim: Mapping[int, int], have: Sequence[int], gpus: int) -> str:
+    if set(aim) == {ANY}:
+        return f"the pool shall hold {aim[ANY]} slots and has {len(have)}"
+    wanted, able = sum(aim[size] for size in aim if size >= gpus), sum(size >= gpus for size in have)
+    return f"the pool shall hold {_many(wanted, 'slot')} with {_many(gpus, 'GPU')} or more and has {able}"
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _aim() -> dict[int, int] | None:
+    """Slots by the GPUs that they need; where all need the same, any will do."""
+    row = PoolAim.objects.first()
+    if row is None or row.slots is None:
+        return None
+    return {int(gpus): count for gpus, count in row.by_gpus.items()} or {ANY: row.slots}
+
+
+def _sized(rows: Sequence[Partition]) -> list[Sized]:
+    return [Sized(row.pk, max(ANY, len(row.gpus.all()))) for row in rows]
 
 
 def _place(row: Partition, figures: EngineFigures | None, now: datetime) -> Place:

@@ -206,6 +206,34 @@ def test_an_empty_slot_beyond_what_the_pool_shall_hold_serves_who_is_short(
     assert (engines(llama), Partition.objects.filter(pool=True).count()) == (2, 1)
 
 
+def test_a_pool_that_is_short_of_large_slots_is_given_a_large_one(llama: Deployment, now: datetime) -> None:
+    make_deployment("rare", mode="pooled")
+    node = make_node("n9")
+    small = [make_partition(node, gpus=1, pool=True) for _ in range(3)]
+    large = make_partition(node, gpus=2)
+    PoolAim.objects.create(pk=1, slots=2, by_gpus={"1": 1, "2": 1}, keep_alive_s=300, reason="forecast", at=now)
+    plan = propose(now)
+    assert plan is not None
+    (row,) = plan.pool
+    assert (row["partition"], row["pool"]) == (large.pk, True), "three slots of one GPU are none of two"
+    assert row["why"] == "the pool shall hold 1 slot with 2 GPUs or more and has 0"
+    plans.apply(plan.pk, actor=ANNA)
+    assert propose(now) is None and Partition.objects.filter(pk__in=[one.pk for one in small], pool=True).count() == 3
+
+
+def test_the_pool_gives_back_no_slot_of_a_size_that_it_wants(llama: Deployment, now: datetime, ended: Tell) -> None:
+    Partition.objects.filter(deployment__isnull=True).update(pinned=True)
+    node = make_node("n9")
+    small, large = (make_partition(node, gpus=count, pool=True) for count in (1, 2))
+    PoolAim.objects.create(pk=1, slots=1, by_gpus={"1": 0, "2": 1}, keep_alive_s=300, reason="forecast", at=now)
+    ended("llama", ttft_ms=100.0, itl_ms=120.0)
+    plan = propose(now)
+    assert plan is not None
+    assert [row["partition"] for row in plan.pool] == [small.pk] and large.pk not in [
+        one["partition"] for one in plan.moves
+    ]
+
+
 def test_an_engine_that_is_lost_with_its_node_gets_another_one(llama: Deployment, now: datetime, asked: Tell) -> None:
     asked("llama", per_minute=6)
     away = make_node("n2")
