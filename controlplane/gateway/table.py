@@ -24,7 +24,7 @@ from controlplane.fleet.selectors import ServedRow
 from controlplane.gateway import keys
 from controlplane.gateway.models import ApiKey
 from controlplane.gateway.reporting import Reporting
-from controlplane.teams.budgets import budgets
+from controlplane.teams.budgets import HARD_LIMITS, budgets
 
 log = structlog.get_logger(__name__)
 OPEN_KEYS = (
@@ -154,7 +154,10 @@ def _state(now: datetime, reporting: Reporting) -> tuple[object, ...]:
     """The same as long as `read` gives the same table, but for keys that expire: whoever shows one is asked anyway."""
     with connection.cursor() as cursor:
         cursor.execute(OPEN_KEYS)
-        return selectors.routing_state(_judged_at(now, reporting)), cursor.fetchall(), _used_up(now)
+        keys_now = cursor.fetchall()
+        cursor.execute(HARD_LIMITS)
+        limits = cursor.fetchall(), month_of(now)
+        return selectors.routing_state(_judged_at(now, reporting)), keys_now, limits
 
 
 def _judged_at(now: datetime, reporting: Reporting) -> datetime:

@@ -9,6 +9,11 @@ from decimal import Decimal
 from controlplane.domain.budgets import is_used_up, month_of
 from controlplane.teams.models import Team
 
+HARD_LIMITS = (  # all that `budgets` says of hard limits, as plain rows: the gateway compares them each second
+    "SELECT t.id, t.name, t.budget_hard, s.spent, s.month FROM teams_team t "
+    "LEFT JOIN teams_teamspend s ON s.team_id = t.id WHERE t.budget_hard IS NOT NULL ORDER BY t.id"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:

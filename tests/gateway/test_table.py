@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from django.db import OperationalError, close_old_connections, connection, connections
@@ -22,6 +23,7 @@ from controlplane.fleet.models import Deployment, Node, Partition
 from controlplane.gateway import services, table
 from controlplane.gateway.keys import hash_of
 from controlplane.gateway.models import ApiKey
+from controlplane.gateway.reporting import Reporting
 from controlplane.gateway.table import Engine, Over, Table, Watch
 from controlplane.lanes import keep_connections
 from controlplane.teams import services as teams
@@ -190,6 +192,22 @@ def test_a_key_whose_team_is_past_its_hard_limit_is_refused_until_the_month_is_o
     assert refused(now + timedelta(days=30)) == {}, "what was used last month is not this month's"
     teams.change_team(team.pk, budget_hard=Decimal(101), actor=actor)
     assert refused(now) == {}
+
+
+def test_a_look_sees_what_is_spent_of_a_hard_limit_the_limit_its_name_and_the_month(actor: Actor) -> None:
+    now = datetime(2026, 11, 15, tzinfo=UTC)
+    team = teams.create_team(name="search", budget_hard=Decimal(100), actor=actor)
+    look = lambda at=now: table._state(at, Reporting())  # noqa: E731
+    seen = [look()]
+    assert look() == seen[0]
+    spend = TeamSpend.objects.create(team=team, month=now.date().replace(day=1), spent=Decimal("99"))
+    seen.append(look())
+    TeamSpend.objects.filter(pk=spend.pk).update(spent=Decimal("100.5"))
+    seen.append(look())
+    teams.change_team(team.pk, budget_hard=Decimal(101), actor=actor)
+    seen.append(look())
+    seen.append(look(now + timedelta(days=30)))
+    assert all(before != after for before, after in pairwise(seen))
 
 
 def test_an_ipv6_endpoint_is_an_endpoint() -> None:
