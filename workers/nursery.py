@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from workers.engines.traces import ENV as TRACES_ENV
 from workers.engines.vllm_version import interpreter
 from workers.processes import Process, boot_id, born
 
@@ -30,7 +31,14 @@ ROOM, ROOM_BYTES = "FOREBAY_ROOM", 32 * 1024  # for what an engine's environment
 ARGS_BYTES = 2048
 # Read when an engine starts, not when vLLM is imported.
 LATE = frozenset(
-    {"VLLM_API_KEY", "VLLM_HOST_IP", "VLLM_NIXL_SIDE_CHANNEL_HOST", "VLLM_NIXL_SIDE_CHANNEL_PORT", "OMP_NUM_THREADS"}
+    {
+        "VLLM_API_KEY",
+        "VLLM_HOST_IP",
+        "VLLM_NIXL_SIDE_CHANNEL_HOST",
+        "VLLM_NIXL_SIDE_CHANNEL_PORT",
+        "OMP_NUM_THREADS",
+        *TRACES_ENV,
+    }
 )
 OWN = "FOREBAY_"
 

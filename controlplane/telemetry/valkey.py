@@ -69,7 +69,7 @@ def _client(url: str) -> redis.Redis:
 
 def reset() -> None:
     """Close the shared clients and forget failures; the next call connects anew."""
-    for client in _clients.values():
+    for client in list(_clients.values()):  # other threads may be adding theirs
         client.close()
     _clients.clear()
     _rest_until.clear()

@@ -16,6 +16,7 @@ import pytest
 
 from tests.workers.control import ROOT, alive, until
 from workers import processes
+from workers.engines.traces import Traces
 from workers.nursery import NoFork, Nursery
 from workers.processes import GPUS, MARKER, Marked, Marker, Process
 
@@ -79,10 +80,11 @@ def bed(tmp_path: Path) -> Iterator[Bed]:
 
 def test_a_forked_engine_is_what_a_plain_start_makes_of_it(bed: Bed) -> None:
     bed.log.write_text("")
-    process = bed.fork(bed.nursery(), VLLM_API_KEY="its own")
+    own = {"VLLM_API_KEY": "its own", **Traces("http://127.0.0.1:4318/v1/traces", "http/protobuf").env()}
+    process = bed.fork(bed.nursery(), **own)
     [[argv, env, files]] = until(bed.said)
     assert argv == [str(bed.program), "serve", "a model"] == [*filter(None, psutil.Process(process.pid).cmdline())]
-    assert env == bed.env | {MARKER: f"{HOME}/3/4", GPUS: "CPU-0,CPU-1", "VLLM_API_KEY": "its own"}
+    assert env == bed.env | {MARKER: f"{HOME}/3/4", GPUS: "CPU-0,CPU-1"} | own
     assert files == ["0", "1", "2", "3"], "it holds files of the nursery"  # the last is the listing itself
     assert processes.marked(HOME) == [Marked(process.pid, Marker(HOME, 3, 4), ("CPU-0", "CPU-1"))]
     assert processes.session_of(process.pid) == process.pid and processes.is_alive(process)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 FLAG = "--otlp-traces-endpoint"
 LACKING = "vLLM's environment lacks OpenTelemetry, and it would not start; install opentelemetry-exporter-otlp there"
 HTTP = "http/protobuf"
+ENV = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_SERVICE_NAME")  # read once an engine exports, not at an import
 SERVICE = "forebay-engine"
 
 
@@ -38,4 +39,4 @@ class Traces:
         return (FLAG, self.endpoint)
 
     def env(self) -> dict[str, str]:
-        return {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": self.protocol, "OTEL_SERVICE_NAME": self.service}
+        return dict(zip(ENV, (self.protocol, self.service), strict=True))
