@@ -50,7 +50,7 @@ class OfSizeShape(serializers.Serializer):
 
 
 class NewestShape(SaidShape):
-    by_size = OfSizeShape(many=True, help_text="Of the next 10 minutes; empty: every slot is of one GPU.")
+    by_size = OfSizeShape(many=True, help_text="Of each size by itself; empty: every slot is of one GPU.")
     horizon_s = serializers.IntegerField()
     method = serializers.CharField()
     shares = serializers.DictField(child=serializers.FloatField(), help_text="How much each method counts, at 99%.")
@@ -66,6 +66,22 @@ class CalibrationShape(serializers.Serializer):
     )
 
 
+class CurveField(serializers.ListField):
+    child = serializers.ListField(child=serializers.FloatField())
+
+
+CURVE = "[slots, share of activations that are cold, mean idle slots]."
+
+
+class StandingOfSizeShape(serializers.Serializer):
+    gpus = serializers.IntegerField(help_text="Of a slot that such a model takes.")
+    models = serializers.IntegerField()
+    assumed = serializers.IntegerField(help_text="Of them, those whose size is not known.")
+    expected = serializers.FloatField(help_text="E[active models].")
+    activations_per_hour = serializers.FloatField()
+    curve = CurveField(help_text=CURVE)
+
+
 class StandingShape(serializers.Serializer):
     keep_alive_s = serializers.IntegerField()
     at = serializers.FloatField()
@@ -74,9 +90,10 @@ class StandingShape(serializers.Serializer):
     expected = serializers.FloatField(help_text="E[active models].")
     aegaeon = serializers.FloatField(help_text="sum(1 - e^(-lambda T)), for comparison.")
     activations_per_hour = serializers.FloatField()
-    curve = serializers.ListField(
-        child=serializers.ListField(child=serializers.FloatField()),
-        help_text="[slots, share of activations that are cold, mean idle slots].",
+    curve = CurveField(help_text=CURVE)
+    by_size = StandingOfSizeShape(
+        many=True,
+        help_text="Each size by itself, without models that have partitions of their own; empty: all of one GPU.",
     )
 
 

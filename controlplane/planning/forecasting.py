@@ -133,8 +133,8 @@ class Forecasting:
         return rows
 
     def _told(self, requests: Requests, span: _Span, begin: float) -> list[Forecast]:
-        """A row for each moment that was not asked about; all but the last are said afterwards, of what was known by
-        then. What is held is a matter of the next minutes: for these it is said of each size, too."""
+        """A row for each moment that was not asked about, of all models and of each size; all but the last are said
+        afterwards, of what was known by then."""
         key, last = span.key, span.end - span.step_s
         rows = [
             Forecast(
@@ -152,8 +152,7 @@ class Forecasting:
             )
             for at, said in self._ask(requests, span).items()
         ]
-        if key.horizon_s == HORIZONS_S[0]:
-            self._by_size(rows, requests, span)
+        self._by_size(rows, requests, span)
         return rows
 
     def _by_size(self, rows: list[Forecast], requests: Requests, span: _Span) -> None:

@@ -79,6 +79,7 @@ class Standing(models.Model):
     aegaeon = models.FloatField()  # the same by sum(1 - e^(-lambda T)), for comparison
     activations_per_hour = models.FloatField()
     curve = models.JSONField()  # [slots, share of activations that are cold, mean idle slots], slots rising
+    by_size = models.JSONField(default=list)  # as standing.OfSize; empty: every slot is of one GPU
 
     class Meta:
         ordering = ["keep_alive_s"]

@@ -130,6 +130,7 @@ def _standing(one: Standing) -> dict[str, Any]:
         "aegaeon": one.aegaeon,
         "activations_per_hour": one.activations_per_hour,
         "curve": one.curve,
+        "by_size": one.by_size,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -12,7 +14,7 @@ from controlplane.domain.forecast.hazards import DAY_S
 from controlplane.domain.knapsack import Loads, cold
 from controlplane.domain.reservation import aegaeon
 from controlplane.planning import history as past
-from controlplane.planning import policy
+from controlplane.planning import policy, slot_sizes
 from controlplane.planning.models import Standing
 
 KEEP_ALIVES_S = (60, 300, 900, 3600)
@@ -20,6 +22,18 @@ DAYS = 7.0
 AGAIN_S = 3600.0
 POINTS = 48  # of a curve
 LEAST_COLD = 1e-4  # what a curve goes down to
+
+
+@dataclass(frozen=True, slots=True)
+class OfSize:
+    """Of the models that take slots of so many GPUs; `assumed`: those of them of which that is not known."""
+
+    gpus: int
+    models: int
+    assumed: int
+    expected: float  # E[active models]
+    activations_per_hour: float
+    curve: list[list[float]]  # as Standing's
 
 
 def refresh(now: float) -> int:
@@ -56,11 +70,30 @@ def _standing(requests: Requests, keep_alive_s: float, now: float, seconds: floa
         "aegaeon": aegaeon(per_s, keep_alive_s),
         "activations_per_hour": float(loads.activations_per_s.sum()) * 3600.0,
         "curve": curve(loads),
+        "by_size": [asdict(one) for one in by_size(loads, requests.models)],
     }
 
 
+def by_size(loads: Loads, models: Sequence[str]) -> list[OfSize]:
+    """Each size has slots of its own; none where every slot is of one GPU."""
+    sizes, found = slot_sizes.read(), []
+    for gpus, places in sizes.split(models).items():
+        mine = Loads(loads.enter[places], loads.stay_s[places], loads.gpus[places])
+        found.append(
+            OfSize(
+                gpus=gpus,
+                models=len(places),
+                assumed=sizes.assumed([models[place] for place in places]),
+                expected=float(mine.chance.sum()),
+                activations_per_hour=float(mine.activations_per_s.sum()) * 3600.0,
+                curve=curve(mine),
+            )
+        )
+    return found
+
+
 def loads_of(requests: Requests, keep_alive_s: float, now: float, seconds: float) -> Loads:
-    """Each model's pace over `seconds` of record, which end at `now`; a model's slot is of one size here."""
+    """Each model's pace over `seconds` of record, which end at `now`; a slot counts as one here, whatever its size."""
     active = runs(requests, keep_alive_s)
     count = active.count
     begun = np.bincount(active.model, minlength=count).astype(np.float64)

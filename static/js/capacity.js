@@ -2,6 +2,7 @@
 import { el, text } from "./dom.js";
 import { UNKNOWN, age, number } from "./format.js";
 import { drawFan, drawReliability, keys } from "./capacity_plots.js";
+import { bySize, ofSizes } from "./capacity_sizes.js";
 import { whatIf } from "./capacity_whatif.js";
 import { save, table } from "./charttable.js";
 
@@ -39,6 +40,7 @@ function unread(why) {
 function show() {
   figures();
   draw();
+  bySize(shown);
   calibration();
   how();
   whatIf(shown);
@@ -47,11 +49,7 @@ function show() {
 /** What is to be held now, by the policy; null where it is not known. */
 const held = () => shown.held?.slots ?? null;
 
-/** 120 of 1 GPU, 14 of 2; nothing where all are of one. */
-function sizes() {
-  const mine = shown.held.sizes.filter((one) => one.slots);
-  return mine.some((one) => one.gpus > 1) ? mine.map((one, i) => `${one.slots} of ${one.gpus}${i ? "" : one.gpus === 1 ? " GPU" : " GPUs"}`).join(", ") : "";
-}
+const sizes = () => ofSizes(shown.held.sizes);
 
 function gpus() {
   const { gpus: all, nodes, node_gpus: each, assumed, sizes: every } = shown.held, less = every.filter((one) => one.there < one.slots && each);

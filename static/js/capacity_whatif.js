@@ -1,4 +1,5 @@
 // What-if: reads what any number of slots would come to off the curves that came with the page, so that it answers at once.
+import { ofSizes } from "./capacity_sizes.js";
 import { el, text } from "./dom.js";
 import { UNKNOWN, age, number } from "./format.js";
 
@@ -29,26 +30,40 @@ function idleAt(curve, slots) {
   return low + ((high - low) * (slots - a)) / (b - a);
 }
 
+/** What one curve answers: slots, idle ones on the mean, and cold activations an hour. Null slots: beyond its end. */
+function read(part, cold, price, miss) {
+  const cost = ([, share, idle]) => price * idle + miss * share * part.activations_per_hour;
+  const [slots, share, idle] = price > 0 && miss > 0 ? part.curve.reduce((a, b) => (cost(b) < cost(a) ? b : a)) : [slotsFor(part.curve, cold), cold, null];
+  return { gpus: part.gpus ?? 1, slots, idle: idle ?? (slots === null ? null : idleAt(part.curve, slots)), cold: share * part.activations_per_hour, last: part.curve[part.curve.length - 1][0] };
+}
+
+/** Each size has slots of its own; where all are of one GPU, the curve of all models answers. */
+export function slotsBySize(one, cold, price, miss) {
+  const parts = (one.by_size.length ? one.by_size : [one]).map((part) => read(part, cold, price, miss)), known = parts.every((part) => part.slots !== null);
+  const sum = (of) => parts.reduce((total, part) => total + of(part), 0);
+  return { parts, slots: known ? sum((part) => part.slots) : null, idle: known ? sum((part) => part.idle) : null, gpus: known ? sum((part) => part.slots * part.gpus) : null, cold: sum((part) => part.cold), over: sum((part) => part.slots ?? part.last) };
+}
+
 function answer() {
   const one = shown?.standing.find((other) => String(other.keep_alive_s) === $("keep").value), cold = 10 ** Number($("risk").value);
   text($("risk-said"), `${(cold * 100).toPrecision(2)}%`);
   for (const id of ["risk", "keep", "price", "miss"]) $(id).disabled = !one;
   if (!one) { text($("what-from"), "needs an hour of record"); $("what").replaceChildren(); return; }
-  text($("what-from"), `by ${number(one.days, 1)} days, ${one.models} models`);
-  const price = parseFloat($("price").value), miss = parseFloat($("miss").value), both = price > 0 && miss > 0;
-  const cost = ([, share, idle]) => price * idle + miss * share * one.activations_per_hour;
-  const best = both ? one.curve.reduce((a, b) => (cost(b) < cost(a) ? b : a)) : null;
-  const slots = best ? best[0] : slotsFor(one.curve, cold), share = best ? best[1] : cold, idle = slots === null ? null : best ? best[2] : idleAt(one.curve, slots);
-  const waits = one.activations_per_hour * share;
+  const price = parseFloat($("price").value), miss = parseFloat($("miss").value), sized = one.by_size.length > 0;
+  const all = sized ? one.by_size : [one], models = all.reduce((total, part) => total + part.models, 0), rate = all.reduce((total, part) => total + part.activations_per_hour, 0);
+  const found = slotsBySize(one, cold, price, miss), { slots, idle } = found;
+  text($("what-from"), `by ${number(one.days, 1)} days, ${models} models`);
   const facts = [
-    [best ? "Slots at the least cost" : "Slots to hold", slots === null ? `over ${one.curve[one.curve.length - 1][0]}` : number(slots)],
+    [price > 0 && miss > 0 ? "Slots at the least cost" : "Slots to hold", slots === null ? `over ${found.over}` : number(slots)],
+    ...(sized && slots !== null ? [["of them", ofSizes(found.parts) || "of 1 GPU"], ["GPUs that they have", number(found.gpus)]] : []),
     ["Idle slots, on the mean", idle === null ? UNKNOWN : number(idle, 1)],
-    ["Activations in an hour", number(one.activations_per_hour, 1)],
-    ["of them cold", `${waits < 0.095 ? waits.toPrecision(1) : number(waits, 1)} (${(share * 100).toPrecision(2)}%)`],
+    ["Activations in an hour", number(rate, 1)],
+    ["of them cold", `${found.cold < 0.095 ? found.cold.toPrecision(1) : number(found.cold, 1)} (${((rate ? found.cold / rate : 0) * 100).toPrecision(2)}%)`],
     ["Slot-hours in 30 days", slots === null ? UNKNOWN : number(slots * HOUR)],
-    ["A slot for each model, always", number(one.models * HOUR)],
+    ...(sized && slots !== null ? [["GPU-hours in 30 days", number(found.gpus * HOUR)]] : []),
+    ["A slot for each model, always", number(models * HOUR)],
   ];
-  if (price > 0 && slots !== null) facts.push(["Cost in 30 days", number(slots * HOUR * price)], ["Saved against a slot for each", number((one.models - slots) * HOUR * price)]);
+  if (price > 0 && slots !== null) facts.push(["Cost in 30 days", number(slots * HOUR * price)], ["Saved against a slot for each", number((models - slots) * HOUR * price)]);
   $("what").replaceChildren(...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
 }
 

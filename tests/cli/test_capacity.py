@@ -7,11 +7,14 @@ import time
 import pytest
 
 from controlplane.audit.services import Actor
+from controlplane.cli.text import UNKNOWN
 from controlplane.domain.forecast.activity import Requests
 from controlplane.planning import keeping, standing
 from controlplane.planning.forecasting import Forecasting, Pace
 from tests.cli.conftest import Terminal
 from tests.domain.forecast.worlds import fleet
+from tests.factories import make_node, make_partition
+from tests.planning.test_slot_sizes import large
 
 pytestmark = pytest.mark.django_db
 
@@ -27,6 +30,27 @@ def test_what_is_active_and_to_be_held_is_told(operator: Terminal) -> None:
     shown = operator.ok("capacity")
     assert "of 8 models active" in shown and "10 min" in shown and "E[m]" in shown and "SLOTS" in shown
     assert len(operator.json("capacity")["standing"]) == len(standing.KEEP_ALIVES_S)
+
+
+def test_what_is_foreseen_of_each_size_is_told(operator: Terminal) -> None:
+    node = make_node("n1")
+    for gpus in (1, 2):
+        make_partition(node, gpus=gpus, pool=True)
+    large("m3")
+    world, now = fleet(8, 1.0), time.time()
+    by = now - world.at.max()
+    past = Requests(world.models, world.model, world.at + by, world.until + by, world.number)
+    keeping.save_import(past, actor=Actor.system("test"), now=now)
+    Forecasting({600: Pace(600.0, 0), 3600: Pace(600.0, 0)}).tick(now)
+    standing.refresh(now)
+    lines = operator.ok("capacity").splitlines()
+    (head,) = [place for place, line in enumerate(lines) if line.startswith("SLOTS OF")]
+    assert lines[head].split() == ["SLOTS", "OF", "MODELS", "ACTIVE", "10", "min", "1", "h", "24", "h", "HOLD", "THERE"]
+    one, two = lines[head + 1 : head + 3]
+    assert one.split()[:3] == ["1", "GPU", "7"] and two.split()[:3] == ["2", "GPUs", "1"]
+    assert UNKNOWN in one, "nothing is told of the day ahead yet"
+    (least,) = [line for line in lines if line.startswith("0.10%")]
+    assert least.endswith("1 of 2"), "one model of two GPUs needs one such slot"
 
 
 def test_the_policy_is_tried_out_changed_and_told(operator: Terminal) -> None:

@@ -14,9 +14,9 @@ from controlplane.audit.services import Actor
 from controlplane.domain.forecast.activity import Requests
 from controlplane.domain.model_facts import from_config
 from controlplane.fleet.models import Deployment, RegisteredModel
-from controlplane.planning import keeping, outlook, policy, reserve, slot_sizes
+from controlplane.planning import keeping, outlook, policy, reserve, slot_sizes, standing
 from controlplane.planning.forecasting import Forecasting, Pace
-from controlplane.planning.models import Forecast
+from controlplane.planning.models import Forecast, Standing
 from tests.api.conftest import *  # noqa: F403 - the callers of the REST tests
 from tests.domain.configs import LLAMA_70B
 from tests.domain.forecast.worlds import fleet
@@ -120,13 +120,34 @@ def test_each_size_is_forecast_from_its_own_models_and_a_restart_says_the_same(o
     keeping.save_import(past, actor=ACTOR, now=now)
     for _ in range(2):
         Forecast.objects.all().delete()
-        Forecasting({600: Pace(600.0, 1)}).tick(now)
-        rows = list(Forecast.objects.order_by("at"))
+        Forecasting({600: Pace(600.0, 1), 3600: Pace(600.0, 0), 86_400: Pace(3600.0, 0)}).tick(now)
+        rows = list(Forecast.objects.filter(horizon_s=600).order_by("at"))
         newest = rows[-1].by_size
         assert [(one["gpus"], one["models"], one["assumed"]) for one in newest] == [(1, 4, 3), (2, 1, 0)]
         told = np.array([one["values"] for row in rows for one in row.by_size if one["gpus"] == 2])
         assert len(told) == len(rows) > 30 and 1 <= told.max() <= 2, "there is one such model; another may come"
         assert len({str(row.by_size) for row in rows}) > 1
+    for later in Forecast.objects.exclude(horizon_s=600):
+        assert [(one["gpus"], one["models"]) for one in later.by_size] == [(1, 4), (2, 1)]
     body = operator.get("/api/v1/capacity").json()
     assert body["newest"][0]["by_size"] == newest
     assert sum(one["slots"] * one["gpus"] for one in body["held"]["sizes"]) == body["held"]["gpus"]
+
+
+def test_what_if_is_told_of_each_size_by_its_own_models(operator: APIClient) -> None:
+    slots()
+    large("m3")
+    make_deployment("m0", mode="pooled")
+    make_deployment("m1", mode="dedicated")
+    world, now = fleet(6, 1.0), time.time()
+    by = now - world.at.max()
+    past = Requests.of(world.models, world.model, world.at + by, world.until + by, world.number)
+    keeping.save_import(past, actor=ACTOR, now=now)
+    standing.refresh(now)
+    for one in Standing.objects.all():
+        small, two = one.by_size
+        assert [(of["gpus"], of["models"], of["assumed"]) for of in (small, two)] == [(1, 4, 3), (2, 1, 0)]
+        assert small["expected"] + two["expected"] < one.expected, "that with partitions of its own takes no slot"
+        assert two["curve"][-1][:2] == [1, 0.0], "one such model needs one slot at most"
+    told = operator.get("/api/v1/capacity").json()["standing"]
+    assert [of["gpus"] for of in told[0]["by_size"]] == [1, 2]

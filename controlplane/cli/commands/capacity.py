@@ -10,6 +10,7 @@ from controlplane.cli.options import json_option
 from controlplane.cli.session import Session, pass_session
 from controlplane.cli.text import UNKNOWN, table
 
+MOST_WAITING = (0.1, 0.05, 0.01, 0.001)  # shares of activations, a line each
 AHEAD = {600: "10 min", 3600: "1 h", 86_400: "24 h"}
 
 
@@ -32,8 +33,14 @@ def _told(found: Row) -> str:
     if not found["newest"]:
         return "Nothing is on record yet: a gateway's first minutes, or manage.py import_activity, begin it."
     parts = [_now(found), table(["MOST AT ONCE IN", "50%", "95%", "99%"], _ahead(found), right=(1, 2, 3))]
+    if sizes := _by_size(found):
+        parts.append(
+            table(["SLOTS OF", "MODELS", "ACTIVE", *AHEAD.values(), "HOLD", "THERE"], sizes, right=range(1, 8))
+        )
     if mine := [one for one in found["standing"] if one["keep_alive_s"] == found["keep_alive_s"]]:
         parts += [_expected(mine[0]), table(["SLOTS", "WAIT", "IDLE"], _slots(mine[0]), right=(0, 1, 2))]
+        if mine[0]["by_size"]:
+            parts.append(table(["WAIT", "SLOTS", "GPUS", "SIZES"], _slots_by_size(mine[0]), right=(0, 1, 2)))
     return "\n\n".join(parts)
 
 
@@ -61,6 +68,31 @@ def _ahead(found: Row) -> list[list[str]]:
     return [[AHEAD[one["horizon_s"]], *(str(one["values"][place]) for place in places)] for one in found["newest"]]
 
 
+def _by_size(found: Row) -> list[list[str]]:
+    """A line a size; of each horizon the most at once as told at 95 and 99%."""
+    told = {(one["horizon_s"], of["gpus"]): of for one in found["newest"] for of in one["by_size"]}
+    held = {one["gpus"]: one for one in (found["held"] or {"sizes": []})["sizes"]}
+    lines = []
+    for gpus in sorted({gpus for _, gpus in told}):
+        mine = [told.get((horizon, gpus)) for horizon in AHEAD]
+        soon = next(one for one in mine if one)
+        hold = held.get(gpus)
+        lines.append(
+            [
+                f"{gpus} GPU" if gpus == 1 else f"{gpus} GPUs",
+                str(soon["models"]),
+                UNKNOWN if soon["active"] is None else str(soon["active"]),
+                *(_at_most(found["levels"], one) for one in mine),
+                *(str(hold[key]) if hold else UNKNOWN for key in ("slots", "there")),
+            ]
+        )
+    return lines
+
+
+def _at_most(levels: list[float], one: Row | None) -> str:
+    return " / ".join(str(one["values"][levels.index(level)]) for level in (0.95, 0.99)) if one else UNKNOWN
+
+
 def _expected(one: Row) -> str:
     return (
         f"E[m] {one['expected']:.1f} at a keep-alive of {one['keep_alive_s']} s, by {one['days']:.1f} days "
@@ -70,8 +102,23 @@ def _expected(one: Row) -> str:
 
 def _slots(one: Row) -> list[list[str]]:
     """Where at most so many wait: a line each."""
+    points = ((most, _point(one["curve"], most)) for most in MOST_WAITING)
+    return [[f"{point[0]:.0f}", f"{point[1]:.2%}", f"{point[2]:.1f}"] for _, point in points if point]
+
+
+def _slots_by_size(one: Row) -> list[list[str]]:
+    """The same where each size has slots of its own."""
     lines = []
-    for most in (0.1, 0.05, 0.01, 0.001):
-        if (point := next((point for point in one["curve"] if point[1] <= most), None)) is not None:
-            lines.append([f"{point[0]:.0f}", f"{point[1]:.2%}", f"{point[2]:.1f}"])
+    for most in MOST_WAITING:
+        found = [(size["gpus"], _point(size["curve"], most)) for size in one["by_size"]]
+        slots = {gpus: int(point[0]) for gpus, point in found if point}
+        if len(slots) == len(found):
+            sizes = ", ".join(f"{count} of {gpus}" for gpus, count in slots.items())
+            gpus = sum(gpus * count for gpus, count in slots.items())
+            lines.append([f"{most:.2%}", str(sum(slots.values())), str(gpus), sizes])
     return lines
+
+
+def _point(curve: list[list[float]], most: float) -> list[float] | None:
+    """The first of the curve where at most so many wait."""
+    return next((point for point in curve if point[1] <= most), None)
