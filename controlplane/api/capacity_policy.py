@@ -37,6 +37,7 @@ TEXT = {
 
 class WeighedShape(serializers.Serializer):
     slots = serializers.IntegerField(allow_null=True, help_text="Null: no record tells, or more than any curve has.")
+    gpus = serializers.IntegerField(allow_null=True, help_text="That these slots have.")
     cold = serializers.FloatField(allow_null=True, help_text="The share of activations that wait.")
     idle_slots = serializers.FloatField(allow_null=True, help_text="On the mean.")
     activations_per_hour = serializers.FloatField(allow_null=True)

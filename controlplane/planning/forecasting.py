@@ -22,6 +22,7 @@ from controlplane.domain.forecast.tracker import whole
 from controlplane.planning import comparing, policy, slot_sizes
 from controlplane.planning import history as past
 from controlplane.planning.models import Forecast
+from controlplane.planning.slot_sizes import Sizes
 
 log = structlog.get_logger(__name__)
 
@@ -121,7 +122,7 @@ class Forecasting:
     def _rows(self, due: dict[int, float], keep_alive_s: int, method: str, now: float, begin: float) -> list[Forecast]:
         back = (LOOK_BACK_DAYS + max(self.paces[horizon].replay_days for horizon in due)) * DAY_S
         requests, gaps = past.requests(now - back, now), past.outages(now - back, now)
-        rows = []
+        rows, sizes = [], slot_sizes.read()
         for horizon, at in due.items():
             pace = self.paces[horizon]
             anchor = _anchor(at, begin + keep_alive_s, pace)
@@ -129,10 +130,10 @@ class Forecasting:
             first = _steps_before(anchor, max(since, begin + keep_alive_s), pace)
             start, end = anchor - first * pace.step_s, at + pace.step_s
             span = _Span(_Key(horizon, keep_alive_s, method), start, end, pace.step_s, first, gaps)
-            rows += self._told(requests.within(since, at), span, begin)
+            rows += self._told(requests.within(since, at), span, begin, sizes)
         return rows
 
-    def _told(self, requests: Requests, span: _Span, begin: float) -> list[Forecast]:
+    def _told(self, requests: Requests, span: _Span, begin: float, sizes: Sizes) -> list[Forecast]:
         """A row for each moment that was not asked about, of all models and of each size; all but the last are said
         afterwards, of what was known by then."""
         key, last = span.key, span.end - span.step_s
@@ -152,11 +153,10 @@ class Forecasting:
             )
             for at, said in self._ask(requests, span).items()
         ]
-        self._by_size(rows, requests, span)
+        self._by_size(rows, requests, span, sizes)
         return rows
 
-    def _by_size(self, rows: list[Forecast], requests: Requests, span: _Span) -> None:
-        sizes = slot_sizes.read()
+    def _by_size(self, rows: list[Forecast], requests: Requests, span: _Span, sizes: Sizes) -> None:
         for gpus, places in sizes.split(requests.models).items():
             part = requests.only(places)
             said = self._ask(part, replace(span, key=replace(span.key, gpus=gpus)))

@@ -16,6 +16,7 @@ from controlplane.domain.reservation import aegaeon
 from controlplane.planning import history as past
 from controlplane.planning import policy, slot_sizes
 from controlplane.planning.models import Standing
+from controlplane.planning.slot_sizes import Sizes
 
 KEEP_ALIVES_S = (60, 300, 900, 3600)
 DAYS = 7.0
@@ -51,15 +52,15 @@ def refresh(now: float) -> int:
     requests = past.requests(since, now)
     if seconds <= 0 or not len(requests.at):
         return 0
+    sizes = slot_sizes.read()
     for keep_alive_s in keep_alives_s:
-        Standing.objects.update_or_create(
-            keep_alive_s=keep_alive_s, defaults=_standing(requests, keep_alive_s, now, seconds)
-        )
+        found = _standing(requests, keep_alive_s, now, seconds, sizes)
+        Standing.objects.update_or_create(keep_alive_s=keep_alive_s, defaults=found)
     Standing.objects.exclude(keep_alive_s__in=keep_alives_s).delete()
     return len(keep_alives_s)
 
 
-def _standing(requests: Requests, keep_alive_s: float, now: float, seconds: float) -> dict[str, object]:
+def _standing(requests: Requests, keep_alive_s: float, now: float, seconds: float, sizes: Sizes) -> dict[str, object]:
     loads = loads_of(requests, keep_alive_s, now, seconds)
     per_s = np.bincount(requests.model, requests.number, minlength=len(requests.models)) / seconds
     return {
@@ -70,13 +71,13 @@ def _standing(requests: Requests, keep_alive_s: float, now: float, seconds: floa
         "aegaeon": aegaeon(per_s, keep_alive_s),
         "activations_per_hour": float(loads.activations_per_s.sum()) * 3600.0,
         "curve": curve(loads),
-        "by_size": [asdict(one) for one in by_size(loads, requests.models)],
+        "by_size": [asdict(one) for one in by_size(loads, requests.models, sizes)],
     }
 
 
-def by_size(loads: Loads, models: Sequence[str]) -> list[OfSize]:
+def by_size(loads: Loads, models: Sequence[str], sizes: Sizes) -> list[OfSize]:
     """Each size has slots of its own; none where every slot is of one GPU."""
-    sizes, found = slot_sizes.read(), []
+    found = []
     for gpus, places in sizes.split(models).items():
         mine = Loads(loads.enter[places], loads.stay_s[places], loads.gpus[places])
         found.append(

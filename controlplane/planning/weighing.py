@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from controlplane.domain.reservation import Prices
 from controlplane.planning import policy
@@ -17,10 +17,12 @@ Curve = Sequence[Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """`slots`: None where no record tells, or the curve ends before; `waits_per_hour`: activations that find none;
-    `cost`: of 30 days, slots held and waits, None without both prices; `about`: read between two keep-alives."""
+    """`slots`: None where no record tells, or the curve ends before; `gpus`: that they have; `waits_per_hour`:
+    activations that find none; `cost`: of 30 days, slots held and waits, None without both prices; `about`: read
+    between two keep-alives."""
 
     slots: int | None
+    gpus: int | None
     cold: float | None
     idle_slots: float | None
     activations_per_hour: float | None
@@ -30,18 +32,47 @@ class Weighed:
     about: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What one keep-alive comes to."""
+
+    slots: float = 0.0
+    gpus: float = 0.0
+    idle: float = 0.0
+    activations_per_hour: float = 0.0
+    waits_per_hour: float = 0.0
+
+    def plus(self, other: _Read, share: float = 1.0) -> _Read:
+        return _Read(*(a + share * b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
 def weigh(row: CapacityPolicy) -> Weighed:
     near = _near(row.keep_alive_s, list(Standing.objects.all()))
-    points = [(one, share, found) for one, share in near if (found := _point(row, one)) is not None]
-    if not points or len(points) < len(near):
-        return Weighed(None, None, None, None, None, None, near[0][0].days if near else 0.0, False)
-    slots, cold, idle, per_hour = (
-        sum(share * figure for (_, share, _), figure in zip(points, figures, strict=True))
-        for figures in zip(*[(*point, one.activations_per_hour) for one, _, point in points], strict=True)
-    )
-    whole, waits = math.ceil(slots - LEAST), per_hour * cold
-    cost = _cost(row, whole, waits)
-    return Weighed(whole, cold, idle, per_hour, waits, cost, points[0][0].days, about=len(points) > 1)
+    days, found = near[0][0].days if near else 0.0, _Read()
+    for one, share in near:
+        if (read := _read(row, one)) is None:
+            near = []
+            break
+        found = found.plus(read, share)
+    if not near:
+        return Weighed(None, None, None, None, None, None, None, days, about=False)
+    slots, gpus = (math.ceil(one - LEAST) for one in (found.slots, found.gpus))
+    rate, waits = found.activations_per_hour, found.waits_per_hour
+    cold, cost = waits / rate if rate else 0.0, _cost(row, slots, waits)
+    return Weighed(slots, gpus, cold, found.idle, rate, waits, cost, days, about=len(near) > 1)
+
+
+def _read(row: CapacityPolicy, one: Standing) -> _Read | None:
+    """Each size has slots of its own; where all are of one GPU, the curve of all models tells. None: beyond an end."""
+    parts = one.by_size or [{"gpus": 1, "curve": one.curve, "activations_per_hour": one.activations_per_hour}]
+    found = _Read()
+    for part in parts:
+        rate = part["activations_per_hour"]
+        if (point := _point(row, part["curve"], rate)) is None:
+            return None
+        slots, cold, idle = point
+        found = found.plus(_Read(slots, slots * part["gpus"], idle, rate, rate * cold))
+    return found
 
 
 def _cost(row: CapacityPolicy, slots: int, waits_per_hour: float) -> float | None:
@@ -64,18 +95,17 @@ def _near(keep_alive_s: int, rows: list[Standing]) -> list[tuple[Standing, float
     return [(low, 1.0 - part), (high, part)]
 
 
-def _point(row: CapacityPolicy, one: Standing) -> tuple[float, float, float] | None:
+def _point(row: CapacityPolicy, curve: Curve, rate_per_hour: float) -> tuple[float, float, float] | None:
     """(slots, share of activations that are cold, mean idle slots) at what the policy aims at."""
     target = policy.target_of(row)
     if isinstance(target, Prices):
-        rate = one.activations_per_hour
 
         def cost(point: Sequence[float]) -> float:
-            return target.idle_gpu_hour * point[2] + target.cold * rate * point[1]
+            return target.idle_gpu_hour * point[2] + target.cold * rate_per_hour * point[1]
 
-        slots, cold, idle = min(one.curve, key=cost)
+        slots, cold, idle = min(curve, key=cost)
         return slots, cold, idle
-    return _at(one.curve, target.most_cold)
+    return _at(curve, target.most_cold)
 
 
 def _at(curve: Curve, most_cold: float) -> tuple[float, float, float] | None:

@@ -41,7 +41,7 @@ def test_what_is_foreseen_of_each_size_is_told(operator: Terminal) -> None:
     by = now - world.at.max()
     past = Requests(world.models, world.model, world.at + by, world.until + by, world.number)
     keeping.save_import(past, actor=Actor.system("test"), now=now)
-    Forecasting({600: Pace(600.0, 0), 3600: Pace(600.0, 0)}).tick(now)
+    Forecasting({600: Pace(600.0, 0), 3600: Pace(3600.0, 0)}).tick(now)
     standing.refresh(now)
     lines = operator.ok("capacity").splitlines()
     (head,) = [place for place, line in enumerate(lines) if line.startswith("SLOTS OF")]
@@ -49,7 +49,7 @@ def test_what_is_foreseen_of_each_size_is_told(operator: Terminal) -> None:
     one, two = lines[head + 1 : head + 3]
     assert one.split()[:3] == ["1", "GPU", "7"] and two.split()[:3] == ["2", "GPUs", "1"]
     assert UNKNOWN in one, "nothing is told of the day ahead yet"
-    (least,) = [line for line in lines if line.startswith("0.10%")]
+    (least,) = [line for line in lines if line.split()[:1] == ["0.10%"]]
     assert least.endswith("1 of 2"), "one model of two GPUs needs one such slot"
 
 

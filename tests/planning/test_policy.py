@@ -33,12 +33,18 @@ def make_forecast(at: datetime = MONDAY, **columns: Any) -> Forecast:
     return Forecast.objects.create(at=at, **(fixed | values | columns))
 
 
-def make_standing(keep_alive_s: int, scale: float = 1.0) -> Standing:
+def make_standing(keep_alive_s: int, scale: float = 1.0, **columns: Any) -> Standing:
     curve = [[scale * slots, cold, scale * slots / 3] for slots, cold in ((4, 0.2), (8, 0.02), (12, 0.002), (16, 5e-5))]
     return Standing.objects.create(
         keep_alive_s=keep_alive_s, at=MONDAY, days=7.0, models_seen=30, expected=3.0, aegaeon=4.0,
-        activations_per_hour=20.0, curve=curve,
+        activations_per_hour=20.0, curve=curve, **columns,
     )  # fmt: skip
+
+
+def of_size(gpus: int, share: float) -> dict[str, Any]:
+    curve = [[share * slots, cold, share * slots / 3] for slots, cold in ((4, 0.2), (8, 0.02), (12, 0.002))]
+    of = {"gpus": gpus, "models": 9, "assumed": 0, "expected": 1.0}
+    return {**of, "activations_per_hour": 20 * share, "curve": curve}
 
 
 def wanted(at: datetime = MONDAY) -> Any:
@@ -148,6 +154,14 @@ def test_it_is_weighed_by_the_curves_of_the_week() -> None:
     )
     assert dear.slots > cheap.slots and dear.cost > cheap.cost
     assert cheap.cost == pytest.approx(720 * (cheap.slots * 2.0 + cheap.waits_per_hour * 0.5))
+
+
+def test_it_is_weighed_by_the_slots_of_each_size() -> None:
+    make_standing(300, by_size=[of_size(1, 1.0), of_size(4, 0.25)])
+    found = weigh(policy.current())
+    assert (found.slots, found.gpus) == (10 + 3, 10 + 3 * 4)
+    assert found.waits_per_hour == pytest.approx(0.01 * (20 + 5)) and found.cold == pytest.approx(0.01)
+    assert weigh(policy.changed({"most_cold": 1e-4})).slots is None, "beyond the end of a curve"
 
 
 def test_over_rest_it_is_read_tried_out_and_changed_by_who_saw_it(operator: APIClient, viewer: APIClient) -> None:

@@ -73,6 +73,11 @@ def _aim(row: Row) -> str:
     return f"least cost: {row['gpu_hour_price']:g} a slot-hour, {row['cold_price']:g} a wait"
 
 
+def _usual(weighed: Row) -> str:
+    slots, gpus = figure(weighed["slots"], "slots"), weighed["gpus"]
+    return slots if gpus == weighed["slots"] else f"{slots}, {figure(gpus, 'GPUs')}"
+
+
 def _held(row: Row) -> str:
     return f"{row['held']['slots']}: {row['held']['reason']}" if row["held"] else UNKNOWN
 
@@ -82,7 +87,7 @@ LINES = (
     ("aim", _aim),
     ("floors", lambda row: "; ".join(row["floors"]) or "none"),
     ("time zone", lambda row: row["time_zone"]),
-    ("a usual week", lambda row: figure(row["weighed"]["slots"], "slots")),
+    ("a usual week", lambda row: _usual(row["weighed"])),
     ("waits in an hour", lambda row: figure(row["weighed"]["waits_per_hour"])),
     ("cost of 30 days", lambda row: figure(row["weighed"]["cost"])),
     ("to hold now", _held),
