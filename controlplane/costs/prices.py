@@ -21,6 +21,11 @@ def prices_at(hour: datetime) -> dict[str, Decimal]:
     return {node: price for node, price in newest.items() if price is not None}
 
 
+def gpu_hours_at(now: datetime) -> dict[str, float]:
+    """The price of a GPU's hour by node in the hour of `now`, those that are known."""
+    return {node: float(price) for node, price in prices_at(now.replace(minute=0, second=0, microsecond=0)).items()}
+
+
 def cost_of(gpu_s: float, per_gpu_hour: Decimal | None) -> Decimal | None:
     if per_gpu_hour is None:
         return None

@@ -3,6 +3,7 @@ Pure; whether a move is lawful is asked of `fits`, and judged again by the previ
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,15 @@ class Want:
 
 
 @dataclass(frozen=True, slots=True)
+class Worth:
+    """What a thousand requests of a lane cost on a partition, infinite where it cannot keep the objectives; `what` it
+    has, for people: GPUs and their price."""
+
+    per_1000: float
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class Given:
     """A move and why it is made, for people."""
 
@@ -61,13 +71,15 @@ def allot(
     places: Sequence[Place],
     fits: Mapping[Lane, Collection[int]],
     relabels: Collection[tuple[int, Lane]] = (),
+    worths: Mapping[tuple[int, Lane], Worth] | None = None,
 ) -> Allotment:
     """`fits`: the partitions that could run an engine of that lane. `relabels`: where the engine that runs would stay.
 
     Who lacks engines is served by priority, what is pressing first. It takes, in this order: what another role of its
-    own has too many of, free partitions (the smallest that holds it), what other deployments have too many of, and of
+    own has too many of, free partitions (the cheapest by `worths` where each of them has one, else the smallest that
+    holds it), what other deployments have too many of, and of
     deployments of a lower priority those beyond their least. What is left over beyond what is wanted is released."""
-    return _Round(wants, places, fits, relabels).run()
+    return _Round(wants, places, fits, relabels, worths or {}).run()
 
 
 @dataclass(slots=True)
@@ -76,6 +88,7 @@ class _Round:
     places: Sequence[Place]
     fits: Mapping[Lane, Collection[int]]
     relabels: Collection[tuple[int, Lane]]
+    worths: Mapping[tuple[int, Lane], Worth]
     moves: list[Given] = field(default_factory=list)
     short: Counter[Lane] = field(default_factory=Counter)
     taken: set[int] = field(default_factory=set)
@@ -93,17 +106,25 @@ class _Round:
     def _give(self, want: Want) -> None:
         able = [place for place in self.places if place.partition in self.fits.get(want.lane, ())]
         able = [place for place in able if place.partition not in self.taken and place.lane != want.lane]
-        ranked = [(rank, place) for place in able if (rank := self._rank(want, place)) is not None]
+        worths = self._compared(want, able)
+        ranked = [(rank, place) for place in able if (rank := self._rank(want, place, worths)) is not None]
         if not ranked:
             self.short[want.lane] += 1
             return
         _, place = min(ranked, key=lambda one: (one[0], one[1].partition))
-        self._move(place, want.lane, want.why)
+        self._move(place, want.lane, want.why + _told(place.partition, worths))
 
-    def _rank(self, want: Want, place: Place) -> tuple[float, ...] | None:
+    def _compared(self, want: Want, able: Sequence[Place]) -> dict[int, Worth]:
+        """Of the free ones among them, {} unless all are known."""
+        free = [place.partition for place in able if place.lane is None]
+        found = {partition: self.worths.get((partition, want.lane)) for partition in free}
+        return {partition: worth for partition, worth in found.items() if worth} if all(found.values()) else {}
+
+    def _rank(self, want: Want, place: Place, worths: Mapping[int, Worth]) -> tuple[float, ...] | None:
         """Smaller is taken sooner; None: it may not be taken."""
         if place.lane is None:
-            return (1.0, float(place.memory_bytes))
+            cost = worths[place.partition].per_1000 if place.partition in worths else 0.0
+            return (1.0, cost, float(place.memory_bytes))
         busy = (float(place.ready), float("inf") if place.in_flight is None else place.in_flight)
         owner = self._want(place.lane)
         if owner is None:
@@ -134,3 +155,16 @@ class _Round:
 
     def _want(self, lane: Lane) -> Want | None:
         return next((want for want in self.wants if want.lane == lane), None)
+
+
+def _told(taken: int, worths: Mapping[int, Worth]) -> str:
+    """Why this one, where others would have cost more."""
+    if taken not in worths:
+        return ""
+    chosen = worths[taken]
+    dearer = [worth for worth in worths.values() if worth.per_1000 > chosen.per_1000]
+    if not dearer:
+        return ""
+    other = min(dearer, key=lambda worth: worth.per_1000)
+    beside = "would not keep the objectives" if math.isinf(other.per_1000) else f"{other.per_1000:.3g}"
+    return f"; on {chosen.what}, {chosen.per_1000:.3g} for 1,000 requests at most load ({other.what}: {beside})"

@@ -11,6 +11,7 @@ import numpy as np
 from controlplane.domain import queueing, replay
 from controlplane.domain.profiles import Speed
 from controlplane.domain.replay import Engines, Floats, Outcome, Trace
+from workers.contract import Role
 
 LEVEL = 0.99  # of the quantiles that closed forms plan for
 
@@ -195,6 +196,21 @@ def most_batch(speed: Speed, demand: Demand, slo: Slo) -> int:
     """B*: what the ITL SLO allows, the KV has room for, and the engine takes."""
     allowed = speed.decode.law.most(slo.itl_ms, demand.context)
     return min(allowed, int(speed.kv_tokens / demand.longest_p95), speed.max_num_seqs)
+
+
+def served_per_s(speed: Speed, role: Role, demand: Demand, slo: Slo) -> float:
+    """Requests a second that one engine of the role serves at most, without queues; 0 where it cannot keep its part of
+    the SLO for a request on the mean."""
+    prompt_s = demand.isl / speed.knee.plateau
+    if role is not Role.DECODE and speed.prefill.law.prompt_ms(demand.isl, speed.knee.tokens) > slo.ttft_ms:
+        return 0.0
+    if role is Role.PREFILL:
+        return 1.0 / prompt_s
+    batch = most_batch(speed, demand, slo)
+    if batch == 0:
+        return 0.0
+    answer_s = demand.osl * speed.decode.law.itl_ms(batch, demand.context) / 1000.0 / batch
+    return 1.0 / (answer_s if role is Role.DECODE else prompt_s + answer_s)
 
 
 def decoders(demand: Demand, speed: Speed, batch: int, level: float = LEVEL) -> int:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 import numpy as np
 from django.db.models import Sum
 
+from controlplane.costs.prices import gpu_hours_at
 from controlplane.domain import demand, size_search
 from controlplane.domain.demand import Coming
 from controlplane.domain.forecast.hazards import Outage
@@ -43,14 +44,15 @@ class Floor:
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """Now, and the times before it of which nothing is on record."""
+    """Now, the times before it of which nothing is on record, and what a GPU's hour costs by node."""
 
     now: datetime
     outages: Sequence[Outage]
+    prices: Mapping[str, float]
 
     @classmethod
     def at(cls, now: datetime) -> When:
-        return cls(now, history.outages((now - LOOK_BACK).timestamp(), now.timestamp()))
+        return cls(now, history.outages((now - LOOK_BACK).timestamp(), now.timestamp()), gpu_hours_at(now))
 
 
 def floor(deployment: Deployment, looks: Mapping[str, LaneLook], level: float, when: When) -> Floor:
@@ -67,7 +69,7 @@ def floor(deployment: Deployment, looks: Mapping[str, LaneLook], level: float, w
         trace = sizes.recorded(deployment, HOURS)
     except FleetError as error:
         return _unsized(deployment, str(error), coming, now)
-    return _sized(deployment, trace.at_rate(coming.rate), slo, coming, now)
+    return _sized(deployment, trace.at_rate(coming.rate), slo, coming, when)
 
 
 def _coming(name: str, level: float, when: When) -> Coming:
@@ -106,9 +108,9 @@ def _unsized(deployment: Deployment, why: str, coming: Coming, now: datetime) ->
     return Floor(None, why[:255], coming, now)
 
 
-def _sized(deployment: Deployment, trace: Trace, slo: Slo, coming: Coming, now: datetime) -> Floor:
-    kinds = _kinds(deployment)
-    found, missing = offers(deployment, {})
+def _sized(deployment: Deployment, trace: Trace, slo: Slo, coming: Coming, when: When) -> Floor:
+    kinds, now = _kinds(deployment), when.now
+    found, missing = offers(deployment, when.prices)
     able = [one for one in found if (one.offer.gpu, one.offer.tp) in kinds]
     if not able:
         why = "; ".join(missing) or "no partition has GPUs that were measured or that specs are known of"

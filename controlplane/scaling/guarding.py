@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from controlplane.costs.prices import prices_at
+from controlplane.costs.prices import gpu_hours_at
 from controlplane.domain import guard_rails
 from controlplane.domain.guard_rails import Facts
 from controlplane.fleet import brake
@@ -51,7 +51,7 @@ def _dedicated(moves: dict[int, dict[str, Any]]) -> dict[str, int]:
 
 
 def _price(gpus: dict[str, int], now: datetime) -> float | None:
-    prices = prices_at(now.replace(minute=0, second=0, microsecond=0))
+    prices = gpu_hours_at(now)
     if any(node not in prices for node in gpus):
         return None
-    return sum(count * float(prices[node]) for node, count in gpus.items())
+    return sum(count * prices[node] for node, count in gpus.items())

@@ -11,14 +11,14 @@ from typing import Any
 from django.conf import settings
 
 from controlplane.domain import allotment, placement, pool_sizes
-from controlplane.domain.allotment import Allotment, Place, Want
+from controlplane.domain.allotment import Allotment, Place, Want, Worth
 from controlplane.domain.impact import Action
 from controlplane.domain.pool_sizes import Sized
 from controlplane.domain.rollout import Lane
 from controlplane.fleet.facts import deployment_view, has_process, node_view, partition_view
 from controlplane.fleet.models import Deployment, Partition, PoolAim
 from controlplane.fleet.services import checks, exclusive
-from controlplane.scaling import recovering
+from controlplane.scaling import recovering, worth
 from controlplane.scaling.gathering import Fleet, is_ready
 from controlplane.telemetry.latest import EngineFigures
 from workers.contract import Role
@@ -44,7 +44,7 @@ def share(wants: Sequence[Want], fleet: Fleet, now: datetime) -> Shared:
         row for row in fleet.partitions if row.pk not in barred and not row.pinned and (not row.pool or row.pk in spare)
     ]
     found = allotment.allot(
-        wants, [_place(row, fleet.figures.get(row.pk), now) for row in usable], *_lawful(wants, usable)
+        wants, [_place(row, fleet.figures.get(row.pk), now) for row in usable], *_lawful(wants, usable, now)
     )
     taken = {given.move.partition for given in found.moves}
     back = [_pooled(row, False, "the pool needs fewer slots than it has") for row in slots if row.pk in taken]
@@ -117,8 +117,11 @@ def _place(row: Partition, figures: EngineFigures | None, now: datetime) -> Plac
     )
 
 
-def _lawful(wants: Sequence[Want], usable: Sequence[Partition]) -> tuple[dict[Lane, set[int]], set[tuple[int, Lane]]]:
-    """For lanes that lack engines: where one could run, and where the engine that runs would only change its role."""
+def _lawful(
+    wants: Sequence[Want], usable: Sequence[Partition], now: datetime
+) -> tuple[dict[Lane, set[int]], set[tuple[int, Lane]], dict[tuple[int, Lane], Worth]]:
+    """For lanes that lack engines: where one could run, where the engine that runs would only change its role, and what
+    free partitions would cost."""
     short = [want.lane for want in wants if want.missing]
     rows = Deployment.objects.select_related("model").in_bulk({lane[0] for lane in short})
     fits = {lane: _fitting(rows[lane[0]], lane[1], usable) for lane in short if lane[0] in rows}
@@ -129,7 +132,16 @@ def _lawful(wants: Sequence[Want], usable: Sequence[Partition]) -> tuple[dict[La
         if row.pk in able and row.deployment_id == lane[0]
         if checks.action(row, rows[lane[0]], lane[1].value) is Action.RELABEL
     }
-    return fits, relabels
+    free = [row for row in usable if row.deployment_id is None]
+    return fits, relabels, {at: one for row in rows.values() for at, one in _worths(row, fits, free, now).items()}
+
+
+def _worths(
+    deployment: Deployment, fits: Mapping[Lane, set[int]], free: Sequence[Partition], now: datetime
+) -> dict[tuple[int, Lane], Worth]:
+    lanes = [lane for lane in fits if lane[0] == deployment.pk]
+    able = [row for row in free if any(row.pk in fits[lane] for lane in lanes)]
+    return worth.worths(deployment, lanes, able, now)
 
 
 def _fitting(deployment: Deployment, role: Role, usable: Sequence[Partition]) -> set[int]:

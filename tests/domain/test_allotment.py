@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.domain.allotment import Place, Want, allot
+from controlplane.domain.allotment import Place, Want, Worth, allot
 from controlplane.domain.rollout import Lane
 from workers.contract import Role
 
@@ -39,6 +41,27 @@ def test_of_free_partitions_the_smallest_that_holds_it_is_taken() -> None:
     assert moved([want(D, 0, 1)], places, {D: {1, 2}}) == {2: D}
 
 
+def test_of_free_partitions_the_cheapest_for_its_work_is_taken_and_that_is_told() -> None:
+    places = [place(1, memory=40), place(2, memory=80), place(3, memory=24)]
+    worths = {
+        (1, D): Worth(0.5, "1 x A100 at 2"),
+        (2, D): Worth(0.4, "1 x H100 at 4"),
+        (3, D): Worth(math.inf, "1 x L4"),
+    }
+    found = allot([want(D, 0, 2)], places, {D: {1, 2, 3}}, worths=worths)
+    assert [given.move.partition for given in found.moves] == [2, 1]
+    assert [given.why for given in found.moves] == [
+        "why; on 1 x H100 at 4, 0.4 for 1,000 requests at most load (1 x A100 at 2: 0.5)",
+        "why; on 1 x A100 at 2, 0.5 for 1,000 requests at most load (1 x L4: would not keep the objectives)",
+    ]
+
+
+def test_prices_decide_only_where_all_of_them_are_known() -> None:
+    places = [place(1, memory=40), place(2, memory=80)]
+    found = allot([want(D, 0, 1)], places, {D: {1, 2}}, worths={(2, D): Worth(0.1, "1 x H100 at 4")})
+    assert [(given.move.partition, given.why) for given in found.moves] == [(1, "why")]
+
+
 def test_what_others_have_too_many_of_is_taken_last_and_what_nobody_takes_is_released() -> None:
     places = [place(1, OTHER), place(2, OTHER), place(3, OTHER, in_flight=9.0)]
     assert moved([want(D, 0, 1), want(OTHER, 3, 1)], places, {D: {1, 2, 3}}) == {1: D, 2: None}
@@ -67,7 +90,13 @@ def test_nothing_is_moved_twice_or_where_it_does_not_fit_and_nobody_loses_what_i
         for key in keys
     ]
     fits = {key: data.draw(st.sets(st.integers(0, 10))) for key in keys}
-    found = allot(wants, places, fits)
+    worths = {
+        (number, key): Worth(data.draw(st.floats(0, 9)), "it")
+        for number in range(len(homes))
+        for key in keys
+        if data.draw(st.booleans())
+    }
+    found = allot(wants, places, fits, worths=worths)
     partitions = [given.move.partition for given in found.moves]
     assert len(set(partitions)) == len(partitions)
     after = dict(enumerate(homes)) | {given.move.partition: given.move.lane for given in found.moves}

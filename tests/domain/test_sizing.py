@@ -17,6 +17,7 @@ from controlplane.domain.profiles import DecodePoint, PrefillPoint, Profile, Pro
 from controlplane.domain.replay import Engines, Trace
 from controlplane.domain.sizing import Demand, Group, Offer, Size, Slo
 from controlplane.planning.profile_tables import read
+from workers.contract import Role
 
 A, B, C, FLOOR = 5.0, 0.02, 1e-6, 12.0
 TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -168,3 +169,25 @@ def test_a_measured_table_becomes_profiles_and_a_bad_row_is_named(tmp_path: Path
     bad.write_text("a,b\n1,2\n")
     with pytest.raises(ProfileError, match="lacks"):
         read(bad)
+
+
+@given(st.integers(50, 4000), st.integers(5, 500), st.integers(1, 500))
+def test_an_engine_serves_the_fewer_the_more_each_takes_and_both_phases_fewer_than_one(
+    isl: int, osl: int, more: int
+) -> None:
+    one = speed(made())
+    short, long = (
+        Demand.of(Trace.of([0.0, 1.0, 2.0], [isl] * 3, [answer] * 3)) for answer in (osl, osl + more)
+    )  # fmt: skip
+    rates = {role: sizing.served_per_s(one, role, short, SLO) for role in Role}
+    assert all(sizing.served_per_s(one, role, long, SLO) <= rate + 1e-9 for role, rate in rates.items())
+    assert rates[Role.AGGREGATED] <= min(rates[Role.PREFILL], rates[Role.DECODE])
+    assert rates[Role.PREFILL] > 0
+
+
+def test_an_engine_that_cannot_keep_the_objectives_serves_none() -> None:
+    demand = Demand.of(Trace.of([0.0, 1.0, 2.0], [1000] * 3, [100] * 3))
+    one = speed(made())
+    assert sizing.served_per_s(one, Role.PREFILL, demand, Slo(1.0, 40.0)) == 0.0
+    assert sizing.served_per_s(one, Role.DECODE, demand, Slo(600.0, 1.0)) == 0.0
+    assert sizing.served_per_s(one, Role.DECODE, demand, Slo(1.0, 40.0)) > 0.0

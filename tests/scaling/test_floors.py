@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 import numpy as np
 import pytest
 from django.utils import timezone
 
 from controlplane.audit.services import Actor
+from controlplane.costs.models import NodePrice
 from controlplane.fleet.models import Deployment
 from controlplane.gateway.models import DemandMinute, RequestRecord
 from controlplane.planning import profiles
@@ -92,3 +94,20 @@ def test_without_requests_there_is_no_need_and_without_an_objective_no_answer(ch
     chat.slo_itl_ms = None
     assert floor(chat, now).counts is None
     assert "no objective" in floor(chat, now).why
+
+
+@pytest.mark.parametrize(("ampere", "chosen"), [("1", "Simulated A100 80GB"), ("3", GPU)])
+def test_one_without_engines_is_counted_in_the_kind_of_gpu_that_costs_least(
+    now: datetime, ampere: str, chosen: str
+) -> None:
+    row = make_deployment("chat", model=make_model("llama"), slo_ttft_ms=2000, slo_itl_ms=60)
+    for name, gpu, price in (("hopper", GPU, "2"), ("ampere", "Simulated A100 80GB", ampere)):
+        node = make_node(name)
+        NodePrice.objects.create(node=node, since=now - timedelta(days=9), per_gpu_hour=Decimal(price))
+        for _ in range(2):
+            make_partition(node, gpus=make_gpus(node, 4, name=gpu))
+        profiles.import_table(tables.splitwise(gpu=name), actor=Actor.system("test"), gpus={name: gpu})
+    asked(now, rate=0.5)
+    found = floor(row, now)
+    assert found.counts == {Role.AGGREGATED: 1}
+    assert f"1 x TP4 aggregated on {chosen}" in found.why
