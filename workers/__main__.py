@@ -43,6 +43,9 @@ environment:
   FOREBAY_ENGINE_PORTS  ports of the engines' servers (default 18100-18199)
   FOREBAY_SIDE_PORTS    ports of the engines' KV side channels (default 18200-18299)
   FOREBAY_AGENT_METRICS host:port where Prometheus may read the agent's figures, without a password (default: none)
+  FOREBAY_MODELS        folders of models, separated by colons, whose weights are told of (default: none)
+  FOREBAY_MODELS_CAP    what fetched weights may come to, for example 500GiB (default: no cap)
+  FOREBAY_MODELS_FREE   what fetching leaves free on the disk (default: a tenth of it)
   FOREBAY_LOG_LEVEL     DEBUG, INFO, WARNING (default INFO)"""
 
 

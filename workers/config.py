@@ -12,7 +12,7 @@ import re
 import shutil
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -20,8 +20,11 @@ import msgspec
 from msgspec import Struct
 
 from workers.ports import parse_range
+from workers.store.room import Limits
 
 DEFAULT_HOME = ".forebay/agent"
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,3})?) ?(MiB|GiB|TiB|)")
+_UNITS = {"": 1, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
 class ConfigError(Exception):
@@ -158,6 +161,7 @@ class Settings:
     metrics: tuple[str, int] | None = None  # where Prometheus may read the agent's figures
     fast_start: bool = True  # engines on CPU slots are forked from a process that has vLLM imported
     models: tuple[Path, ...] = ()  # folders of models
+    limits: Limits = field(default_factory=Limits)  # of weights that are fetched
 
     @classmethod
     def read(cls, home: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -186,6 +190,7 @@ class Settings:
             metrics=_address(environ.get("FOREBAY_AGENT_METRICS", "")),
             fast_start=fast_start == "auto",
             models=_folders(environ, "FOREBAY_MODELS"),
+            limits=Limits(_bytes(environ, "FOREBAY_MODELS_CAP"), _bytes(environ, "FOREBAY_MODELS_FREE")),
         )
 
 
@@ -205,6 +210,15 @@ def _folders(environ: Mapping[str, str], name: str) -> tuple[Path, ...]:
     if relative := [part for part in found if not part.startswith("/")]:
         raise ConfigError(f"{name} names {relative[0]!r}; use full paths, separated by colons")
     return tuple(map(Path, found))
+
+
+def _bytes(environ: Mapping[str, str], name: str) -> int | None:
+    """Of "500 GiB"; None where nothing is said."""
+    if not (text := environ.get(name, "").strip()):
+        return None
+    if (match := _SIZE.fullmatch(text)) is None:
+        raise ConfigError(f"{name} is {text!r}; use a number of bytes, MiB, GiB or TiB, for example 500GiB")
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def _vllm(environ: Mapping[str, str]) -> Path | None:

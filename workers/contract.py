@@ -16,7 +16,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from workers.qualification import Qualification, QualifyWanted
-from workers.weights import WeightsReport
+from workers.weights import MOST_FETCHES, FetchReport, FetchWanted, WeightsReport
 
 Text = Annotated[str, Meta(max_length=256)]
 Path = Annotated[str, Meta(max_length=4096)]
@@ -87,13 +87,14 @@ class NodeSpec(Struct, frozen=True, kw_only=True):
 
     `drain_s`: how long an engine that is no longer in it may drain, from the moment it began to; None: as long as its
     own spec said. An agent that does not know the field passes it over, and goes by the engine's own. `qualify`: GPUs
-    to be measured while no engine has them."""
+    to be measured while no engine has them. `fetch`: weights to be brought there."""
 
     node: Count
     generation: Count
     replicas: tuple[ReplicaSpec, ...] = ()
     drain_s: Annotated[float, Meta(ge=0)] | None = None
     qualify: tuple[QualifyWanted, ...] = ()
+    fetch: Annotated[tuple[FetchWanted, ...], Meta(max_length=MOST_FETCHES)] = ()
 
 
 class LogWanted(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -277,6 +278,7 @@ class NodeReport(Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True
     qualifications: tuple[Qualification, ...] = ()  # of those that the spec asks for
     weights_mark: Text = ""  # of the weights that lie on the node; "": it has not looked yet, or does not know how
     weights: WeightsReport | None = None  # all of them, where the control plane does not know them yet
+    fetch: FetchReport | None = None  # None: its agent does not know how
 
 
 class JoinRequest(Struct, frozen=True, kw_only=True):

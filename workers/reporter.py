@@ -30,6 +30,7 @@ from workers.exposition import Figures
 from workers.logs import Logs
 from workers.probes import Probe, Prober
 from workers.sampler import Sampler
+from workers.store.fetcher import Fetcher
 from workers.store.keeper import Keeper
 from workers.uplink import Answer, Outcome, Uplink
 from workers.view import View
@@ -57,6 +58,7 @@ class Reporter:
         logs: Logs,
         engines: Mapping[str, Engine],
         keeper: Keeper,
+        fetcher: Fetcher,
         simulated: bool,
     ) -> None:
         self._config, self._agent, self._uplink = config, agent, uplink
@@ -68,6 +70,7 @@ class Reporter:
             simulated,
         )
         self._keeper, self._mark_taken = keeper, ""  # mark of the weights that an answer has taken in
+        self._fetcher = fetcher
         self._boot = uuid.uuid4().hex
         self._seq = time.time_ns() // 1_000_000  # goes on from the last agent process's
         self._period_s = config.period_s
@@ -184,6 +187,7 @@ class Reporter:
             qualifications=view.qualifications,
             weights_mark=mark,
             weights=weights if mark != self._mark_taken else None,
+            fetch=self._fetcher.latest,
         )
 
     def _replicas(self, view: View, now: float) -> tuple[ReplicaStatus, ...]:

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 
 from workers import processes
 from workers.agent import Agent
@@ -31,7 +32,10 @@ from workers.redaction import of_environment, of_url
 from workers.reporter import Reporter
 from workers.sampler import Sampler
 from workers.starter import CPU_NICE, Place, Starter
+from workers.store.downloading import Hub
+from workers.store.fetcher import Fetcher
 from workers.store.keeper import Keeper
+from workers.store.ledger import Ledger
 from workers.store.places import Places, hub_cache
 from workers.uplink import Uplink
 
@@ -52,11 +56,12 @@ class Runtime:
         engines: dict[str, Engine] = {"vllm": vllm, "simulated": Simulated()}
         source, held = discover(settings, config), HeldSpec(home.path / "spec.json", config.node)
         self._nursery = _nursery(settings, config, vllm, source)
+        python = partial(interpreter, settings.vllm) if settings.vllm else str
         place = Place(config.instance, config.listen_host(), config.address, settings.engine_ports, settings.side_ports)
         prober = Prober(place.probe_host())
         self._qualifier = Qualifier(
             home.path,
-            program=Program(home.path, source, lambda: interpreter(settings.vllm) if settings.vllm else ""),
+            program=Program(home.path, source, python),
             source=source,
             samples=lambda: self._sampler.latest.samples,
         )
@@ -81,9 +86,20 @@ class Runtime:
             qualifier=self._qualifier,
             usable=self._sampler.usable,
         )
+        cache, ledger = hub_cache(os.environ), Ledger(home.path / "weights-fetched.json")
         self._keeper = Keeper(
-            Places(settings.models, hub_cache(os.environ)),
+            Places(settings.models, cache),
             home.path / "weights-used.json",
+            spec=lambda: held.spec,
+            view=lambda: self._agent.view,
+        )
+        self._keeper.checked = ledger.checked
+        self._fetcher = Fetcher(
+            Hub(home.path, cache, python),
+            ledger,
+            cache=cache,
+            limits=settings.limits,
+            keeper=self._keeper,
             spec=lambda: held.spec,
             view=lambda: self._agent.view,
         )
@@ -96,9 +112,11 @@ class Runtime:
             logs=logs,
             engines=engines,
             keeper=self._keeper,
+            fetcher=self._fetcher,
             simulated=source.simulated,
         )
-        self._agent.on_change, self._keeper.on_change = self._changed, self._reporter.soon
+        self._agent.on_change, self._keeper.on_change = self._changed, self._found
+        self._fetcher.on_change = self._reporter.soon
         self._metrics = Listener(settings.metrics, self._reporter.figures) if settings.metrics else None
         self._nudges = (
             Nudges(build_app(config.broker_url, config.queue, self._agent.submit), f"node@{config.name}")
@@ -110,6 +128,11 @@ class Runtime:
     def _changed(self) -> None:
         self._reporter.soon()
         self._keeper.soon()
+        self._fetcher.soon()
+
+    def _found(self) -> None:
+        self._reporter.soon()
+        self._fetcher.soon()
 
     def run(self, stop: threading.Event) -> int:
         """Until `stop` is set or there is no more to do; the exit code. Engines go on: the next agent adopts them."""
@@ -123,6 +146,7 @@ class Runtime:
                 ("sampler", self._sampler.run),
                 ("reporter", self._reporter.run),
                 ("weights", self._keeper.run),
+                ("fetcher", self._fetcher.run),
             )
         ]
         for thread in threads:
@@ -130,9 +154,10 @@ class Runtime:
         if self._nudges:
             self._nudges.start()
         code = self._wait(stop)
-        for part in (self._agent, self._reporter, self._sampler, self._keeper):
+        for part in (self._agent, self._reporter, self._sampler, self._keeper, self._fetcher):
             part.stop()
         threads[0].join(5.0)  # whatever the agent is doing to a process, it shall finish and write down
+        threads[-1].join(5.0)
         self._qualifier.stop()
         if self._nursery:
             self._nursery.close()

@@ -31,6 +31,7 @@ from workers.contract import (
     Role,
 )
 from workers.qualification import QualifyWanted
+from workers.weights import FetchWanted
 
 ROOT = Path(__file__).parents[2]
 NODE = 7
@@ -53,13 +54,16 @@ class Control:
     def last(self) -> NodeReport:
         return self.reports[-1]
 
-    def want(self, *replicas: ReplicaSpec, qualify: tuple[QualifyWanted, ...] = ()) -> int:
+    def want(
+        self, *replicas: ReplicaSpec, qualify: tuple[QualifyWanted, ...] = (), fetch: tuple[FetchWanted, ...] = ()
+    ) -> int:
         generation = (self.spec.generation if self.spec else 0) + 1
         self.spec = NodeSpec(
             node=NODE,
             generation=generation,
             replicas=tuple(msgspec.structs.replace(r, generation=generation) for r in replicas),
             qualify=qualify,
+            fetch=fetch,
         )
         return generation
 

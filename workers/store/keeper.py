@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -31,6 +31,7 @@ class Keeper:
     ) -> None:
         self._places, self._file, self._spec, self._view = places, file, spec, view
         self._used = _read(file)
+        self.checked: Callable[[], Mapping[tuple[str, str], float]] = dict  # by source and commit, when that was
         self._wake, self._done = threading.Event(), threading.Event()
         self.latest: tuple[str, WeightsReport | None] = "", None  # with its mark; it has not looked yet
         self.on_change: Callable[[], None] = lambda: None
@@ -53,11 +54,16 @@ class Keeper:
         self._done.set()
         self._wake.set()
 
+    @property
+    def used(self) -> Mapping[str, float]:
+        """When an engine was last seen to use them, by source and revision."""
+        return self._used
+
     def look(self, now: float) -> None:
         self._note_use(now)
         spec = self._spec()
         also = {replica.model for replica in spec.replicas} if spec else set()
-        latest = self._places.look(sorted(also), self._used)
+        latest = self._places.look(sorted(also), self._used, self.checked())
         if latest != self.latest[1]:
             self.latest = latest.mark(), latest
             self.on_change()
@@ -67,8 +73,8 @@ class Keeper:
         due = {one for one in live if not 0 <= now - self._used.get(one, 0.0) < USED_EVERY_S}
         if not due:
             return
-        self._used |= dict.fromkeys(due, float(round(now)))
-        newest = sorted(self._used.items(), key=lambda item: -item[1])[:MOST_USED]
+        used = self._used | dict.fromkeys(due, float(round(now)))
+        newest = sorted(used.items(), key=lambda item: -item[1])[:MOST_USED]
         self._used = dict(newest)
         write_private(self._file, msgspec.json.encode(self._used))
 

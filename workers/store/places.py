@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
+
+from msgspec.structs import replace
 
 from workers.store.folder import MOST_ENTRIES, Reader
 from workers.weights import LONGEST_SOURCE, MOST, Weights, WeightsReport
@@ -48,9 +51,14 @@ class Places:
     cache: Path
     _reader: Reader = field(default_factory=Reader)
 
-    def look(self, also: Iterable[str], used: Mapping[str, float]) -> WeightsReport:
+    def look(
+        self,
+        also: Iterable[str],
+        used: Mapping[str, float],
+        checked: Mapping[tuple[str, str], float] = MappingProxyType({}),
+    ) -> WeightsReport:
         """All that is held. `also`: model folders that engines here are to use, wherever they lie. `used`: when that
-        was, by `key`."""
+        was, by `key`. `checked`: when they were compared with what the hub says, by source and commit."""
         found: dict[tuple[str, tuple[str, ...]], Weights] = {}
         budget = _Budget(MOST_FOLDERS)
         folders = [path for root in self.roots for path in _walk(root, DEPTH, budget)]
@@ -59,7 +67,9 @@ class Places:
         for repository, known_as, folder in snapshots(self.cache):
             self._note(found, repository, known_as, folder, used)
         self._reader.forget_unseen()
-        models = sorted(found.values(), key=lambda one: (-one.used_at, one.source, one.revisions))
+        told = (replace(one, checked_at=checked.get((one.source, one.revisions[0]), 0.0)) if one.revisions else one
+                for one in found.values())  # fmt: skip
+        models = sorted(told, key=lambda one: (-one.used_at, one.source, one.revisions))
         return WeightsReport(models=tuple(models[:MOST]), left_out=max(0, len(models) - MOST) + budget.left_out)
 
     def _note(
