@@ -23,6 +23,7 @@ from controlplane.api.strict import refuse_unknown_parameters
 from controlplane.fleet import pool_habits, pool_view
 from controlplane.fleet.models import Activation, PoolAim
 from controlplane.fleet.pool_view import Place, SlotNow
+from controlplane.teams import floors
 
 STATES = [state.value for state in Activation.State]
 
@@ -74,6 +75,12 @@ class SlotShape(serializers.Serializer):
     )
 
 
+class FloorShape(serializers.Serializer):
+    team = serializers.CharField()
+    floor = serializers.IntegerField(help_text="GPUs that its deployments can always have.")
+    used = serializers.IntegerField(help_text="GPUs of slots that they have now.")
+
+
 class PoolShape(serializers.Serializer):
     now = serializers.FloatField()
     free_wanted = serializers.IntegerField(help_text="Slots kept free at least, whatever is forecast.")
@@ -87,6 +94,8 @@ class PoolShape(serializers.Serializer):
     habits_at = serializers.FloatField(allow_null=True, help_text="Unix seconds: when they were learned; null: never.")
     woken_ahead = serializers.IntegerField(help_text="Models that were woken before anybody asked, in the last day.")
     asked_for_in_time = serializers.IntegerField(help_text="Of these, those that were asked for within a keep-alive.")
+    floors = FloorShape(many=True, help_text="Of teams that have one.")
+    floors_lacking = serializers.IntegerField(help_text="GPUs that they are owed and that are not free now.")
     slots = SlotShape(many=True)
     waiting = ActivationShape(many=True, help_text="Longest first.")
 
@@ -104,6 +113,7 @@ class Pool(APIView):
     def get(self, request: Request) -> Response:
         refuse_unknown_parameters(request, set())
         found, aim = pool_view.look(timezone.now()), PoolAim.objects.first()
+        owed = floors.look(timezone.now())
         learned, tally = pool_habits.learned_at(), pool_view.tally(timezone.now())
         shown = {
             "now": time.time(),
@@ -116,6 +126,8 @@ class Pool(APIView):
             "habits_at": learned.timestamp() if learned else None,
             "woken_ahead": tally.ahead,
             "asked_for_in_time": tally.came,
+            "floors": owed.teams,
+            "floors_lacking": owed.lacking,
             "slots": [_slot(slot) for slot in found.slots],
             "waiting": found.waiting,
         }

@@ -18,6 +18,7 @@ from controlplane.teams import services
 from controlplane.teams.models import Team
 
 SOFT = "Money a month; past it somebody is told. null: no such limit."
+FLOOR = "GPUs of the pool that its deployments can always have when they are asked for; 0: none."
 HARD = "Money a month; past it the gateway refuses the team's keys until the month is over. null: no such limit."
 
 
@@ -28,12 +29,13 @@ def money(**kwargs: Any) -> serializers.DecimalField:
 class TeamShape(serializers.ModelSerializer):
     budget_soft = money(help_text=SOFT)
     budget_hard = money(help_text=HARD)
+    pool_floor = serializers.IntegerField(help_text=FLOOR)
     deployments = serializers.SerializerMethodField()
     keys = serializers.SerializerMethodField()
 
     class Meta:
         model = Team
-        fields = ["id", "name", "budget_soft", "budget_hard", "deployments", "keys", "created_at"]
+        fields = ["id", "name", "budget_soft", "budget_hard", "pool_floor", "deployments", "keys", "created_at"]
 
     def get_deployments(self, team: Team) -> list[str]:
         return sorted(row.deployment.name for row in team.deployments.all())
@@ -49,6 +51,7 @@ class TeamChange(Reason):
     name = serializers.CharField(required=False, max_length=120)
     budget_soft = money(required=False, help_text=SOFT)
     budget_hard = money(required=False, help_text=HARD)
+    pool_floor = serializers.IntegerField(required=False, min_value=0, max_value=services.MOST_GPUS, help_text=FLOOR)
     deployments = serializers.ListField(
         child=serializers.CharField(max_length=120),
         required=False,

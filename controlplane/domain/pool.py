@@ -117,6 +117,20 @@ def to_free_by_size(
     return found + to_free(rest, free=at_least - len(found), min_residence_s=min_residence_s)
 
 
+def to_free_gpus(slots: Sequence[Slot], gpus: int, *, most: int, min_residence_s: float) -> list[Choice]:
+    """Who leaves so that free slots have so many GPUs, `most` at once."""
+    missing = gpus - sum(slot.gpus for slot in slots if slot.resident is None)
+    size = {slot.partition: slot.gpus for slot in slots}
+    found: list[Choice] = []
+    everybody = sum(slot.resident is None for slot in slots) + most
+    for choice in to_free(slots, free=everybody, min_residence_s=min_residence_s):
+        if missing <= 0:
+            break
+        found.append(choice)
+        missing -= size[choice.slot or 0]
+    return found
+
+
 def _nearest(gpus: int, slots: Sequence[Slot]) -> int | None:
     """The smallest size of slots that has as many; None: no slot is so large."""
     return min((slot.gpus for slot in slots if slot.gpus >= gpus), default=None)

@@ -10,6 +10,7 @@ from django.db import close_old_connections, connection
 
 from controlplane.fleet.services import waking
 from controlplane.fleet.services.waking import Standing
+from controlplane.teams import floors
 
 
 class Waker:
@@ -27,4 +28,4 @@ class Waker:
 
 def _wake(held: dict[str, int]) -> Mapping[str, Standing]:
     close_old_connections()
-    return waking.wake({name: waking.Ask(waiters) for name, waiters in held.items()})
+    return waking.wake({name: waking.Ask(waiters) for name, waiters in held.items()}, floors=floors.read())

@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from controlplane.fleet.services import pool
 from controlplane.planning import policy, reserve
+from controlplane.teams import floors
 
 
 def look(now: datetime | None = None) -> list[str]:
@@ -17,4 +18,4 @@ def look(now: datetime | None = None) -> list[str]:
     slots, reason = (wanted.slots, wanted.why) if wanted else (None, "nothing is forecast yet")
     sizes = wanted.sizes if wanted else None
     pool.aim(keep_alive_s=row.keep_alive_s, slots=slots, reason=reason, now=now, by_gpus=sizes)
-    return pool.sweep(now)
+    return pool.sweep(now, floors=floors.read())

@@ -16,6 +16,7 @@ class Team(models.Model):
     name = models.CharField(max_length=120, unique=True)
     budget_soft = models.DecimalField(**_MONEY)  # a month; past it somebody is told. None: no such limit
     budget_hard = models.DecimalField(**_MONEY)  # a month; past it the gateway refuses the team's keys
+    pool_floor = models.PositiveIntegerField(default=0)  # GPUs of the pool that its deployments can always have
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -26,7 +27,7 @@ class Team(models.Model):
 
 
 class DeploymentTeam(models.Model):
-    """The team that pays for a deployment's engines while no request is at them."""
+    """The team that pays for a deployment's engines while no request is at them; they count in its floor."""
 
     deployment = models.OneToOneField(Deployment, on_delete=models.CASCADE, primary_key=True, related_name="+")
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="deployments")

@@ -15,7 +15,8 @@ from controlplane.fleet.errors import Invalid, NotFound, Refused
 from controlplane.fleet.models import Deployment
 from controlplane.teams.models import DeploymentTeam, Team
 
-FIELDS = ("name", "budget_soft", "budget_hard")
+FIELDS = ("name", "budget_soft", "budget_hard", "pool_floor")
+MOST_GPUS = 100_000
 LARGEST = Decimal("999999999999.99")
 
 
@@ -25,11 +26,12 @@ def create_team(
     name: str,
     budget_soft: Decimal | None = None,
     budget_hard: Decimal | None = None,
+    pool_floor: int = 0,
     deployments: Sequence[str] = (),
     actor: Actor,
 ) -> Team:
-    """`deployments`: names of those whose unused time it pays for; each is one team's at most."""
-    team = Team(name=name.strip(), budget_soft=budget_soft, budget_hard=budget_hard)
+    """`deployments`: names of those whose unused time it pays for; each is one team's at most. `pool_floor`: GPUs."""
+    team = Team(name=name.strip(), budget_soft=budget_soft, budget_hard=budget_hard, pool_floor=pool_floor)
     _require_lawful(team, deployments)
     team.save()
     _take(team, deployments)
@@ -88,7 +90,7 @@ def team_named(name: str | None) -> Team | None:
 
 
 def _require_lawful(team: Team, deployments: Sequence[str]) -> None:
-    problems = [*_name_problems(team), *_budget_problems(team), *_deployment_problems(team, deployments)]
+    problems = [*_name_problems(team), *_limit_problems(team), *_deployment_problems(team, deployments)]
     if problems:
         raise Invalid(problems)
 
@@ -101,12 +103,15 @@ def _name_problems(team: Team) -> list[Problem]:
     return []
 
 
-def _budget_problems(team: Team) -> list[Problem]:
+def _limit_problems(team: Team) -> list[Problem]:
     found = []
     for field in ("budget_soft", "budget_hard"):
         value = getattr(team, field)
         if value is not None and not (value.is_finite() and 0 <= value <= LARGEST):
             found.append(Problem(field, "A budget is no less than 0.", "Leave it out for no limit."))
+    if not 0 <= team.pool_floor <= MOST_GPUS:
+        message = f"A floor in the pool is a number of GPUs from 0 to {MOST_GPUS}."
+        found.append(Problem("pool_floor", message, "Use 0 for none."))
     if not found and None not in (team.budget_soft, team.budget_hard) and team.budget_soft > team.budget_hard:
         message = "The soft limit is past the hard one: nobody would be told in time."
         found.append(Problem("budget_soft", message, "Make it the smaller of the two."))
@@ -134,6 +139,7 @@ def _shown(team: Team) -> dict[str, Any]:
         "name": team.name,
         "budget_soft": _plain(team.budget_soft),
         "budget_hard": _plain(team.budget_hard),
+        "pool_floor": team.pool_floor,
         "deployments": sorted(team.deployments.values_list("deployment__name", flat=True)),
     }
 

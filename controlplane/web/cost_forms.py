@@ -9,6 +9,7 @@ from django import forms
 
 from controlplane.fleet.models import Deployment, Node
 from controlplane.teams.models import DeploymentTeam, Team
+from controlplane.teams.services import MOST_GPUS
 
 REASON = "Kept in the activity trail."
 
@@ -25,6 +26,10 @@ class TeamForm(forms.Form):
         required=False, min_value=0, max_digits=14, decimal_places=2, label="Hard limit a month",
         help_text="Reached, the gateway refuses its keys until the month is over. Empty: none.",
     )  # fmt: skip
+    pool_floor = forms.IntegerField(
+        required=False, min_value=0, max_value=MOST_GPUS, label="Floor in the pool, GPUs",
+        help_text="So many are there for its deployments when they are asked for. Empty: none.",
+    )  # fmt: skip
     deployments = forms.MultipleChoiceField(
         required=False, widget=forms.CheckboxSelectMultiple,
         help_text="It pays for the time that their engines are up and no request is at them.",
@@ -34,7 +39,11 @@ class TeamForm(forms.Form):
     def __init__(self, *args: Any, team: Team | None = None, **kwargs: Any) -> None:
         if team is not None:
             mine = list(team.deployments.values_list("deployment__name", flat=True))
-            limits = {"budget_soft": team.budget_soft, "budget_hard": team.budget_hard}
+            limits = {
+                "budget_soft": team.budget_soft,
+                "budget_hard": team.budget_hard,
+                "pool_floor": team.pool_floor or None,
+            }
             kwargs["initial"] = {"name": team.name, **limits, "deployments": mine}
         super().__init__(*args, **kwargs)
         if team is None:
@@ -42,6 +51,9 @@ class TeamForm(forms.Form):
         others = DeploymentTeam.objects.exclude(team=team).values("deployment")
         free = Deployment.objects.exclude(pk__in=others).values_list("name", flat=True)
         self.fields["deployments"].choices = [(name, name) for name in free]
+
+    def clean_pool_floor(self) -> int:
+        return self.cleaned_data["pool_floor"] or 0
 
 
 class PriceForm(forms.Form):

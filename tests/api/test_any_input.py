@@ -44,7 +44,7 @@ WRITES = {
     "alert-targets": ["name", "kind", "address", "secret", "min_severity", "enabled"],
     "keys": ["name", "deployments", "requests_per_minute", "expires_at", "team"],
     "prices": ["nodes", "per_gpu_hour", "since", "reason"],
-    "teams": ["name", "budget_soft", "budget_hard", "deployments"],
+    "teams": ["name", "budget_soft", "budget_hard", "pool_floor", "deployments"],
     "join-tokens": ["node_name", "ttl_s"],
     "profile-runs": ["deployment", "partition", "force", "reason"],
     "profiles": ["table", "name", "models", "gpus", "reason"],

@@ -9,11 +9,12 @@ from tests.api.conftest import World, problem_of
 
 
 def test_a_team_is_made_changed_given_a_key_and_removed(admin: APIClient, world: World) -> None:
-    body = {"name": "billing", "budget_soft": 80, "budget_hard": 100.5}
+    body = {"name": "billing", "budget_soft": 80, "budget_hard": 100.5, "pool_floor": 2}
     made = admin.post("/api/v1/teams", body, format="json")
     assert made.status_code == 201, made.content
     team = made.json()
     assert (team["budget_soft"], team["budget_hard"], team["deployments"], team["keys"]) == (80, 100.5, [], 0)
+    assert team["pool_floor"] == 2
     address = f"/api/v1/teams/{team['id']}"
     assert admin.patch(address, {"budget_hard": None, "reason": "agreed"}, format="json").json()["budget_hard"] is None
     key = f"/api/v1/keys/{world.key.pk}/team"

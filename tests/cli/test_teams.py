@@ -14,8 +14,10 @@ def test_a_team_is_made_changed_given_a_key_and_removed(terminal: Terminal, acto
     make_deployment("tiny")
     made = terminal.json("team", "create", "search", "--soft", "80", "--hard", "99.50", "--deployment", "tiny")
     assert (made["budget_soft"], made["budget_hard"], made["deployments"]) == (80, 99.5, ["tiny"])
-    changed = terminal.json("team", "change", "search", "--soft", "none", "--deployment", "none", "-m", "agreed")
+    changed = terminal.json("team", "change", "search", "--soft", "none", "--floor", "2", "--deployment", "none",
+                            "-m", "agreed")  # fmt: skip
     assert (changed["budget_soft"], changed["budget_hard"], changed["deployments"]) == (None, 99.5, [])
+    assert changed["pool_floor"] == 2
     key, _ = gateway.create_key(name="bot", actor=actor)
     assert "bot is search's." in terminal.ok("team", "give", str(key.pk), "search")
     shown = terminal.ok("team").split()

@@ -28,7 +28,7 @@ def test_a_team_has_its_budget_deployments_and_keys(actor: Actor) -> None:
     events = AuditEvent.objects.order_by("id").values_list("verb", "subject_type", "after")
     assert [event[:2] for event in events] == [("create", "team"), ("create", "apikey")]
     assert events[0][2] == {
-        "name": "search", "budget_soft": "80.00", "budget_hard": "100.00", "deployments": ["tiny"],
+        "name": "search", "budget_soft": "80.00", "budget_hard": "100.00", "pool_floor": 0, "deployments": ["tiny"],
     }  # fmt: skip
     assert events[1][2]["team"] == "search"
 

@@ -65,10 +65,10 @@ def test_a_team_is_made_changed_and_removed_on_pages(as_role: Clients, fleet: Si
     assert 'value="100.00"' in page and "checked" in page
     other = admin.get(reverse("web:team", args=[fleet.team.pk])).content.decode()
     assert 'value="chat"' not in other, "another team's deployment is not offered"
-    changed = {"name": "billing", "budget_soft": "", "budget_hard": "90", "reason": "agreed"}
+    changed = {"name": "billing", "budget_soft": "", "budget_hard": "90", "pool_floor": "3", "reason": "agreed"}
     assert admin.post(address, changed).status_code == 302
     team.refresh_from_db()
-    assert (team.budget_soft, team.budget_hard, team.deployments.count()) == (None, 90, 0)
+    assert (team.budget_soft, team.budget_hard, team.pool_floor, team.deployments.count()) == (None, 90, 3, 0)
     assert AuditEvent.objects.latest("id").reason == "agreed"
     admin.post(reverse("web:team-remove", args=[team.pk]))
     assert not Team.objects.filter(name="billing").exists()

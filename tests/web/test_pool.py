@@ -7,9 +7,11 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from controlplane.audit.services import Actor
 from controlplane.fleet import pool_use, verified
 from controlplane.fleet.models import Activation, Deployment, Partition
 from controlplane.fleet.services import pool as services
+from controlplane.teams.services import change_team, create_team
 from tests.factories import make_deployment, make_node, make_partition, make_ready
 from tests.web.conftest import Clients
 
@@ -51,6 +53,21 @@ def test_what_is_to_be_held_is_told_by_size_on_the_page_and_over_rest(pool: Part
         services.aim(slots=5, by_gpus=sizes, **aim)
         assert said in as_role("viewer").get("/pool/").content.decode()
         assert as_role("viewer").get("/api/v1/pool").json()["held_by_gpus"] == told
+
+
+def test_floors_of_teams_are_told_on_the_page_over_rest_and_when_the_pool_is_too_small(
+    pool: Partition, as_role: Clients, actor: Actor
+) -> None:
+    assert "Floors of teams" not in as_role("viewer").get("/pool/").content.decode()
+    team = create_team(name="search", pool_floor=2, deployments=["busy"], actor=actor)
+    page = as_role("viewer").get("/pool/").content.decode()
+    assert "1 of 2 GPUs" in page and "1 GPU kept for them" in page
+    change_team(team.pk, pool_floor=9, actor=actor)
+    page = as_role("viewer").get("/pool/").content.decode()
+    assert "7 GPUs of 8 owed are not free now" in page and "The pool has 4 GPUs, and floors come to 9" in page
+    found = as_role("viewer").get("/api/v1/pool").json()
+    assert found["floors"] == [{"team": "search", "floor": 9, "used": 1}] and found["floors_lacking"] == 7
+    assert "9 GPUs" in as_role("viewer").get("/cost/teams/").content.decode()
 
 
 def test_what_has_not_changed_is_not_sent_again(pool: Partition, as_role: Clients) -> None:

@@ -71,6 +71,9 @@ def _told(found: Row) -> str:
     counts = [slot["place"] for slot in found["slots"]]
     parts = [f"{len(counts)} slots: " + ", ".join(f"{counts.count(one)} {one}" for one in sorted(set(counts)))]
     parts.append(table(["SLOT", "IS", "MODEL", "IN FLIGHT", "IDLE", "KEEP-ALIVE"], _slots(found), right=(3, 4, 5)))
+    if found["floors"]:
+        rows = [[one["team"], str(one["floor"]), str(one["used"])] for one in found["floors"]]
+        parts.append(table(["TEAM", "FLOOR, GPUS", "IN USE"], rows, right=(1, 2)))
     if found["waiting"]:
         parts.append(_activations(found["waiting"]))
     return "\n\n".join(parts)

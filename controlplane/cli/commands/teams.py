@@ -36,6 +36,9 @@ class Money(click.ParamType[float | str, Any]):
 team_argument = click.argument("name", metavar="TEAM", shell_complete=names.complete_team)
 soft_option = click.option("--soft", type=Money(), help="A month; past it somebody is told.")
 hard_option = click.option("--hard", type=Money(), help="A month; past it its keys are refused.")
+floor_option = click.option(
+    "--floor", type=click.IntRange(min=0), help="GPUs of the pool that its deployments can always have; 0: none."
+)
 deployment_option = click.option(
     "--deployment", "deployments", multiple=True, shell_complete=names.complete_deployment,
     help="Whose unused time it pays for; may be given again: all of them, not one more. none: of none.",
@@ -57,14 +60,21 @@ def team(ctx: click.Context, session: Session) -> None:
 @click.argument("name", metavar="TEAM")
 @soft_option
 @hard_option
+@floor_option
 @deployment_option
 @json_option
 @pass_session
 def create(
-    session: Session, name: str, *, soft: float | str | None, hard: float | str | None, deployments: tuple[str, ...]
+    session: Session,
+    name: str,
+    *,
+    soft: float | str | None,
+    hard: float | str | None,
+    floor: int | None,
+    deployments: tuple[str, ...],
 ) -> None:
     """Make TEAM. Admins only."""
-    row = session.client.post("teams", {"name": name, **_wanted(soft, hard, deployments)})
+    row = session.client.post("teams", {"name": name, **_wanted(soft, hard, floor, deployments)})
     session.answer(row, lambda: _table([row]))
 
 
@@ -73,6 +83,7 @@ def create(
 @click.option("--name", "new_name", help="Its new name.")
 @soft_option
 @hard_option
+@floor_option
 @deployment_option
 @reason_option
 @json_option
@@ -84,12 +95,13 @@ def change(
     new_name: str | None,
     soft: float | str | None,
     hard: float | str | None,
+    floor: int | None,
     deployments: tuple[str, ...],
     reason: str,
 ) -> None:
     """Change what is given of TEAM; its past usage stays its own. Admins only."""
     found = names.team(session.client, name)
-    wanted = {**_wanted(soft, hard, deployments), **({"name": new_name} if new_name else {}), "reason": reason}
+    wanted = {**_wanted(soft, hard, floor, deployments), **({"name": new_name} if new_name else {}), "reason": reason}
     row = session.client.patch(f"teams/{found['id']}", wanted)
     session.answer(row, lambda: _table([row]))
 
@@ -117,10 +129,12 @@ def give(session: Session, key: int, name: str | None, reason: str) -> None:
     session.answer(row, lambda: f"{row['name']} is {row['team'] or 'nobody'}'s.")
 
 
-def _wanted(soft: float | str | None, hard: float | str | None, deployments: tuple[str, ...]) -> Row:
+def _wanted(soft: float | str | None, hard: float | str | None, floor: int | None, deployments: tuple[str, ...]) -> Row:
     """What was given."""
     limits = {"budget_soft": soft, "budget_hard": hard}
     wanted: Row = {key: None if value == NONE else value for key, value in limits.items() if value is not None}
+    if floor is not None:
+        wanted["pool_floor"] = floor
     return {**wanted, "deployments": [name for name in deployments if name != NONE]} if deployments else wanted
 
 
@@ -128,11 +142,12 @@ def _table(rows: list[Row]) -> str:
     if not rows:
         return "There is no team yet. Make one with: forebay team create NAME"
     cells = [
-        (row["name"], _limit(row["budget_soft"]), _limit(row["budget_hard"]), str(row["keys"]),
+        (row["name"], _limit(row["budget_soft"]), _limit(row["budget_hard"]),
+         str(row["pool_floor"] or "none"), str(row["keys"]),
          ", ".join(row["deployments"]) or UNKNOWN)
         for row in rows
     ]  # fmt: skip
-    return table(("TEAM", "SOFT LIMIT", "HARD LIMIT", "KEYS", "DEPLOYMENTS"), cells, right=(1, 2, 3))
+    return table(("TEAM", "SOFT LIMIT", "HARD LIMIT", "POOL FLOOR", "KEYS", "DEPLOYMENTS"), cells, right=(1, 2, 3, 4))
 
 
 def _limit(amount: float | None) -> str:

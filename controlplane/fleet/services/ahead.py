@@ -12,6 +12,7 @@ from django.conf import settings
 from controlplane.domain import prewarming
 from controlplane.domain.pool import Slot
 from controlplane.domain.prewarming import Due, Sleeper
+from controlplane.domain.tenancy import NONE, Floors
 from controlplane.fleet import pool_habits, pool_keep, pool_use
 from controlplane.fleet.models import Activation, Deployment
 from controlplane.fleet.services import waking
@@ -25,7 +26,7 @@ LATELY = timedelta(hours=2)
 STARTS = 200  # that are looked at
 
 
-def look(views: Sequence[Slot], *, held: int, now: datetime) -> None:
+def look(views: Sequence[Slot], *, held: int, now: datetime, floors: Floors = NONE) -> None:
     """`held`: free slots that are for whoever comes."""
     keep_alive_s = pool_keep.read(now).usual_s
     uses = pool_use.read(now) or {}
@@ -37,7 +38,7 @@ def look(views: Sequence[Slot], *, held: int, now: datetime) -> None:
     found = _due(uses, keep_alive_s, now)
     chosen = prewarming.choose(found, free=free, reserved=held, under_way=under_way)
     if chosen:
-        waking.wake({one.name: waking.Ask(0, AHEAD, one.reason) for one in chosen}, now=now)
+        waking.wake({one.name: waking.Ask(0, AHEAD, one.reason) for one in chosen}, now=now, floors=floors)
 
 
 def _due(uses: Mapping[str, pool_use.Use], keep_alive_s: float, now: datetime) -> list[Due]:

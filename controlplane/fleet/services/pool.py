@@ -12,6 +12,7 @@ from django.db import transaction
 
 from controlplane.audit.services import Actor
 from controlplane.domain import pool as rules
+from controlplane.domain.tenancy import NONE, Floors
 from controlplane.fleet import brake, owners, pool_use, versions
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Activation, Deployment, Partition, PoolAim
@@ -50,10 +51,12 @@ def aim(
         PoolAim.objects.update_or_create(pk=AIM, defaults=wanted | {"at": now})
 
 
-def sweep(now: datetime, *, free: int | None = None, chances: Chances | None = None) -> list[str]:
+def sweep(
+    now: datetime, *, free: int | None = None, chances: Chances | None = None, floors: Floors = NONE
+) -> list[str]:
     """Note what became of activations, give back slots whose engines do not come back, and empty slots so that `free`
-    are there before anybody asks (None: as the planner aims, and at least as many as configured). Wake who is due.
-    Names who was made to leave. While many nodes are silent at once nobody is."""
+    are there before anybody asks (None: as the planner aims, and at least as many as configured), and the GPUs that
+    teams are owed. Wake who is due. Names who was made to leave. While many nodes are silent at once nobody is."""
     for deployment_id in _starting():
         try:
             waking.look_after(deployment_id, now)
@@ -68,8 +71,9 @@ def sweep(now: datetime, *, free: int | None = None, chances: Chances | None = N
     views = slots.slots(found, now, chances)
     sizes, least = to_keep_free(views) if free is None else ({}, free)
     leaving = rules.to_free_by_size(views, free=sizes, at_least=least, min_residence_s=settings.POOL_MIN_RESIDENCE_S)
+    leaving += _for_floors(views, leaving, floors, now)
     by_id = {row.pk: row for row in found}
-    ahead.look(views, held=max(least, sum(sizes.values())), now=now)
+    ahead.look(views, held=max(least, sum(sizes.values())), now=now, floors=floors)
     return [name for choice in leaving if (name := _empty(by_id[choice.slot or 0], choice))]
 
 
@@ -83,6 +87,19 @@ def to_keep_free(views: Sequence[rules.Slot]) -> tuple[dict[int, int], int]:
     most = settings.POOL_EMPTIED
     least = max(settings.POOL_FREE, min(most, (slots or 0) - active.total()))
     return {int(gpus): min(most, max(0, count - active[int(gpus)])) for gpus, count in by_gpus.items()}, least
+
+
+def _for_floors(
+    views: Sequence[rules.Slot], leaving: Sequence[rules.Choice], floors: Floors, now: datetime
+) -> list[rules.Choice]:
+    """Who leaves, beside those who do anyway, for what teams are owed."""
+    if not floors.gpus:
+        return []
+    gone = {choice.slot for choice in leaving}
+    size = sum(view.gpus for view in views if view.partition in gone)
+    rest = [view for view in views if view.partition not in gone]
+    owed = slots.holdings(floors, now).owed() - size
+    return rules.to_free_gpus(rest, owed, most=settings.POOL_EMPTIED, min_residence_s=settings.POOL_MIN_RESIDENCE_S)
 
 
 def prune(now: datetime) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.db.models import Count
 
-from controlplane.domain import placement
+from controlplane.domain import placement, tenancy
 from controlplane.domain.pool import Resident, Slot
+from controlplane.domain.tenancy import Floors, Holdings
 from controlplane.domain.types import DeploymentView, Role
 from controlplane.fleet import brake, pool_habits, pool_keep, pool_use
 from controlplane.fleet.facts import deployment_view, has_process, node_view, partition_view
@@ -20,6 +22,16 @@ from controlplane.fleet.services import exclusive
 from workers.contract import Phase
 
 Chances = Mapping[str, float]  # by deployment: that it is asked for again soon
+
+
+def holdings(floors: Floors, now: datetime) -> Holdings:
+    """How many GPUs of the pool the models of each team have, and how many nobody has, on nodes that take engines."""
+    pool = Partition.objects.filter(pool=True).order_by()
+    taken = pool.exclude(deployment=None).values_list("deployment_id").annotate(gpus=Count("gpus"))
+    heard = now - timedelta(seconds=settings.SILENT_AFTER_S)
+    able = {"node__schedulable": True, "node__draining": False, "node__revoked": False, "node__last_seen__gt": heard}
+    free = pool.filter(deployment=None, **able).aggregate(gpus=Count("gpus"))["gpus"]
+    return Holdings.of(floors, dict(taken), free)
 
 
 def rows(*, empty: bool = False) -> list[Partition]:
@@ -44,17 +56,31 @@ class Round:
     """The pool as one look finds it, for all models that are asked for in it. Read when it is first needed, and again
     after `forget`; what is not empty only where somebody has to leave."""
 
-    def __init__(self, now: datetime, chances: Chances | None = None) -> None:
-        self.now, self._chances = now, chances
+    def __init__(self, now: datetime, chances: Chances | None = None, floors: Floors = tenancy.NONE) -> None:
+        self.now, self._chances, self._floors = now, chances, floors
         self._found: dict[bool, _Found] = {}
+        self._holdings: Holdings | None = None
+
+    def is_owed(self, deployment: Deployment) -> bool:
+        """Whether it is of a team that has less of the pool than its floor."""
+        return bool(self._floors.gpus) and self._held().is_under(deployment.pk)
+
+    def refusal(self, deployment: Deployment) -> str:
+        """Which floor stands against its having a slot; "" where none does, or no slot would hold it anyway."""
+        if not self._floors.gpus:
+            return ""
+        held = self._held()
+        against = (held.refusal(slot, deployment.pk) for _, slot in self._holding(deployment, empty=False))
+        return next((why for why in against if why), "")
 
     def empty(self, deployment: Deployment) -> list[tuple[Partition, Slot]]:
         """Of `holding`, those of nobody."""
-        return [one for one in self._holding(deployment, empty=True) if one[1].resident is None]
+        return self._open_to(deployment, [one for one in self._holding(deployment, empty=True) if _is_free(one[1])])
 
     def holding(self, deployment: Deployment) -> list[tuple[Partition, Slot]]:
-        """Slots where nothing stands against the deployment's engine, but for who may be there now."""
-        return self._holding(deployment, empty=False)
+        """Slots where nothing stands against the deployment's engine, but for who may be there now. Not those that the
+        floors of other teams keep from it."""
+        return self._open_to(deployment, self._holding(deployment, empty=False))
 
     def may_evict(self) -> bool:
         """Whether anybody may be made to leave: not while many nodes are silent at once."""
@@ -65,12 +91,25 @@ class Round:
 
     def took(self, partition: Partition) -> None:
         """The slot was given away in this round, and `partition` is its row as that left it."""
+        self._holdings = None
         for found in self._found.values():
             found.took(partition)
 
     def forget(self) -> None:
         """Somebody else was faster, or a slot was given back."""
+        self._holdings = None
         self._found.clear()
+
+    def _open_to(self, deployment: Deployment, found: list[tuple[Partition, Slot]]) -> list[tuple[Partition, Slot]]:
+        if not self._floors.gpus:
+            return found
+        held = self._held()
+        return [one for one in found if not held.refusal(one[1], deployment.pk)]
+
+    def _held(self) -> Holdings:
+        if self._holdings is None:
+            self._holdings = holdings(self._floors, self.now)
+        return self._holdings
 
     def _holding(self, deployment: Deployment, *, empty: bool) -> list[tuple[Partition, Slot]]:
         found, view = self._look(empty=empty), deployment_view(deployment)
@@ -108,6 +147,10 @@ class _Found:
             return
         row.deployment, row.role, row.generation = partition.deployment, partition.role, partition.generation
         self.slots[row.pk], self._views[row.pk] = self._look.slot(row), partition_view(row)
+
+
+def _is_free(slot: Slot) -> bool:
+    return slot.resident is None
 
 
 def _looking(found: Sequence[Partition], now: datetime, chances: Chances | None) -> _Look:

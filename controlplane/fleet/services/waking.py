@@ -18,7 +18,9 @@ from django.utils import timezone
 
 from controlplane.audit.services import Actor
 from controlplane.domain import pool as rules
+from controlplane.domain import tenancy
 from controlplane.domain.health import is_silent
+from controlplane.domain.tenancy import Floors
 from controlplane.fleet import starts, weights
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Activation, Deployment, Partition
@@ -31,6 +33,7 @@ log = structlog.get_logger(__name__)
 ACTOR = Actor.system("pool")
 OPEN = (Activation.State.WAITING, Activation.State.STARTING)
 WANTED_EVERY = timedelta(seconds=5)  # how often it is written that somebody still waits
+MOST = 2**31  # a priority past every other
 LOOKS = 3  # when another model was faster to a slot
 
 
@@ -65,10 +68,14 @@ class Ask:
 
 
 def wake(
-    asks: Mapping[str, Ask], *, now: datetime | None = None, chances: Chances | None = None
+    asks: Mapping[str, Ask],
+    *,
+    now: datetime | None = None,
+    chances: Chances | None = None,
+    floors: Floors = tenancy.NONE,
 ) -> dict[str, Standing]:
     """By name. Idempotent: of an activation under way it only tells. A deployment at fault spoils no other's."""
-    look = Round(now or timezone.now(), chances)
+    look = Round(now or timezone.now(), chances, floors)
     pooled = Deployment.objects.filter(name__in=asks, mode=Deployment.Mode.POOLED)
     known = dict(pooled.values_list("name", "pk"))
     return {
@@ -133,7 +140,7 @@ class _Look:
             fitting = self.round.empty(self.deployment) or self.round.holding(self.deployment)
             choice = self._choose(self._with_near(fitting), failed)
             if choice.slot is None:
-                return self._wait(current, choice.reason)
+                return self._wait(current, self.round.refusal(self.deployment) or choice.reason)
             seen = next(row for row, slot in fitting if slot.partition == choice.slot)
             left = seen.deployment
             if (partition := self._take(seen, choice)) is not None:
@@ -150,7 +157,9 @@ class _Look:
 
     def _choose(self, fitting: list[rules.Slot], failed: set[int | None]) -> rules.Choice:
         views = [replace(view, failed=view.partition in failed) for view in fitting]
-        choice = rules.choose(views, priority=self.deployment.priority, min_residence_s=settings.POOL_MIN_RESIDENCE_S)
+        # A floor is a right: whoever is idle beyond their own leaves for it, of whatever priority.
+        priority = MOST if self.round.is_owed(self.deployment) else self.deployment.priority
+        choice = rules.choose(views, priority=priority, min_residence_s=settings.POOL_MIN_RESIDENCE_S)
         if choice.evicted is None or (self.ask.cause == Activation.Cause.REQUEST and self.round.may_evict()):
             return choice
         return rules.Choice(None, None, "no slot that holds it is free")

@@ -17,6 +17,7 @@ from controlplane.audit.requests import actor_of
 from controlplane.fleet import pool_keep, pool_view, services
 from controlplane.fleet.models import Activation, Deployment, Partition, PoolAim, PoolUse
 from controlplane.fleet.pool_view import Place
+from controlplane.teams import floors
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, back, done, find, refused, show
 
@@ -79,6 +80,7 @@ def _set(request: HttpRequest, pk: int, pool: bool) -> HttpResponse:
 
 def _now() -> dict[str, Any]:
     found, at = pool_view.look(timezone.now()), timezone.now()
+    owed = floors.look(at)
     counts = {place.value: found.count(place) for place in Place}
     shown = [
         (slot.partition.pk, slot.place, slot.partition.deployment_id, slot.resident and slot.resident.in_flight,
@@ -93,7 +95,8 @@ def _now() -> dict[str, Any]:
         "aim": PoolAim.objects.first(),
         "free_wanted": settings.POOL_FREE,
         "tally": pool_view.tally(at),
-        "key": hashlib.blake2b(repr((shown, waiting)).encode(), digest_size=8).hexdigest(),
+        "floors": owed,
+        "key": hashlib.blake2b(repr((shown, waiting, owed)).encode(), digest_size=8).hexdigest(),
     }
 
 
