@@ -7,15 +7,18 @@ from typing import Any
 
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import serializers
+from rest_framework.decorators import action
 from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from controlplane.api.deployments import Words
 from controlplane.api.filters import Filters
 from controlplane.api.parsers import MAX_BODY_BYTES
-from controlplane.api.resource import REASON, Resource
-from controlplane.api.strict import Reason
-from controlplane.planning import profiles
+from controlplane.api.resource import DRY_RUN, REASON, Resource
+from controlplane.api.shapes import Link
+from controlplane.api.strict import Id, Reason
+from controlplane.planning import knees, profiles
 from controlplane.planning.models import EngineProfile
 from controlplane.planning.profile_facts import shown
 
@@ -133,6 +136,23 @@ class ImportBody(Reason):
     gpus = Renames(required=False, help_text="What agents call GPUs that the table names otherwise.")
 
 
+class ApplyBody(Reason):
+    deployment = Id(help_text="Whose engines take it.")
+    force = serializers.BooleanField(
+        required=False, default=False, help_text="Do it though running engines are replaced at once."
+    )
+
+
+class AppliedShape(serializers.Serializer):
+    deployment = Link()
+    column = serializers.CharField(help_text="prefill_args where it has such engines of their own, else engine_args.")
+    tokens = serializers.IntegerField(help_text="Of a step, at most: its --max-num-batched-tokens.")
+    before = Words(help_text="That column: sent to `PATCH deployments/{id}` it takes this back.")
+    after = Words()
+    engines = serializers.IntegerField(help_text="Running ones that are replaced; 0: nothing ends.")
+    notes = serializers.ListField(child=serializers.CharField(), help_text="What is to be known of the number.")
+
+
 class ProfileFilters(Filters):
     class Meta:
         model = EngineProfile
@@ -150,14 +170,15 @@ class Profiles(ListModelMixin, RetrieveModelMixin, Resource):
     """What engines were measured to do."""
 
     noun = "profile"
-    role_actions = {"create": "profile.change", "destroy": "profile.change"}
+    role_actions = {"create": "profile.change", "destroy": "profile.change", "apply": "deployment.change"}
+    preview_actions = {"apply": "view"}
     queryset = EngineProfile.objects.all()
     serializer_class = ProfileShape
     filterset_class = ProfileFilters
     ordering = ["-id"]
     ordering_fields = ["id", "model", "gpu", "tp", "created_at"]
-    parameters = {"destroy": {"reason"}}
-    bodies = {"create": ImportBody}
+    parameters = {"destroy": {"reason"}, "apply": {"dry_run"}}
+    bodies = {"create": ImportBody, "apply": ApplyBody}
 
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return Response(ProfileDetail(self.get_object()).data)
@@ -198,3 +219,25 @@ class Profiles(ListModelMixin, RetrieveModelMixin, Resource):
     def destroy(self, request: Request, pk: str) -> Response:
         profiles.delete_profile(self.id, actor=self.actor, reason=self.reason())
         return Response(status=HTTPStatus.NO_CONTENT)
+
+    @extend_schema(
+        summary="Have engines take its batch",
+        description="The smallest batch of prompts that fills the GPU becomes the most that a step of a deployment's "
+        "engines takes: a larger one makes prompts wait for one another and is no faster. Engines that run start "
+        "again, which is refused unless `force`. With `dry_run=true` nothing changes.",
+        parameters=[DRY_RUN],
+        request=ApplyBody,
+        responses=AppliedShape,
+        examples=[
+            OpenApiExample("at night", value={"deployment": 1, "force": True, "reason": "TTFT"}, request_only=True)
+        ],
+    )
+    @action(detail=True, methods=["post"])
+    def apply(self, request: Request, pk: str) -> Response:
+        body = self.body()
+        if self.flag("dry_run"):
+            return Response(AppliedShape(knees.look(self.id, body["deployment"])).data)
+        done = knees.apply(
+            self.id, body["deployment"], force=body["force"], reason=body["reason"], actor=self.actor
+        )  # fmt: skip
+        return Response(AppliedShape(done).data)

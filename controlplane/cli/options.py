@@ -27,6 +27,7 @@ json_option = click.option(
 )
 reason_option = click.option("-m", "--reason", default="", help="Why; kept in the audit trail.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask, also where engines end.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would happen.")
 force_option = click.option("--force", is_flag=True, help="Override the refusals that can be overridden.")
 
 

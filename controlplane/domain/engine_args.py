@@ -151,6 +151,19 @@ def int_value(args: Sequence[str], flag: str) -> int | None:
         return None
 
 
+def without(args: Sequence[str], flag: str) -> list[str]:
+    """All others, as they are: `--a-b x`, `--a-b=x` and `--a_b` are left out, pieces such as `--a-b.c` stay."""
+    kept, skip = list[str](), False
+    for arg in args:
+        if skip and not _is_flag(arg):
+            continue
+        meant = arg.startswith("--") and "." not in arg.split("=", 1)[0] and flag_name(arg) == flag
+        skip = meant and "=" not in arg
+        if not meant:
+            kept.append(arg)
+    return kept
+
+
 def float_value(args: Sequence[str], flag: str) -> float | None:
     text = value_of(args, flag)
     try:

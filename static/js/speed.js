@@ -1,6 +1,7 @@
 // Speed and size of one deployment: profiles of its model, measuring an engine, and how many it needs.
 import { el, text } from "./dom.js";
 import { UNKNOWN, age, number } from "./format.js";
+import { offer } from "./speed_apply.js";
 import { drawDecode, drawPrefill } from "./speed_plots.js";
 
 const heads = (id) => [...$(id).closest("table").tHead.rows[0].cells].map((head) => head.textContent); // over a cell on a phone
@@ -9,10 +10,10 @@ const OPEN = ["wanted", "running"];
 let profiles = [], chosen = null, run = null;
 
 /** The answer, or an Error with the server's own words and its problems. */
-async function ask(path, body) {
+async function ask(path, body, method = "POST") {
   const headers = { Accept: "application/json" };
-  if (body) Object.assign(headers, { "Content-Type": "application/json", "X-CSRFToken": $("measure").elements.csrfmiddlewaretoken.value });
-  const answer = await fetch(`/api/v1/${path}`, { headers, ...(body ? { method: "POST", body: JSON.stringify(body) } : {}) });
+  if (body) Object.assign(headers, { "Content-Type": "application/json", "X-CSRFToken": document.querySelector("[name=csrfmiddlewaretoken]").value });
+  const answer = await fetch(`/api/v1/${path}`, { headers, ...(body ? { method, body: JSON.stringify(body) } : {}) });
   const said = await answer.json().catch(() => ({}));
   if (answer.ok) return said;
   const problems = said.problems ?? [], words = problems.map((one) => `${one.message} ${one.fix}`).join(" ");
@@ -52,7 +53,7 @@ async function choose(id) {
   if (!found.knee) { text($("profiles-said"), found.problem); return; }
   text($("drawn-of"), `${found.tp} x ${found.gpu}${found.engine_version ? `, ${found.engine_version}` : ""}`);
   notes($("notes"), found.notes);
-  await Promise.all([drawPrefill($("prefill"), found), drawDecode($("decode"), found)]);
+  await Promise.all([offer(id, Number(page.deployment), { ask, notes }), drawPrefill($("prefill"), found), drawDecode($("decode"), found)]);
 }
 
 function notes(box, lines) {

@@ -44,6 +44,7 @@ BODIES = {
     ("POST", "changes/{pk}/undo"): {"version": 0},
     ("POST", "changes/{pk}/resume"): {},
     ("POST", "changes/{pk}/rollback"): {},
+    ("POST", "profiles/{pk}/apply"): {"deployment": "deployment"},
     ("POST", "scaling/plans/{pk}/apply"): {},
 }
 NEW = {("POST", "deployments")}  # it has no owners yet
@@ -117,7 +118,7 @@ def test_one_of_the_two_that_is_kept_is_enough(method: str, route: str, kept: tu
     world, _ = kept
     world.deployment.restricted = False
     world.deployment.save()
-    concerns_node = not route.startswith("deployments")
+    concerns_node = not route.startswith(("deployments", "profiles"))
     answer = send(client_of(make_user("operator")), method, route, world)
     assert (answer.status_code == 403) is concerns_node, answer.content
 

@@ -77,6 +77,7 @@ LEAST = {
     ("POST", "profiles"): "operator",
     ("GET", "profiles/{pk}"): "viewer",
     ("DELETE", "profiles/{pk}"): "operator",
+    ("POST", "profiles/{pk}/apply"): "operator",
     ("GET", "capacity/activity"): "viewer",
     ("POST", "capacity/activity"): "operator",
     ("GET", "capacity/spent"): "viewer",

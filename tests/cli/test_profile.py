@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.planning import measurements
+from controlplane.audit.services import Actor
+from controlplane.planning import measurements, profiles
 from controlplane.planning.measuring import Progress
 from controlplane.planning.models import ProfileRun
 from tests.cli.conftest import Terminal, Wire
-from tests.factories import make_deployment, make_node, make_partition, make_ready
+from tests.factories import make_deployment, make_model, make_node, make_partition, make_ready
 from tests.planning import profile_tables as tables
 from tests.planning.test_measuring import profile
 
@@ -75,3 +76,17 @@ def test_an_engine_is_measured_while_the_terminal_tells_how_far_it_is(operator: 
 
     wire.on_look = fails
     assert "It is gone" in operator.fails(6, "profile", "run", "chat")
+
+
+def test_its_batch_is_given_to_engines_once_somebody_is_sure(operator: Terminal) -> None:
+    [row] = profiles.import_table(tables.splitwise(), actor=Actor.system("test")).made
+    chat = make_deployment(
+        "chat", model=make_model("llama"), engine_args=["--max-num-batched-tokens", "64", "--seed=1"]
+    )
+    make_ready(make_partition(make_node("alpha"), deployment=chat, role="aggregated"))
+    number, after = str(row.pk), "chat: engine_args --seed=1 --max-num-batched-tokens="
+    assert after in operator.ok("profile", "apply", number, "chat", "--dry-run")
+    assert "would be replaced at once" in operator.fails(1, "profile", "apply", number, "chat")
+    told = operator.ok("profile", "apply", number, "chat", "--force", "--yes", "-m", "TTFT")
+    assert after in told and "of which this profile says nothing" in told
+    assert "as it is already" in operator.ok("profile", "apply", number, "chat")

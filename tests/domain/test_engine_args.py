@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.domain.engine_args import MAX_ARGS, OWNED, flag_name, int_value, validate, value_of
+from controlplane.domain.engine_args import MAX_ARGS, OWNED, flag_name, int_value, validate, value_of, without
 
 
 def codes(*args: str) -> list[str]:
@@ -120,3 +120,10 @@ def test_nothing_that_passes_names_an_owned_argument(args: list[str]) -> None:
 def test_no_abbreviation_slips_past(flag: str, length: int) -> None:
     """argparse completes an unambiguous beginning, so that each one must be refused."""
     assert codes(flag[: max(3, length)], "x") == ["engine-arg-owned"]
+
+
+@pytest.mark.parametrize("given", [["--a-b", "1"], ["--a-b=1"], ["--a_b", "-1"], ["--a_b=1"]])
+def test_one_argument_is_left_out_in_every_spelling_and_all_others_stay(given: list[str]) -> None:
+    others = ["--x", "y", "--a-b-c=2", "--a-b.c", "3", "--z"]
+    assert without([*others[:2], *given, *others[2:]], "--a-b") == others
+    assert without(others, "--a-b") == others

@@ -14,13 +14,20 @@ from controlplane.cli.client import Row
 from controlplane.cli.explaining import assigned, explained
 from controlplane.cli.failures import Exit, failure
 from controlplane.cli.following import follow
-from controlplane.cli.options import ROLES, force_option, json_option, reason_option, wait_options, yes_option
+from controlplane.cli.options import (
+    ROLES,
+    dry_run_option,
+    force_option,
+    json_option,
+    reason_option,
+    wait_options,
+    yes_option,
+)
 from controlplane.cli.session import Session, pass_session
 from controlplane.cli.text import UNKNOWN, moment, plain, table
 
 change_argument = click.argument("change", type=click.IntRange(min=1), shell_complete=moves.complete_mine)
 move_arguments = click.argument("words", metavar="MOVE...", nargs=-1, required=True, shell_complete=moves.complete)
-dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would happen.")
 
 
 @click.command()

@@ -12,12 +12,11 @@ import click
 from controlplane.cli import names
 from controlplane.cli.client import Row, retried
 from controlplane.cli.failures import Exit, Failure, failure
-from controlplane.cli.options import force_option, json_option, reason_option, wait_options, yes_option
+from controlplane.cli.options import dry_run_option, force_option, json_option, reason_option, wait_options, yes_option
 from controlplane.cli.session import Session, pass_session
 from controlplane.cli.text import UNKNOWN, figure, moment, share, table
 from controlplane.cli.waiting import Progress
 
-BATCH = "--max-num-batched-tokens"
 MOST_BYTES = 900_000  # of a table: with the rest of the request it must stay below the server's limit
 
 
@@ -90,26 +89,37 @@ def cancel(session: Session, *, number: int, reason: str) -> None:
 @profile.command()
 @click.argument("number", metavar="ID", type=click.IntRange(min=1))
 @click.argument("deployment", shell_complete=names.complete_deployment)
+@dry_run_option
+@reason_option
 @force_option
 @yes_option
 @json_option
 @pass_session
-def apply(session: Session, *, number: int, deployment: str, force: bool, yes: bool) -> None:
+def apply(
+    session: Session, *, number: int, deployment: str, dry_run: bool, reason: str, force: bool, yes: bool
+) -> None:
     """Have DEPLOYMENT's engines take the smallest batch that fills the GPU, by a profile.
 
     Sets --max-num-batched-tokens: of its prefill engines where it has any of their own, else of all. A larger batch
     makes prompts wait for one another and is no faster. Engines that run start again, which needs --force.
     """
-    found, row = session.client.get(f"profiles/{number}"), names.deployment(session.client, deployment)
-    if found["knee"] is None:
-        raise failure(Exit.REFUSED, f"Profile {number} has no law: {found['problem']}.", "Choose another.")
-    batch = max(found["knee"]["tokens"], found["max_num_seqs"] or 1)  # no engine takes fewer tokens than sequences
-    which = "prefill_args" if row["replicas"]["prefill"]["assigned"] and not row["convertible"] else "engine_args"
-    if force:
-        session.confirm(f"Engines of {deployment} are replaced, to take {batch} tokens a step.", yes=yes)
-    body: Row = {which: [*_without(row[which], BATCH), f"{BATCH}={batch}"]}
-    changed = session.client.patch(f"deployments/{row['id']}", {**body, **({"force": True} if force else {})})
-    session.answer(changed, lambda: f"{deployment}: {which} {' '.join(changed[which])}")
+    path, row = f"profiles/{number}/apply", names.deployment(session.client, deployment)
+    body: Row = {"deployment": row["id"], "force": force, "reason": reason}
+    would = session.client.post(path, body, dry_run="true")
+    if dry_run:
+        session.answer(would, lambda: _applied(would))
+        return
+    if would["engines"] and force:
+        question = f"{would['engines']} engines of {deployment} are replaced, to take {would['tokens']} tokens a step."
+        session.confirm(question, yes=yes)
+    done = session.client.post(path, body)
+    session.answer(done, lambda: _applied(done))
+
+
+def _applied(said: Row) -> str:
+    same = " (as it is already)" if said["before"] == said["after"] else ""
+    lines = [f"{said['deployment']['name']}: {said['column']} {' '.join(said['after'])}{same}"]
+    return "\n".join([*lines, *(f"{note[0].upper()}{note[1:]}." for note in said["notes"])])
 
 
 @profile.command("import")
@@ -134,20 +144,6 @@ def delete(session: Session, number: int) -> None:
     """Forget a profile."""
     session.client.delete(f"profiles/{number}")
     session.answer({"id": number, "deleted": True}, lambda: f"Profile {number} is forgotten.")
-
-
-def _without(args: Sequence[str], flag: str) -> list[str]:
-    """Arguments without that one, as `--a-b x`, `--a-b=x` or `--a_b`."""
-    kept, skip = list[str](), False
-    for arg in args:
-        name, equals, _ = arg.partition("=")
-        if skip and not arg.startswith("--"):
-            skip = False
-            continue
-        skip = name.replace("_", "-") == flag and not equals
-        if name.replace("_", "-") != flag:
-            kept.append(arg)
-    return kept
 
 
 def _followed(session: Session, made: Row, timeout_s: float, since: float) -> int:

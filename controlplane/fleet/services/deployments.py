@@ -35,6 +35,7 @@ IN_THE_ENGINE = {
     "model_id",
     "convertible",
 }
+OF_A_ROLE = {"prefill_args": "prefill", "decode_args": "decode"}  # in the engines of that role alone
 CONNECTORS = ("NixlConnector",)
 LONGEST_DRAIN_S = 3600
 MOST_PRIORITY = 100
@@ -81,7 +82,9 @@ def create_deployment(
 
 
 @transaction.atomic
-def update_deployment(deployment_id: int, *, actor: Actor, force: bool = False, **changes: Any) -> Deployment:
+def update_deployment(
+    deployment_id: int, *, actor: Actor, force: bool = False, reason: str = "", **changes: Any
+) -> Deployment:
     """Change what `changes` names. Where running engines would have to be replaced it asks for `force`: they all drain
     and start again, and until the first is ready nothing serves the deployment."""
     if unknown := sorted(set(changes) - {*COLUMNS, "model_id"}):
@@ -100,7 +103,8 @@ def update_deployment(deployment_id: int, *, actor: Actor, force: bool = False, 
     _require_valid(deployment)
     _require_replaceable(deployment, changed, force)
     _save(deployment)
-    versions.record(actor, "change", deployment, before=_only(before, changed), after=_only(after, changed))
+    told = {"before": _only(before, changed), "after": _only(after, changed), "reason": reason}
+    versions.record(actor, "change", deployment, **told)
     for node in nodes:
         publish(node)
     return deployment
@@ -116,6 +120,15 @@ def delete_deployment(deployment_id: int, *, actor: Actor) -> None:
         raise Refused([Problem("deployment-in-use", message, "Release those partitions first.")])
     versions.record(actor, "delete", deployment, before=_facts(deployment))
     deployment.delete()
+
+
+def replaced_by(deployment: Deployment, changed: set[str]) -> int:
+    """Running engines in whose command line these columns are: they drain and start again where one changes."""
+    inside = changed & IN_THE_ENGINE
+    engines = deployment.partitions.exclude(phase__in=["", "exited"]) if inside else deployment.partitions.none()
+    if inside <= OF_A_ROLE.keys():
+        engines = engines.filter(role__in=[OF_A_ROLE[column] for column in inside])
+    return engines.count()
 
 
 def problems_of(deployment: Deployment) -> list[Problem]:
@@ -167,8 +180,8 @@ def _save(deployment: Deployment) -> None:
 
 
 def _require_replaceable(deployment: Deployment, changed: set[str], force: bool) -> None:
-    engines = deployment.partitions.exclude(phase__in=["", "exited"]).count()
-    if force or not engines or not changed & IN_THE_ENGINE:
+    engines = replaced_by(deployment, changed)
+    if force or not engines:
         return
     message = f"{engines} running engine{'s' * (engines > 1)} would be replaced at once; nothing serves meanwhile."
     fix = "Make a new deployment and move partitions one by one, or do it all the same with force."
