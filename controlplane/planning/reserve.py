@@ -13,6 +13,7 @@ from controlplane.fleet.models import Deployment
 from controlplane.gateway.models import DemandMinute
 from controlplane.planning import policy
 from controlplane.planning.models import CapacityPolicy, Forecast
+from controlplane.teams import floors
 
 HORIZON_S = 600
 ONE = 1  # GPUs of a slot where nothing else is known
@@ -34,14 +35,19 @@ def slots_wanted(now: float) -> tuple[int, str] | None:
     """(slots, why), of which those in use are a part; None: it is not known, so what is held is to be held on.
 
     A quantile of the newest forecast of the most active models in the next ten minutes, less the deployments that have
-    partitions of their own and are active now; never less than the floor of the schedule. Without a fresh forecast a
-    floor that is in force counts, and never takes below what was wanted last."""
+    partitions of their own and are active now; never less than the floor of the schedule, nor fewer GPUs than the
+    floors of teams come to. Without a fresh forecast a floor of the schedule that is in force counts, and never takes
+    below what was wanted last."""
     found = wanted_by(policy.current(), now)
     return None if found is None else (found.slots, found.why)
 
 
 def wanted_by(row: CapacityPolicy, now: float) -> Wanted | None:
     """The same by size, under this policy, which need not be the one in force."""
+    return _for_teams(_by_policy(row, now), floors.promised())
+
+
+def _by_policy(row: CapacityPolicy, now: float) -> Wanted | None:
     moment = datetime.fromtimestamp(now, UTC)
     floor = floor_now(row, moment)
     told = _forecast(row, moment)
@@ -93,6 +99,16 @@ def _most(floor: Floor | None, wanted: Wanted) -> Wanted:
     sizes = {**wanted.sizes, least: wanted.sizes[least] + floor.slots - wanted.slots}
     why = f"{_why(floor)}; the forecast alone asks for {wanted.slots}"
     return Wanted(floor.slots, why, sizes, wanted.assumed)
+
+
+def _for_teams(wanted: Wanted | None, gpus: int) -> Wanted | None:
+    """What floors of teams add are slots of the smallest size, too. Where nothing is known what is held is held on."""
+    if wanted is None or (lacking := gpus - sum(size * count for size, count in wanted.sizes.items())) <= 0:
+        return wanted
+    least = min(wanted.sizes)
+    sizes = {**wanted.sizes, least: wanted.sizes[least] - (-lacking // least)}
+    why = f"floors of teams, {gpus} GPUs; without them {wanted.slots}: {wanted.why}"
+    return replace(wanted, slots=sum(sizes.values()), why=why, sizes=sizes)
 
 
 def _why(floor: Floor) -> str:

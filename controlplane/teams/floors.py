@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Count
+from django.db.models import Count, Sum
 
 from controlplane.domain.tenancy import NONE, Floors
 from controlplane.fleet.models import Partition
@@ -20,6 +20,11 @@ def read() -> Floors:
         return NONE
     owners = DeploymentTeam.objects.filter(team__pool_floor__gt=0).values_list("deployment_id", "team_id")
     return Floors({pk: floor for pk, floor, _ in teams}, dict(owners), {pk: name for pk, _, name in teams})
+
+
+def promised() -> int:
+    """GPUs that all floors come to."""
+    return Team.objects.aggregate(gpus=Sum("pool_floor"))["gpus"] or 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from controlplane.planning import policy, reserve
 from controlplane.planning.forecasting import LEVELS
 from controlplane.planning.models import CapacityPolicy, Forecast, Standing
 from controlplane.planning.weighing import weigh
+from controlplane.teams.services import change_team, create_team
 from tests.api.conftest import *  # noqa: F403 - the callers of the REST tests
 from tests.api.conftest import problem_of
 from tests.factories import make_deployment, make_user
@@ -111,6 +112,18 @@ def test_the_forecast_sets_what_is_held_and_the_floor_is_never_gone_below() -> N
     assert wanted(MONDAY + timedelta(hours=3)) is None, "the forecast is old by then: hold"
     make_forecast(MONDAY + timedelta(hours=3))
     assert wanted(MONDAY + timedelta(hours=3))[0] == 8
+
+
+def test_no_fewer_gpus_are_held_than_floors_of_teams_come_to() -> None:
+    team = create_team(name="search", pool_floor=3, actor=ACTOR)
+    assert wanted() is None, "what is held is held on"
+    make_forecast()
+    assert wanted()[0] == 10
+    change_team(team.pk, pool_floor=12, actor=ACTOR)
+    slots, why = wanted()
+    assert slots == 12 and why.startswith("floors of teams, 12 GPUs; without them 10: 99% sure")
+    found = reserve.wanted_by(policy.current(), MONDAY.timestamp())
+    assert found is not None and found.sizes == {1: 12}
 
 
 def test_an_old_forecast_is_no_reason_to_hold_less_than_it_asked_for() -> None:
