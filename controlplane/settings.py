@@ -257,6 +257,7 @@ KV_LEASE_S = int(os.environ.get("FOREBAY_KV_LEASE_S", "30"))
 KV_DEADLINE_S = float(os.environ.get("FOREBAY_KV_DEADLINE_S", "10"))
 GATEWAY_CONTINUATIONS = int(os.environ.get("FOREBAY_GATEWAY_CONTINUATIONS", "3"))
 GATEWAY_WAIT_S = float(os.environ.get("FOREBAY_GATEWAY_WAIT_S", "20"))
+GATEWAY_OVERFLOW_S = float(os.environ.get("FOREBAY_GATEWAY_OVERFLOW_S", "2"))
 GATEWAY_HOLD_S = float(os.environ.get("FOREBAY_GATEWAY_HOLD_S", "180"))
 # A stream that waits for that says so this often, for proxies that end quiet connections; 0: never.
 GATEWAY_HOLD_COMMENTS_S = float(os.environ.get("FOREBAY_GATEWAY_HOLD_COMMENTS_S", "0"))

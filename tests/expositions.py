@@ -63,7 +63,7 @@ def control_plane(*, gpus: bool = True) -> dict[str, Family]:
 
 def make_fleet() -> Partition:
     """A ready decode engine on one of two GPUs, a decode minimum of two, a living gateway, and an alert that fires."""
-    deployment = make_deployment("chat", min_decode=2)
+    deployment = make_deployment("chat", min_decode=2, overflow=True)
     node = make_node("n1", gpus=1, clock_skew_s=0.25)
     partition = make_ready(make_partition(node, deployment=deployment, role="decode", generation=3))
     latest.keep(figures_of(partition))

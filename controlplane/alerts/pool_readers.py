@@ -10,8 +10,8 @@ from controlplane.fleet.services import failures
 
 
 def pool_short(scene: Scene, watch: Watch) -> Iterator[Fact]:
-    """Of each model that waits for a slot: since when."""
-    waiting = Activation.objects.filter(state=Activation.State.WAITING)
+    """Of each model that waits for a slot: since when. A dedicated one has engines of its own."""
+    waiting = Activation.objects.filter(state=Activation.State.WAITING, cause=Activation.Cause.REQUEST)
     for pk, name, asked_at, reason in waiting.values_list("deployment", "deployment__name", "asked_at", "reason"):
         age = (scene.now - asked_at).total_seconds()
         if watch.limits.is_near(age):

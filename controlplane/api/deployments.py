@@ -41,6 +41,14 @@ class Words(serializers.ListField):
     child = serializers.CharField(max_length=4096, trim_whitespace=False)
 
 
+OVERFLOW = (
+    "Dedicated: when its engines have as many requests as they take, or none is ready, one more is started in a slot "
+    "of the pool that pooled models can do without."
+)
+KEEP_ALIVE = "In the pool: active so long after its last request there. Null: as learned, or configured."
+PRIORITY = "In the pool: takes no slot of a model with a higher one."
+
+
 class DeploymentShape(serializers.ModelSerializer):
     model = Link()
     aliases = Words()
@@ -55,18 +63,18 @@ class DeploymentShape(serializers.ModelSerializer):
         fields = [
             "id", "name", "aliases", "model", "mode", "engine", "engine_args", "prefill_args", "decode_args",
             "kv_connector", "min_transfer_tokens", "convertible",
-            "prefill_max_requests", "decode_max_requests", "drain_s", "slo_ttft_ms", "slo_itl_ms",
+            "prefill_max_requests", "decode_max_requests", "aggregated_max_requests", "drain_s", "slo_ttft_ms",
+            "slo_itl_ms",
             "min_prefill", "max_prefill", "min_decode", "max_decode", "min_aggregated", "max_aggregated",
-            "keep_alive_s", "priority", "replicas", "owners", "created_at",
+            "overflow", "keep_alive_s", "priority", "replicas", "owners", "created_at",
         ]  # fmt: skip
         extra_kwargs = {
             "name": {"help_text": "The served name: what clients put in `model`."},
             "engine_args": {"help_text": "For all roles; prefill_args and decode_args come after them."},
             "min_transfer_tokens": {"help_text": "Shorter prompts go straight to decode."},
-            "keep_alive_s": {
-                "help_text": "Pooled: active so long after its last request. Null: as learned, or configured."
-            },
-            "priority": {"help_text": "Pooled: takes no slot of a model with a higher one."},
+            "overflow": {"help_text": OVERFLOW},
+            "keep_alive_s": {"help_text": KEEP_ALIVE},
+            "priority": {"help_text": PRIORITY},
         }
 
     def get_replicas(self, deployment: Deployment) -> RoleCounts:
@@ -107,6 +115,7 @@ class DeploymentChange(Body):
     )
     prefill_max_requests = _count(MOST_REQUESTS, least=1, allow_null=True)
     decode_max_requests = _count(MOST_REQUESTS, least=1, allow_null=True)
+    aggregated_max_requests = _count(MOST_REQUESTS, least=1, allow_null=True)
     drain_s = _count("How long requests may take to end before their engine is ended.", most=3600)
     slo_ttft_ms = _count("Aim for the time to the first token.", least=1, allow_null=True)
     slo_itl_ms = _count("Aim for the time between tokens.", least=1, allow_null=True)
@@ -116,10 +125,9 @@ class DeploymentChange(Body):
     max_decode = _count("Replicas; null: no limit.", allow_null=True)
     min_aggregated = _count("Replicas.")
     max_aggregated = _count("Replicas; null: no limit.", allow_null=True)
-    keep_alive_s = _count(
-        "Pooled: active so long after its last request. Null: as learned, or configured.", allow_null=True
-    )
-    priority = _count("Pooled: takes no slot of a model with a higher one.", least=-100, most=100)
+    overflow = serializers.BooleanField(required=False, help_text=OVERFLOW)
+    keep_alive_s = _count(KEEP_ALIVE, allow_null=True)
+    priority = _count(PRIORITY, least=-100, most=100)
     force = serializers.BooleanField(required=False, help_text="Do it though running engines are replaced at once.")
 
 

@@ -71,6 +71,7 @@ class _Fleet(Collector):
         yield from _alerts()
         yield from _scaling(timezone.now())
         yield _woken_ahead(timezone.now())
+        yield _lent()
 
 
 def _gateways(now: datetime) -> Iterator[Metric]:
@@ -98,6 +99,15 @@ def _scaling(now: datetime) -> Iterator[Metric]:
         wanted.add_metric([lane.deployment.name, lane.role], lane.wanted)
         short.add_metric([lane.deployment.name, lane.role], lane.short)
     yield from (wanted, short)
+
+
+def _lent() -> Metric:
+    family = GaugeMetricFamily(
+        "forebay_pool_lent_slots", "Slots of the pool that are lent to a dedicated deployment", labels=["deployment"]
+    )
+    for name, count in pool_view.lent_slots().items():
+        family.add_metric([name], count)
+    return family
 
 
 def _woken_ahead(now: datetime) -> Metric:

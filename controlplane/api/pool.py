@@ -29,7 +29,7 @@ STATES = [state.value for state in Activation.State]
 
 
 class ActivationShape(serializers.ModelSerializer):
-    """A model that was asked for while nothing served it."""
+    """A model that was asked for while nothing served it, or not enough."""
 
     deployment = Link()
     partition = Link(allow_null=True)
@@ -66,6 +66,7 @@ class SlotShape(serializers.Serializer):
     place = serializers.ChoiceField([place.value for place in Place], help_text="What it is for the pool.")
     status = serializers.CharField(help_text="Of the partition.")
     deployment = Link(allow_null=True)
+    lent_why = serializers.CharField(help_text="Why the pool lends it to a dedicated deployment; empty: it does not.")
     since = serializers.FloatField(allow_null=True, help_text="Unix seconds: in its phase since.")
     in_flight = serializers.IntegerField(allow_null=True, help_text="Requests; null: not known.")
     idle_s = serializers.FloatField(allow_null=True)
@@ -172,6 +173,7 @@ def _slot(slot: SlotNow) -> dict[str, Any]:
         "place": slot.place.value,
         "status": slot.status,
         "deployment": row.deployment,
+        "lent_why": slot.lent_why,
         "since": row.phase_since.timestamp() if row.phase_since else None,
         "in_flight": resident.in_flight if resident and row.deployment else None,
         "idle_s": resident.idle_s if resident and row.deployment else None,

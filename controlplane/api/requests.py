@@ -13,7 +13,7 @@ from controlplane.api.resource import Resource
 from controlplane.gateway.models import DemandMinute, RequestRecord
 
 OUTCOMES = [(word, word) for word in ("ok", "client_error", "error", "cancelled", "rejected")]
-PATHS = [(word, word) for word in ("two_step", "direct", "aggregated")]
+PATHS = [(word, word) for word in ("two_step", "direct", "aggregated", "overflow")]
 
 
 class RequestShape(serializers.ModelSerializer):

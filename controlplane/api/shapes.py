@@ -87,14 +87,15 @@ class PartitionShape(serializers.ModelSerializer):
     class Meta:
         model = Partition
         fields = [
-            "id", "node", "name", "gpus", "deployment", "role", "pinned", "pool", "status", "confirmed", "verified",
-            "verified_at", "verify_message", "phase", "phase_since", "generation", "observed_generation", "restarts",
-            "message", "ready_after_s", "engine_version", "endpoint",
+            "id", "node", "name", "gpus", "deployment", "role", "pinned", "pool", "overflow", "status", "confirmed",
+            "verified", "verified_at", "verify_message", "phase", "phase_since", "generation", "observed_generation",
+            "restarts", "message", "ready_after_s", "engine_version", "endpoint",
         ]  # fmt: skip
         extra_kwargs = {
             "restarts": {"help_text": "Starts in a row that ended without staying up."},
             "ready_after_s": {"help_text": "Measured: from start to ready."},
             "pool": {"help_text": "Set aside for whichever pooled deployment is asked for."},
+            "overflow": {"help_text": "The pool lends it to a dedicated deployment, and takes it back."},
             "generation": {"help_text": "Pass it as `expected_generation` to change only what you saw."},
         }
 

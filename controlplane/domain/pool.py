@@ -14,7 +14,8 @@ GIB = 2**30
 @dataclass(frozen=True, slots=True)
 class Resident:
     """The model in a slot. `in_flight` and `idle_s` are None where they are not known: then it stays. Times in seconds,
-    `resident_s` since it has been ready. `return_chance`: that it is asked for again soon, by the forecast."""
+    `resident_s` since it has been ready. `return_chance`: that it is asked for again soon, by the forecast. `lent`: to
+    a dedicated deployment, whose own engines serve it too: it leaves before any other, for whoever is asked for."""
 
     deployment: int
     in_flight: int | None
@@ -23,6 +24,7 @@ class Resident:
     keep_alive_s: float
     priority: int = 0
     return_chance: float | None = None
+    lent: bool = False
 
     @property
     def is_idle(self) -> bool:
@@ -136,6 +138,15 @@ def _nearest(gpus: int, slots: Sequence[Slot]) -> int | None:
     return min((slot.gpus for slot in slots if slot.gpus >= gpus), default=None)
 
 
+def to_take_back(slots: Sequence[Slot], *, min_residence_s: float) -> list[Choice]:
+    """Lent slots that their deployment has done without for its keep-alive, whether or not anybody needs them."""
+    return [
+        Choice(s.partition, r.deployment, f"its own engines have done without it for {r.idle_s or 0.0:.0f} s")
+        for s in slots
+        if (r := s.resident) is not None and r.lent and not r.is_kept and r.resident_s >= min_residence_s
+    ]
+
+
 def rest_s(failures: int) -> float:
     """How long after the last of so many failed starts in a row the next one waits; 0: at once, somewhere else."""
     return 0.0 if failures < TRIES else min(BACKOFF_CAP_S, BACKOFF_S * 2.0 ** min(failures - TRIES, 16))
@@ -147,19 +158,21 @@ def _room(slot: Slot) -> tuple[bool, bool, int, bool, int, int]:
 
 
 def _may_leave(resident: Resident, priority: int, min_residence_s: float) -> bool:
-    return resident.is_idle and resident.resident_s >= min_residence_s and resident.priority <= priority
+    may = resident.lent or resident.priority <= priority
+    return may and resident.is_idle and resident.resident_s >= min_residence_s
 
 
-def _worth(leaving: Sequence[Slot]) -> Callable[[Slot], tuple[bool, int, float, float, int]]:
-    """Smaller leaves sooner: no longer active, of low priority, least likely to return, longest idle. Chances count
-    only where every one of them has one: an unknown one is neither low nor high."""
-    told = all(slot.resident is not None and slot.resident.return_chance is not None for slot in leaving)
+def _worth(leaving: Sequence[Slot]) -> Callable[[Slot], tuple[bool, bool, int, float, float, int]]:
+    """Smaller leaves sooner: lent, no longer active, of low priority, least likely to return, longest idle. Chances
+    count only where every one of them has one: an unknown one is neither low nor high."""
+    own = [slot.resident for slot in leaving if slot.resident is not None and not slot.resident.lent]
+    told = all(resident.return_chance is not None for resident in own)
 
-    def worth(slot: Slot) -> tuple[bool, int, float, float, int]:
+    def worth(slot: Slot) -> tuple[bool, bool, int, float, float, int]:
         resident = slot.resident
         assert resident is not None
-        chance = (resident.return_chance or 0.0) if told else 0.0
-        return (resident.is_kept, resident.priority, chance, -(resident.idle_s or 0.0), slot.partition)
+        chance, idle_s = (resident.return_chance or 0.0) if told else 0.0, resident.idle_s or 0.0
+        return (not resident.lent, resident.is_kept, resident.priority, chance, -idle_s, slot.partition)
 
     return worth
 

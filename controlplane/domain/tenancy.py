@@ -59,7 +59,7 @@ class Holdings:
                 return ""
             return f"the free slots are kept for {self._creditors(mine)}"
         theirs = self.floors.owners.get(slot.resident.deployment)
-        if theirs is None or theirs == mine:
+        if theirs is None or theirs == mine or slot.resident.lent:
             return ""
         if self.used.get(theirs, 0) - slot.gpus >= self.floors.gpus.get(theirs, 0):
             return ""

@@ -1,5 +1,5 @@
-"""How long a pooled deployment counts as active after its last request: as it says itself, else as was learned of it,
-else as the planner has it for all."""
+"""How long a deployment counts as active in a slot after its last request there: as it says itself, else as was learned
+of it, else as the planner has it for all."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from controlplane.fleet import pool_habits
 from controlplane.fleet.models import Deployment, PoolAim
 
 OWN, USUAL = "as the deployment has it", "as the capacity policy has it"
+NONE = "the deployment has no slots of the pool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +23,15 @@ class Keeps:
     learned: Mapping[str, Learned]
 
     def of(self, deployment: Deployment) -> Learned:
-        """With the reason, in words for people."""
+        """With the reason, in words for people. A dedicated one only has what overflows to a slot: of that nothing is
+        learned, and a slot that it may have no longer is not kept at all."""
+        is_dedicated = deployment.mode == Deployment.Mode.DEDICATED
+        if is_dedicated and not deployment.overflow:
+            return Learned(0.0, NONE)
         if deployment.keep_alive_s is not None:
             return Learned(float(deployment.keep_alive_s), OWN)
+        if is_dedicated:
+            return Learned(self.usual_s, USUAL)
         return self.learned.get(deployment.name, Learned(self.usual_s, USUAL))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -28,6 +29,7 @@ class Place(StrEnum):
     STARTING = "starting"
     ACTIVE = "active"  # its model has a request in flight, or had one within its keep-alive
     IDLE = "idle"  # may be made to leave
+    LENT = "lent"  # to a dedicated deployment, for what its own engines have no room for
     OTHER = "other"  # not the pool's to empty: dedicated, pinned, part of a change
     UNKNOWN = "unknown"  # its node or its gateways are silent
     UNUSABLE = "unusable"  # its node is silent, or a GPU is lost
@@ -41,6 +43,7 @@ class SlotNow:
     status: str
     resident: Resident | None
     keep_why: str  # the keep-alive; "" where no deployment is there
+    lent_why: str = ""
 
     @property
     def gpus(self) -> list[int]:
@@ -72,13 +75,21 @@ def look(now: datetime) -> Pool:
     found = slots.rows()
     views = slots.slots(found, now)
     waiting = Activation.objects.filter(state__in=OPEN).select_related("deployment", "partition").order_by("asked_at")
-    at, keeps = time.time(), pool_keep.read(now)
+    at, keeps, lent = time.time(), pool_keep.read(now), _lent_why(found)
     shown = []
     for row, view in zip(found, views, strict=True):
         status = partition_status(partition_view(row), at, settings.SILENT_AFTER_S).value
         why = keeps.of(row.deployment).why if row.deployment else ""
-        shown.append(SlotNow(row, _place(row, view.resident, status), view.memory_bytes, status, view.resident, why))
+        place = _place(row, view.resident, status)
+        shown.append(SlotNow(row, place, view.memory_bytes, status, view.resident, why, lent.get(row.pk, "")))
     return Pool(sorted(shown, key=lambda slot: (slot.partition.node.name, slot.partition.name)), list(waiting))
+
+
+def lent_slots() -> dict[str, int]:
+    """How many each dedicated deployment has that may have any."""
+    count = Count("partitions", filter=Q(partitions__overflow=True))
+    rows = Deployment.objects.filter(mode=Deployment.Mode.DEDICATED).annotate(lent=count)
+    return dict(rows.filter(Q(overflow=True) | Q(lent__gt=0)).order_by("name").values_list("name", "lent"))
 
 
 def names() -> set[str]:
@@ -100,15 +111,27 @@ def tally(now: datetime) -> Tally:
     return Tally(**found)
 
 
+def _lent_why(found: Sequence[Partition]) -> dict[int, str]:
+    """By slot that is lent: why it was."""
+    lent = {row.pk: row.deployment_id for row in found if row.overflow}
+    if not lent:
+        return {}
+    rows = Activation.objects.filter(cause=Activation.Cause.OVERFLOW, partition__in=lent, placed_at__isnull=False)
+    last = rows.order_by("pk").values_list("partition", "deployment", "reason")
+    return {partition: reason for partition, deployment, reason in last if lent[partition] == deployment}
+
+
 def _place(row: Partition, resident: Resident | None, status: str) -> Place:
     if status == "lost" or any(not gpu.present or gpu.health == "lost" for gpu in row.gpus.all()):
         return Place.UNUSABLE
     if row.deployment is None:
         return Place.FREE
-    if row.deployment.mode != "pooled" or row.pinned or resident is None:
+    if not slots.is_ours(row) or resident is None:
         return Place.OTHER
     if status != "ready":
         return Place.STARTING
     if resident.in_flight is None:
         return Place.UNKNOWN
+    if resident.lent:
+        return Place.LENT
     return Place.ACTIVE if resident.is_kept else Place.IDLE

@@ -24,8 +24,9 @@ ROUTING_MARK = (
     "FROM fleet_partition"
 )
 ROUTING_PARTITIONS = (
-    "SELECT p.id, p.name, p.deployment_id, p.role, p.observed_role, p.generation, p.observed_generation, p.phase, "
-    "p.phase_since, p.endpoint, p.engine_key, n.id, n.name, n.revoked, n.last_seen >= %s "
+    "SELECT p.id, p.name, p.deployment_id, p.role, p.overflow, p.observed_role, p.generation, "
+    "p.observed_generation, p.phase, p.phase_since, p.endpoint, p.engine_key, n.id, n.name, n.revoked, "
+    "n.last_seen >= %s "
     "FROM fleet_partition p JOIN fleet_node n ON n.id = p.node_id ORDER BY p.id"
 )
 
@@ -39,6 +40,7 @@ class RoutingRow:
     node: int
     deployment: str
     role: str
+    overflow: bool  # the pool lends it to the deployment
     endpoint: str
     engine_key: str
     generation: int
@@ -55,6 +57,8 @@ class ServedRow:
     min_transfer_tokens: int
     prefill_max_requests: int | None  # in flight at one engine
     decode_max_requests: int | None
+    aggregated_max_requests: int | None
+    overflow: bool  # what its own engines cannot take may wake one in the pool
     roles_alike: bool  # prefill and decode engines are started alike
     block_tokens: int  # of a KV block; where it is not set, the larger one of CPU slots
     kv_connector: str
@@ -97,8 +101,8 @@ def routing_rows(now: datetime) -> list[RoutingRow]:
         node__last_seen__gte=_heard_since(now),
     ).exclude(endpoint="")
     columns = (
-        "pk", "name", "node_id", "node__name", "deployment__name", "role", "endpoint", "engine_key", "generation",
-        "phase_since",
+        "pk", "name", "node_id", "node__name", "deployment__name", "role", "overflow", "endpoint", "engine_key",
+        "generation", "phase_since",
     )  # fmt: skip
     return [
         RoutingRow(
@@ -107,6 +111,7 @@ def routing_rows(now: datetime) -> list[RoutingRow]:
             node=row["node_id"],
             deployment=row["deployment__name"],
             role=row["role"],
+            overflow=row["overflow"],
             endpoint=row["endpoint"],
             engine_key=row["engine_key"],
             generation=row["generation"],
@@ -154,6 +159,8 @@ def served_rows() -> list[ServedRow]:
             min_transfer_tokens=deployment.min_transfer_tokens,
             prefill_max_requests=deployment.prefill_max_requests,
             decode_max_requests=deployment.decode_max_requests,
+            aggregated_max_requests=deployment.aggregated_max_requests,
+            overflow=deployment.overflow and deployment.mode == Deployment.Mode.DEDICATED,
             roles_alike=deployment.prefill_args == deployment.decode_args,
             block_tokens=_block_tokens(deployment),
             kv_connector=deployment.kv_connector,

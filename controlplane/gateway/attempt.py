@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
@@ -62,8 +63,8 @@ class Attempt:
     after that."""
 
     __slots__ = (
-        "_ask", "_engine", "_engines", "_failed", "_latest", "_limits", "_loop", "_params", "_prefill", "_prefilled",
-        "_streaming", "_trip",
+        "_ask", "_engine", "_engines", "_failed", "_latest", "_lent", "_limits", "_loop", "_params", "_prefill",
+        "_prefilled", "_streaming", "_trip",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +85,7 @@ class Attempt:
         self._loop = asyncio.get_running_loop()
         self._engine = table.engines[route.engine]
         self._prefill = table.engines[route.prefill] if route.prefill is not None else None
+        self._lent = trip.deployment if route.path is Path.OVERFLOW else ""  # whose slot of the pool serves it
         self._params: msgspec.Raw | None = None
         self._prefilled = 0.0
         self._streaming = streaming
@@ -98,8 +100,10 @@ class Attempt:
         return self._streaming is not None and self._streaming.goes_on
 
     async def run(self) -> web.StreamResponse:
-        load = self._engines.load
+        load, lent = self._engines.load, self._lent
         load[self._engine.id] += 1
+        if lent:
+            self._engines.lent.begin(lent, time.time())
         try:
             if self._ask.to_context:
                 await self._ask_to_context()
@@ -110,6 +114,8 @@ class Attempt:
                 self._look_again(self._prefill)
             return await (self._whole() if self._streaming is None else self._stream(self._streaming))
         finally:
+            if lent:
+                self._engines.lent.end(lent, time.time())
             self._engines.release(self._engine.id)
 
     async def _ask_to_context(self) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from controlplane.domain.routing import Route, pick, pick_decode
 from controlplane.gateway.exchange import UpstreamError
+from controlplane.gateway.lent import Lent
 from controlplane.gateway.lines import Lines
 from controlplane.gateway.table import Engine, Served, Table
 from controlplane.gateway.upstream import Bounds, Pool
@@ -38,7 +39,7 @@ class Engines:
         self._had: dict[str, float] = {}  # when a deployment last had an engine
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self.lines = Lines()
+        self.lines, self.lent = Lines(), Lent()
 
     def release(self, id: int) -> None:
         """The engine has one request less."""
@@ -46,7 +47,10 @@ class Engines:
         self.lines.freed()
 
     def route(self, served: Served, *, prefix: int, transfer: bool, failed: Collection[int]) -> Route | None:
-        return pick(served.ready, self.load, prefix=prefix, transfer=transfer, failed=failed, suspect=self._suspects())
+        return pick(
+            served.ready, self.load, most=served.most, prefix=prefix, transfer=transfer, failed=failed,
+            suspect=self._suspects(),
+        )  # fmt: skip
 
     def decode(self, served: Served, *, prefix: int, failed: Collection[int]) -> int | None:
         return pick_decode(served.ready, self.load, prefix=prefix, failed=failed, suspect=self._suspects())
@@ -104,8 +108,7 @@ class Engines:
         """Let go of engines that left the table, and of connections idle too long."""
         now = self._loop.time()
         for served in table.served.values():
-            ready = served.ready
-            if ready.prefill or ready.decode or ready.aggregated:
+            if served.has_engine or served.ready.prefill:
                 self._had[served.name] = now
         known = {(engine.host, engine.port) for engine in table.engines.values()}
         for at in [at for at in self._pools if at not in known]:

@@ -19,6 +19,7 @@ class Limits:
     wait_s: float = field(default_factory=lambda: settings.GATEWAY_WAIT_S)  # for an engine, when there is none just now
     queue_length: int = 256  # requests of one deployment that wait for room at its engines
     queue_s: float = 30.0
+    overflow_s: float = field(default_factory=lambda: settings.GATEWAY_OVERFLOW_S)  # waited, before the pool is asked
     hold_s: float = field(default_factory=lambda: settings.GATEWAY_HOLD_S)  # for a pooled model to be woken
     hold_comments_s: float = field(default_factory=lambda: settings.GATEWAY_HOLD_COMMENTS_S)  # between two; 0: none
     hold_each: int = 512  # requests held for one model

@@ -42,7 +42,7 @@ class RequestRecord(models.Model):
     outcome = models.CharField(max_length=16)  # ok | client_error | error | cancelled | rejected
     status = models.PositiveSmallIntegerField()
     error = models.CharField(max_length=255, blank=True)
-    path = models.CharField(max_length=12)  # two_step | direct | aggregated
+    path = models.CharField(max_length=12)  # two_step | direct | aggregated | overflow
     prefill = models.CharField(max_length=120, blank=True)  # node/partition
     decode = models.CharField(max_length=120, blank=True)
     attempts = models.PositiveSmallIntegerField(default=1)

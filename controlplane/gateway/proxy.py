@@ -17,10 +17,11 @@ from controlplane.gateway.attempt import Attempt, Streaming
 from controlplane.gateway.continuing import next_ask, shows_ids, transcript_for
 from controlplane.gateway.engines import Engines
 from controlplane.gateway.failures import REFUSED, EngineFailed, EngineRefused, StreamBroke, outcome_of
-from controlplane.gateway.holding import Hold
+from controlplane.gateway.holding import Hold, Murmur
 from controlplane.gateway.limits import Limits
 from controlplane.gateway.openai import ApiError, Ask, error_body
 from controlplane.gateway.outlet import Outlet
+from controlplane.gateway.overflow import Overflow
 from controlplane.gateway.splice import Splice, closing, whole_usage
 from controlplane.gateway.sse import Events
 from controlplane.gateway.table import Served, Table
@@ -39,11 +40,12 @@ class Proxy:
         limits: Limits,
         table: Callable[[], Table],
         hold: Hold,
+        overflow: Overflow,
         *,
         attempt: type[Attempt] = Attempt,
     ) -> None:
         self._engines, self._limits, self._table, self._new_attempt = engines, limits, table, attempt
-        self._hold = hold
+        self._hold, self._overflow = hold, overflow
 
     async def serve(self, trip: Trip, ask: Ask, request: web.BaseRequest) -> web.StreamResponse:
         """The answer to the client. Raises ApiError when no engine gives one."""
@@ -104,13 +106,8 @@ class Proxy:
         patience = Patience(self._limits.wait_s)
         tries = 0
         while tries < self._limits.attempts and (choice := look()):
-            if choice.route is None and choice.served.pooled and not choice.served.has_engine:
-                await self._hold.until_served(trip, choice.served, ask, murmur)
-                failed.intersection_update(self._table().engines)
-                continue
             if choice.route is None:
-                had_one = trip.attempts or self._engines.had_one(choice.served, self._limits.gap_s)
-                if not had_one or not await patience.look():
+                if not await self._until_one_comes(trip, ask, choice.served, patience, murmur):
                     break
                 failed.intersection_update(self._table().engines)  # one that left and comes back has been started anew
                 continue
@@ -128,6 +125,21 @@ class Proxy:
         if trip.attempts:
             raise ApiError(503, "The engines could not serve this request.", code="engines_failed", retry_after=1)
         raise ApiError(503, f"No engine is ready for {ask.model!r}.", code="model_not_ready", retry_after=5)
+
+    async def _until_one_comes(
+        self, trip: Trip, ask: Ask, served: Served, patience: Patience, murmur: Murmur | None
+    ) -> bool:
+        """Whether to look again for an engine: after a while, or when one has been woken in the pool."""
+        may_wake = not served.has_engine
+        if may_wake and served.pooled:
+            await self._hold.until_served(trip, served, ask, murmur)
+            return True
+        had_one = trip.attempts or self._engines.had_one(served, self._limits.gap_s)
+        if had_one and await patience.look():
+            return True
+        if may_wake and served.overflow:
+            await self._hold.until_served(trip, served, ask, murmur)
+        return may_wake and served.overflow
 
     def _chooser(self, trip: Trip, ask: Ask, failed: set[int]) -> Callable[[], _Choice | None]:
         prefix, fits = ask.prefix(), ask.fits_transfer()
@@ -156,6 +168,7 @@ class Proxy:
 
         found = None
         if waiting < limits.queue_length:
+            self._overflow.watch(choice.served)
             began = asyncio.get_running_loop().time()
             try:
                 found = await lines.turn(name, with_room, limits.queue_s)
@@ -170,7 +183,7 @@ class Proxy:
         served, route = choice.served, choice.route
         if route is None:
             return False
-        return served.most is None or has_room(route, served.ready, self._engines.load, served.most)
+        return has_room(route, served.ready, self._engines.load, served.most)
 
     def _avoid(self, trip: Trip, failure: EngineFailed, failed: set[int]) -> None:
         if not self._engines.is_suspect(failure.engine):  # tell once, not once a request

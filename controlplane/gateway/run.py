@@ -52,7 +52,7 @@ async def serve(
     watch.start()
     recorder.start()
     await asyncio.to_thread(watch.looked.wait, 30.0)
-    teller, waker = Teller(lambda: pooled(recorder.demand.uses(), watch.table)), Waker()
+    teller, waker = Teller(lambda: uses(gateway, watch.table)), Waker()
     warming = Warming(Prober(limits.upstream), teller.tell, metrics, Pace())
     follow(watch, warming)
     parts = (lambda: warming.table, recorder, metrics, limits, waker.wake)
@@ -77,6 +77,11 @@ async def serve(
     await asyncio.to_thread(recorder.stop)
     if tracer:
         await asyncio.to_thread(tracer.stop)
+
+
+def uses(gateway: Gateway, table: Table) -> list[Use]:
+    """What is new of who has slots of the pool: of pooled ones all requests, of dedicated ones what overflows."""
+    return [*pooled(gateway.recorder.demand.uses(), table), *gateway.engines.lent.uses()]
 
 
 def pooled(uses: Iterable[Use], table: Table) -> list[Use]:
@@ -133,6 +138,7 @@ async def end(gateway: Gateway, listener: asyncio.Server, protocol: web.Server, 
     while gateway.in_flight and asyncio.get_running_loop().time() < until:
         await asyncio.sleep(0.05)
     gateway.hold.close()
+    gateway.overflow.close()
     transports = [connection.transport for connection in protocol.connections]
     await protocol.shutdown(0.5)
     for transport in transports:

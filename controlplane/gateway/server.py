@@ -21,6 +21,7 @@ from controlplane.gateway.keys import hash_of
 from controlplane.gateway.limits import Limits
 from controlplane.gateway.metrics import Metrics
 from controlplane.gateway.openai import PATHS, ApiError, Kind, parse
+from controlplane.gateway.overflow import Overflow
 from controlplane.gateway.proxy import Proxy
 from controlplane.gateway.records import Recorder
 from controlplane.gateway.table import Key, Table
@@ -40,7 +41,8 @@ class Gateway:
         self.table, self.recorder, self.metrics, self.limits = table, recorder, metrics, limits
         self.engines = Engines(limits.upstream)
         self.hold = Hold(table, limits, wake)
-        self.proxy = Proxy(self.engines, limits, table, self.hold)
+        self.overflow = Overflow(table, self.engines.lines, limits, wake)
+        self.proxy = Proxy(self.engines, limits, table, self.hold, self.overflow)
         self.buckets = Buckets()
         self.in_flight = 0
         self.draining = False

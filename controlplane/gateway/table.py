@@ -84,11 +84,12 @@ class Served:
     ready: Ready = field(default_factory=Ready)
     most: Most | None = None  # requests at one engine
     pooled: bool = False  # woken when it is asked for
+    overflow: bool = False  # the pool lends it a slot when its own engines are full, or there are none
 
     @property
     def has_engine(self) -> bool:
         """One that can answer clients."""
-        return bool(self.ready.aggregated or self.ready.decode)
+        return bool(self.ready.aggregated or self.ready.decode or self.ready.overflow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,8 @@ def read(now: datetime | None = None, reporting: Reporting | None = None) -> Tab
         )
         if engine:
             engines[engine.id] = engine
-            by_deployment.setdefault(row.deployment, {}).setdefault(row.role, []).append(engine.id)
+            role = "overflow" if row.overflow else row.role
+            by_deployment.setdefault(row.deployment, {}).setdefault(role, []).append(engine.id)
         else:
             log.warning("an engine's endpoint cannot be used", engine=row.name, endpoint=row.endpoint)
     served: dict[str, Served] = {}
@@ -142,7 +144,7 @@ def read(now: datetime | None = None, reporting: Reporting | None = None) -> Tab
         ready = Ready(**roles, alike=row.roles_alike)
         one = Served(
             row.deployment, int(row.created_at), row.min_transfer_tokens, row.block_tokens, ready, _most(row),
-            pooled=row.mode == "pooled",
+            pooled=row.mode == "pooled", overflow=row.overflow,
         )  # fmt: skip
         for alias in row.aliases:
             served.setdefault(alias, one)
@@ -165,9 +167,8 @@ def _judged_at(now: datetime, reporting: Reporting) -> datetime:
 
 
 def _most(row: ServedRow) -> Most | None:
-    if row.prefill_max_requests is None and row.decode_max_requests is None:
-        return None
-    return Most(row.prefill_max_requests, row.decode_max_requests)
+    most = Most(row.prefill_max_requests, row.decode_max_requests, row.aggregated_max_requests)
+    return None if most == Most() else most
 
 
 def _reporting(before: Reporting) -> Reporting:

@@ -28,7 +28,7 @@ class TracedGateway(Gateway):
     def __init__(self, tracer: Begins, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._tracer = tracer
-        self.proxy = Proxy(self.engines, self.limits, self.table, self.hold, attempt=TracedAttempt)
+        self.proxy = Proxy(self.engines, self.limits, self.table, self.hold, self.overflow, attempt=TracedAttempt)
 
     async def _serve(self, request: web.BaseRequest, kind: Kind, key: Key, trip: Trip) -> web.StreamResponse:
         trip.trace = self._tracer.begin(request.headers)

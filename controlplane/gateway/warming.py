@@ -16,13 +16,13 @@ import structlog
 
 from controlplane.domain.verification import Candidate, Standing, choose, judge
 from controlplane.gateway.metrics import Metrics
+from controlplane.gateway.partners import OPPOSITE, can_judge, pairs, partner, plan
 from controlplane.gateway.probing import Probing
 from controlplane.gateway.table import Engine, Served, Table
 from controlplane.gateway.trials import Pace, Seat, Trial, Trials, Way
 
 log = structlog.get_logger(__name__)
-ROLES = ("prefill", "decode", "aggregated")
-OPPOSITE = {"prefill": "decode", "decode": "prefill"}
+ROLES = ("prefill", "decode", "aggregated", "overflow")
 SOON_S = 0.005  # results that come together are looked at together
 SCAN = 256  # pairs that a tick looks at
 Tell = Callable[[int, int, bool, str], None]  # partition, generation, passed, why not
@@ -111,29 +111,17 @@ class Warming:
             seat.admitted, seat.since = admit, self._loop.time()
         if roster:
             self._rosters[name] = roster
-        self._plan([seat for seat, _ in roster])
+        plan([seat for seat, _ in roster], self._pace.partners)
         for seat, generation in roster:
             if before.get(seat) != generation:
                 self._trials.hasten(seat)
         present = [seat for seat, _ in roster]
-        self._rest[name] = chain(_pairs(present), self._rehearsals(present))
+        self._rest[name] = chain(pairs(present), self._rehearsals(present))
         self._forget()
         if not roster:
             self._out.pop(name, None)
             self._rest.pop(name, None)
             self._waiting.pop(name, None)
-
-    def _plan(self, seats: list[Seat]) -> None:
-        """What each has to pass: with a bounded number of partners; alone where it has none."""
-        most = self._pace.partners
-        by_role = {role: _eligible([seat for seat in seats if seat.role == role], most) for role in OPPOSITE}
-        for turn, seat in enumerate(seats):
-            if seat.admitted and seat.passed:
-                seat.ways = ()
-                continue
-            partners = _some(by_role[OPPOSITE[seat.role]], most, turn) if seat.role in OPPOSITE else []
-            pairs = tuple((seat, one) if seat.role == "prefill" else (one, seat) for one in partners)
-            seat.ways = pairs or ((seat,),)
 
     def _rehearsals(self, present: list[Seat]) -> Iterator[Way]:
         """Pairs as they would be after a flip, of engines that are started alike: their handshake is then over when it
@@ -187,7 +175,7 @@ class Warming:
         if seat.admitted and seat.passed:
             return Standing.GOOD
         # One that is itself on trial is no judge, where there is another.
-        judges = [way for way in seat.ways if _can_judge(_partner(seat, way))] or seat.ways
+        judges = [way for way in seat.ways if can_judge(partner(seat, way))] or seat.ways
         hurry = self._loop.time() - seat.since >= self._pace.hurry_s
         return judge((self._trials.of(way).passed for way in judges), admitted=seat.admitted, hurry=hurry)
 
@@ -254,8 +242,8 @@ class Warming:
         self._go_on()
 
     def _warm_one_more(self) -> None:
-        for pairs in self._rest.values():
-            way = next((way for way in islice(pairs, SCAN) if self._trials.may_start(way)), None)
+        for rest in self._rest.values():
+            way = next((way for way in islice(rest, SCAN) if self._trials.may_start(way)), None)
             if way is not None:
                 self._try(way)
                 return
@@ -278,29 +266,3 @@ def _without(served: Served, out: frozenset[int]) -> Served:
 
 def _is_held(seat: Seat) -> bool:
     return not seat.admitted and seat.standing is Standing.UNKNOWN
-
-
-def _partner(seat: Seat, way: Way) -> Seat:
-    return way[-1] if way[0] is seat else way[0]
-
-
-def _can_judge(seat: Seat) -> bool:
-    return seat.admitted and seat.standing is not Standing.BAD
-
-
-def _eligible(seats: list[Seat], most: int) -> list[Seat]:
-    """Where there are more than can be tried: of those that serve, if they are enough."""
-    serving = [seat for seat in seats if _can_judge(seat)] if len(seats) > most else []
-    return serving if len(serving) >= most else seats
-
-
-def _some(partners: list[Seat], most: int, turn: int) -> list[Seat]:
-    """At most so many. Which of them depends on whose turn it is, so that together they are all tried."""
-    if len(partners) <= most:
-        return partners
-    return [partners[(turn * most + k) % len(partners)] for k in range(most)]
-
-
-def _pairs(seats: list[Seat]) -> Iterator[Way]:
-    decodes = [seat for seat in seats if seat.role == "decode"]
-    return ((prefill, decode) for prefill in seats if prefill.role == "prefill" for decode in decodes)

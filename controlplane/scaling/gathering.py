@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -46,6 +46,7 @@ class Fleet:
 
 
 def fleet(now: datetime) -> Fleet:
+    """Lent slots of the pool are there as slots: no lane counts them."""
     found = Partition.objects.select_related("node", "deployment__model").prefetch_related("gpus", "node__gpus")
     rows = tuple(found.order_by("pk"))
     lost = frozenset(row.pk for row in rows if verdicts.gone(row, now) or verdicts.broken(row, now))
@@ -105,7 +106,8 @@ def _served(row: Deployment, told: summary.Served | None) -> Served:
 
 
 def _lane(row: Deployment, role: Role, found: Fleet, *, floor: Floor, look: LaneLook | None, now: datetime) -> Lane:
-    assigned = [one for one in found.partitions if (one.deployment_id, one.role) == (row.pk, role.value)]
+    mine = [one for one in found.partitions if one.deployment_id == row.pk]
+    assigned = [one for one in mine if one.role == role.value and not one.overflow]
     own = [one for one in assigned if one.pk not in found.lost]
     ready = [one for one in own if is_ready(one, now)]
     since = look.fewer_since if look else None
@@ -115,7 +117,7 @@ def _lane(row: Deployment, role: Role, found: Fleet, *, floor: Floor, look: Lane
         ready=len(ready),
         least=getattr(row, f"min_{role.value}"),
         most=getattr(row, f"max_{role.value}"),
-        load=_load(found.figures.get(one.pk) for one in ready),
+        load=_load([found.figures.get(one.pk) for one in ready], _beyond(mine, role, found)),
         floor=floor.counts.get(role, 0) if floor.counts is not None else None,
         floor_why=floor.why,
         quiet_s=(now - since).total_seconds() if since else 0.0,
@@ -123,7 +125,17 @@ def _lane(row: Deployment, role: Role, found: Fleet, *, floor: Floor, look: Lane
     )
 
 
-def _load(told: Iterable[EngineFigures | None]) -> Load:
+def _beyond(mine: Sequence[Partition], role: Role, found: Fleet) -> float:
+    """Requests at engines in slots that the pool lends: its own that answer had no room for them, so that they count
+    there as waiting. What is not told counts as none."""
+    has_decode = any(one.role == Role.DECODE.value for one in mine)
+    if role is not (Role.DECODE if has_decode else Role.AGGREGATED):
+        return 0.0
+    told = [found.figures.get(one.pk) or EngineFigures() for one in mine if one.overflow]
+    return sum((one.running or 0.0) + (one.waiting or 0.0) for one in told)
+
+
+def _load(told: Sequence[EngineFigures | None], beyond: float) -> Load:
     """Unknown as soon as one engine does not tell: a sum without it would say that there is less to do."""
     figures = [one or EngineFigures() for one in told]
     running = [one.running for one in figures if one.running is not None]
@@ -131,7 +143,7 @@ def _load(told: Iterable[EngineFigures | None]) -> Load:
     usage = [one.kv_usage for one in figures if one.kv_usage is not None]
     return Load(
         sum(running) if len(running) == len(figures) else None,
-        sum(waiting) if len(waiting) == len(figures) else None,
+        sum(waiting) + beyond if len(waiting) == len(figures) else None,
         max(usage) if usage and len(usage) == len(figures) else None,
     )
 

@@ -40,10 +40,10 @@ def _facts(plan: ScalingPlan, now: datetime) -> Facts:
 
 
 def _dedicated(moves: dict[int, dict[str, Any]]) -> dict[str, int]:
-    """GPUs of dedicated engines by node, after these moves."""
+    """GPUs of dedicated engines by node, after these moves; not those of the pool that it lends."""
     found: dict[str, int] = {}
     dedicated = set(Deployment.objects.filter(mode=Deployment.Mode.DEDICATED).values_list("pk", flat=True))
-    for row in Partition.objects.select_related("node").prefetch_related("gpus"):
+    for row in Partition.objects.filter(overflow=False).select_related("node").prefetch_related("gpus"):
         deployment = moves[row.pk]["deployment"] if row.pk in moves else row.deployment_id
         if deployment in dedicated:
             found[row.node.name] = found.get(row.node.name, 0) + len(row.gpus.all())

@@ -20,7 +20,7 @@ from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Deployment
 from controlplane.fleet.services import preview_change
 from controlplane.planning import load
-from controlplane.scaling import gathering, guarding, policy, recovering, sharing
+from controlplane.scaling import gathering, guarding, overflowing, policy, recovering, sharing
 from controlplane.scaling.gathering import Gathered
 from controlplane.scaling.models import LaneLook, ScalingPlan, ScalingPolicy
 from controlplane.scaling.plans import ACTOR, apply
@@ -46,6 +46,7 @@ def propose(now: datetime) -> ScalingPlan | None:
     wants = [want for one in decided for want in _wants(one)]
     shared = sharing.share(wants, fleet, now)
     _remember(decided, shared.allotment, now)
+    overflowing.lend(shared.allotment.short, [one.gathered.deployment for one in decided], now)
     plan = _kept(shared, rules, version, now)
     if plan is None or plan.held_back:
         return plan

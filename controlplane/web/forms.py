@@ -134,18 +134,24 @@ class Serve(forms.Form):
         required=False,
         help_text="A pooled model takes a slot of the pool while it is in use, in the aggregated role.",
     )
+    overflow = forms.BooleanField(
+        required=False,
+        label="Overflow into the pool",
+        help_text="Dedicated: when its engines are full, or none is ready, one more is started in a slot that pooled "
+        "models can do without. Full is known where a limit of requests is set.",
+    )
     keep_alive_s = forms.IntegerField(
         min_value=0,
         required=False,
         label="Keep-alive, seconds",
-        help_text="Pooled: it counts as active so long after its last request. Empty: as learned, or configured.",
+        help_text="In the pool: active so long after its last request there. Empty: as learned, or configured.",
     )
     priority = forms.IntegerField(
         min_value=-100,
         max_value=100,
         initial=0,
         required=False,
-        help_text="Pooled: it takes no slot of a model with a higher one.",
+        help_text="In the pool: it takes no slot of a model with a higher one.",
     )
     kv_connector = forms.ChoiceField(choices=[("NixlConnector", "NIXL")], label="KV connector")
     min_transfer_tokens = forms.IntegerField(
@@ -167,6 +173,9 @@ class Serve(forms.Form):
     )
     decode_max_requests = forms.IntegerField(
         min_value=1, required=False, label="Most requests at a decode engine", help_text="Empty: no limit."
+    )
+    aggregated_max_requests = forms.IntegerField(
+        min_value=1, required=False, label="Most requests at an aggregated engine", help_text="Empty: no limit."
     )
     drain_s = forms.IntegerField(
         min_value=0,

@@ -124,3 +124,36 @@ def test_an_engine_that_leaves_moves_only_its_own_prefixes(engines: list[int], p
 def test_prefixes_spread_evenly() -> None:
     homes = Counter(max((1, 2, 3, 4), key=lambda engine: affinity(prefix, engine)) for prefix in range(4000))
     assert all(800 < count < 1200 for count in homes.values())
+
+
+def test_overflow_serves_only_what_the_others_have_no_room_for() -> None:
+    ready, most = Ready(prefill=(1,), decode=(2, 3), overflow=(9,)), Most(decode=2)
+    assert pick(ready, {2: 1, 3: 2, 9: 0}, most=most) == Route(Path.TWO_STEP, 2, prefill=1)
+    assert pick(ready, {2: 2, 3: 2, 9: 7}, most=most) == Route(Path.OVERFLOW, 9)
+    assert pick(ready, {1: 1}, most=Most(prefill=1)) == Route(Path.OVERFLOW, 9), "a full prefill engine is enough"
+    assert pick(ready, {2: 90, 3: 90}) == Route(Path.TWO_STEP, pick(Ready(decode=(2, 3)), {}).engine, prefill=1), (  # type: ignore[union-attr]
+        "without a limit they are never full"
+    )
+    assert pick(Ready(overflow=(9,)), {9: 90}) == Route(Path.OVERFLOW, 9), "and when there are no others"
+
+
+def test_overflow_that_is_full_too_leaves_the_request_to_the_line_of_the_others() -> None:
+    ready, most = Ready(aggregated=(1,), overflow=(9,)), Most(aggregated=2)
+    route = pick(ready, {1: 2, 9: 2}, most=most)
+    assert route == Route(Path.AGGREGATED, 1)
+    assert not has_room(route, ready, {1: 2, 9: 2}, most)
+    assert has_room(Route(Path.OVERFLOW, 9), ready, {9: 1}, most)
+
+
+def test_overflow_is_used_instead_of_an_engine_under_suspicion() -> None:
+    ready = Ready(aggregated=(1,), overflow=(9,))
+    assert pick(ready, {}, suspect={1}) == Route(Path.OVERFLOW, 9)
+    assert pick(ready, {}, suspect={1, 9}) == Route(Path.AGGREGATED, 1)
+    assert pick(ready, {}, failed={1}) == Route(Path.OVERFLOW, 9)
+    assert pick(ready, {}, failed={9}) == Route(Path.AGGREGATED, 1)
+
+
+def test_of_two_kinds_the_one_with_room_is_chosen() -> None:
+    ready, most = Ready(decode=(1,), aggregated=(2,)), Most(decode=9, aggregated=2)
+    assert pick(ready, {1: 5, 2: 2}, most=most) == Route(Path.DIRECT, 1)
+    assert pick(ready, {1: 5, 2: 1}, most=most) == Route(Path.AGGREGATED, 2)

@@ -20,6 +20,7 @@ from controlplane.audit.services import Actor
 from controlplane.domain.routing import Most, Ready
 from controlplane.fleet import selectors
 from controlplane.fleet.models import Deployment, Node, Partition
+from controlplane.fleet.services import set_pool
 from controlplane.gateway import services, table
 from controlplane.gateway.keys import hash_of
 from controlplane.gateway.models import ApiKey
@@ -58,6 +59,30 @@ def test_the_most_requests_at_an_engine_are_known() -> None:
     served = table.read().served
     assert served["one"].most == Most(prefill=2)
     assert served["two"].most is None
+
+
+def test_an_engine_in_a_lent_slot_is_overflow_and_no_engine_of_its_role() -> None:
+    row = make_deployment("tiny", overflow=True, aggregated_max_requests=3)
+    own = make_ready(make_partition(deployment=row, role="aggregated"))
+    lent = make_ready(make_partition(deployment=row, role="aggregated", pool=True, overflow=True))
+    served = table.read().served["tiny"]
+    assert served.ready == Ready(aggregated=(own.pk,), overflow=(lent.pk,), alike=True)
+    assert (served.overflow, served.most) == (True, Most(aggregated=3))
+
+
+def test_a_slot_that_is_no_longer_lent_is_known_at_the_next_look() -> None:
+    row = make_deployment("tiny", overflow=True)
+    lent = make_ready(make_partition(deployment=row, role="aggregated", pool=True, overflow=True))
+    watch = Watch()
+    watch.look()
+    set_pool(lent.pk, pool=False, actor=Actor.system("tester"))
+    watch.look()
+    assert watch.table.served["tiny"].ready == Ready(aggregated=(lent.pk,), alike=True)
+
+
+def test_only_a_dedicated_deployment_overflows() -> None:
+    make_deployment("tiny", overflow=True, mode="pooled")
+    assert not table.read().served["tiny"].overflow
 
 
 def test_roles_with_arguments_of_their_own_are_not_alike() -> None:

@@ -56,12 +56,13 @@ class Place:
         prefill: tuple[int, ...] = (),
         decode: tuple[int, ...] = (),
         aggregated: tuple[int, ...] = (),
+        overflow: tuple[int, ...] = (),
         alike: bool = False,
     ) -> None:
         """As the next table that is read shows it."""
-        ready = Ready(prefill, decode, aggregated, alike=alike)
+        ready = Ready(prefill, decode, aggregated, overflow, alike=alike)
         served = Served("tiny", created=1, block_tokens=16, ready=ready)
-        rows = {id: self._row(id) for id in (*prefill, *decode, *aggregated)}
+        rows = {id: self._row(id) for id in (*prefill, *decode, *aggregated, *overflow)}
         self.warming.take(Table({hash_of(KEY): Key(id=1)}, {"tiny": served, "small": served}, rows, read_at=1.0))
 
     def tell(self, partition: int, generation: int, passed: bool, why: str) -> None:
@@ -143,6 +144,17 @@ async def test_engines_that_were_there_before_the_gateway_are_used_at_once_and_t
     assert place.used == Ready((1, 2), (3, 4))
     await eventually(lambda: len(place.told) == 4)
     assert set(place.told) == {(id, 1, True, "") for id in ids}
+
+
+async def test_an_engine_in_a_lent_slot_is_tried_by_itself_before_anything_overflows_to_it(pair: Place) -> None:
+    new = await pair.engine()
+    pair.engines[new].act.first_s = 0.2
+    pair.show(prefill=(1,), decode=(2,), overflow=(new,))
+    assert pair.used == Ready((1,), (2,))
+    await eventually(lambda: pair.used.overflow == (new,))
+    assert pair.told == [(new, 1, True, "")]
+    (asked,) = pair.tried(new)
+    assert "kv_transfer_params" not in asked.body
 
 
 async def test_a_new_pair_is_warmed_before_clients_use_it(pair: Place) -> None:

@@ -107,3 +107,46 @@ def test_a_deployment_is_made_pooled_in_its_form(as_role: Clients, db: None) -> 
     assert answer.status_code == 302, answer.content.decode()
     there = Deployment.objects.get(pk=there.pk)
     assert (there.mode, there.keep_alive_s, there.priority) == ("pooled", 90, 0)
+
+
+def test_a_lent_slot_says_to_whom_and_why_on_the_page_over_rest_and_beside_the_deployments_own(
+    pool: Partition, as_role: Clients
+) -> None:
+    now, steady = timezone.now(), make_deployment("steady", overflow=True, decode_max_requests=4, keep_alive_s=300)
+    Partition.objects.filter(pk=pool.pk).update(deployment=steady, role="aggregated", overflow=True)
+    pool.refresh_from_db()
+    make_ready(pool, phase_since=now - timedelta(hours=1))
+    pool_use.write("gw:1", [("steady", 2, now.timestamp())])
+    why = "its own engines are full, and 3 requests wait; the smallest free slot that holds it"
+    Activation.objects.create(
+        deployment=steady, partition=pool, cause="overflow", state="ready", reason=why, asked_at=now, wanted_at=now,
+        placed_at=now, ended_at=now,
+    )  # fmt: skip
+    viewer = as_role("viewer")
+    page = viewer.get("/pool/").content.decode()
+    assert f"lent: {why}" in page
+    assert "1 slot lent" in page
+    [slot] = [one for one in viewer.get("/api/v1/pool").json()["slots"] if one["partition"]["id"] == pool.pk]
+    assert (slot["place"], slot["lent_why"], slot["in_flight"]) == ("lent", why, 2)
+    page = viewer.get(f"/deployments/{steady.pk}/").content.decode()
+    assert "overflow, in the pool" in page
+    assert "into the pool, when its engines are full or none is ready" in page
+    assert 'forebay_pool_lent_slots{deployment="steady"} 1.0' in viewer.get("/metrics").content.decode()
+
+
+def test_overflow_is_allowed_in_the_form_and_over_rest(as_role: Clients) -> None:
+    steady, client = make_deployment("steady"), as_role("operator")
+    page = client.get(f"/deployments/{steady.pk}/edit").content.decode()
+    assert "Overflow into the pool" in page
+    url = f"/api/v1/deployments/{steady.pk}"
+    changed = client.patch(url, {"overflow": True, "aggregated_max_requests": 8}, content_type="application/json")
+    assert (changed.json()["overflow"], changed.json()["aggregated_max_requests"]) == (True, 8)
+    form = {"name": "steady", "model_id": steady.model_id, "mode": "dedicated", "drain_s": 120,
+            "min_transfer_tokens": 0, "kv_connector": "NixlConnector", "priority": 0, "min_prefill": 0, "min_decode": 0,
+            "min_aggregated": 0, "decode_max_requests": 4}  # fmt: skip
+    assert client.post(f"/deployments/{steady.pk}/edit", form).status_code == 302
+    steady.refresh_from_db()
+    assert (steady.overflow, steady.decode_max_requests, steady.aggregated_max_requests) == (False, 4, None)
+    client.post(f"/deployments/{steady.pk}/edit", form | {"overflow": "on"})
+    steady.refresh_from_db()
+    assert steady.overflow

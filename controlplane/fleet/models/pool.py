@@ -9,7 +9,7 @@ from controlplane.fleet.models.serving import Deployment, Partition
 
 
 class Activation(models.Model):
-    """One model that was asked for while nothing served it. The only writer is fleet.services.pool."""
+    """One model that was asked for while nothing served it, or not enough. The only writer is fleet.services.pool."""
 
     class State(models.TextChoices):
         """waiting -> starting -> ready | failed; waiting -> given_up."""
@@ -23,6 +23,7 @@ class Activation(models.Model):
     class Cause(models.TextChoices):
         REQUEST = "request", "A request"
         AHEAD = "ahead", "Ahead of a request"
+        OVERFLOW = "overflow", "Overflow of a dedicated deployment"
 
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="activations")
     partition = models.ForeignKey(Partition, null=True, on_delete=models.SET_NULL, related_name="+")
@@ -73,8 +74,8 @@ class PoolAim(models.Model):
 
 
 class PoolUse(models.Model):
-    """What one gateway has in flight of a pooled deployment, and when that last changed. Names, not keys: it is written
-    by the gateway, in fleet.pool_use, once a second at most."""
+    """What one gateway has in flight of a pooled deployment, or in the slots that overflow of a dedicated one has, and
+    when that last changed. Names, not keys: it is written by the gateway, in fleet.pool_use, once a second at most."""
 
     gateway = models.CharField(max_length=255)
     deployment = models.CharField(max_length=120)

@@ -58,6 +58,7 @@ class Deployment(Owned):
     # most requests in flight that one gateway gives one engine of that role
     prefill_max_requests = models.PositiveIntegerField(null=True, blank=True)
     decode_max_requests = models.PositiveIntegerField(null=True, blank=True)
+    aggregated_max_requests = models.PositiveIntegerField(null=True, blank=True)
     drain_s = models.PositiveIntegerField(default=120)
     slo_ttft_ms = models.PositiveIntegerField(null=True, blank=True)
     slo_itl_ms = models.PositiveIntegerField(null=True, blank=True)
@@ -67,8 +68,9 @@ class Deployment(Owned):
     max_decode = models.PositiveIntegerField(null=True, blank=True)
     min_aggregated = models.PositiveIntegerField(default=0)
     max_aggregated = models.PositiveIntegerField(null=True, blank=True)
-    keep_alive_s = models.PositiveIntegerField(null=True, blank=True)  # pooled: active so long after a request
-    priority = models.SmallIntegerField(default=0)  # pooled: who may take whose slot
+    overflow = models.BooleanField(default=False)  # dedicated: into a slot of the pool when its own are full
+    keep_alive_s = models.PositiveIntegerField(null=True, blank=True)  # in the pool: active so long after a request
+    priority = models.SmallIntegerField(default=0)  # in the pool: who may take whose slot
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -76,6 +78,12 @@ class Deployment(Owned):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether a gateway can tell that its engines are full."""
+        limits = (self.prefill_max_requests, self.decode_max_requests, self.aggregated_max_requests)
+        return any(limit is not None for limit in limits)
 
 
 class Partition(models.Model):
@@ -90,6 +98,7 @@ class Partition(models.Model):
     role = models.CharField(max_length=12, choices=Role.choices, blank=True)
     pinned = models.BooleanField(default=False)
     pool = models.BooleanField(default=False)  # set aside for whichever pooled deployment is asked for
+    overflow = models.BooleanField(default=False)  # the pool lent it to a dedicated deployment, and takes it back
     engine_key = models.CharField(max_length=64, blank=True)  # API key of the engine that fills it
     # publish: the node's generation at the last change that this partition's replica has to confirm
     generation = models.BigIntegerField(default=0)

@@ -112,7 +112,7 @@ def _problems(partition: Partition, deployment: Deployment, role: Role) -> list[
 
 def _over_maximum(partition: Partition, deployment: Deployment, role: Role) -> list[Problem]:
     highest = getattr(deployment, f"max_{role.value}")
-    others = deployment.partitions.exclude(pk=partition.pk).filter(role=role.value).count()
+    others = deployment.partitions.exclude(pk=partition.pk).filter(role=role.value, overflow=False).count()
     if highest is None or others < highest:
         return []
     message = f"{deployment.name} has {others} {role.value} replicas, and its maximum is {highest}."

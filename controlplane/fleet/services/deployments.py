@@ -19,11 +19,12 @@ from controlplane.fleet.services import rows
 
 ROLES = ("prefill", "decode", "aggregated")
 LISTS = ("aliases", "engine_args", "prefill_args", "decode_args")
-NO_NUMBERS = ("name", "mode", "convertible")
+NO_NUMBERS = ("name", "mode", "convertible", "overflow")
 COLUMNS = (
     "name", "aliases", "mode", "engine_args", "prefill_args", "decode_args", "kv_connector", "min_transfer_tokens",
-    "convertible", "prefill_max_requests", "decode_max_requests", "drain_s", "slo_ttft_ms", "slo_itl_ms",
-    *(f"{bound}_{role}" for bound in ("min", "max") for role in ROLES), "keep_alive_s", "priority",
+    "convertible", "prefill_max_requests", "decode_max_requests", "aggregated_max_requests", "drain_s", "slo_ttft_ms",
+    "slo_itl_ms", *(f"{bound}_{role}" for bound in ("min", "max") for role in ROLES), "overflow", "keep_alive_s",
+    "priority",
 )  # fmt: skip
 IN_THE_ENGINE = {
     "name",
@@ -58,6 +59,7 @@ def create_deployment(
     convertible: bool = False,
     prefill_max_requests: int | None = None,
     decode_max_requests: int | None = None,
+    aggregated_max_requests: int | None = None,
     drain_s: int = 120,
     slo_ttft_ms: int | None = None,
     slo_itl_ms: int | None = None,
@@ -67,6 +69,7 @@ def create_deployment(
     max_decode: int | None = None,
     min_aggregated: int = 0,
     max_aggregated: int | None = None,
+    overflow: bool = False,
     keep_alive_s: int | None = None,
     priority: int = 0,
     actor: Actor,
@@ -135,11 +138,7 @@ def problems_of(deployment: Deployment) -> list[Problem]:
     """What is wrong with its own values, whatever the state of the fleet."""
     problems = [_name_problem(name) for name in (deployment.name, *deployment.aliases)]
     problems += [_bounds_problem(deployment, role) for role in ROLES]
-    problems += [
-        _number_problem(deployment, column)
-        for column in COLUMNS
-        if column not in {*LISTS, "name", "mode", "convertible"}
-    ]
+    problems += [_number_problem(deployment, column) for column in COLUMNS if column not in {*LISTS, *NO_NUMBERS}]
     if deployment.mode not in Deployment.Mode.values:
         problems.append(Problem("mode", f"{deployment.mode!r} is no mode.", "Use dedicated or pooled."))
     if deployment.kv_connector not in CONNECTORS:

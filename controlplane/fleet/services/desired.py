@@ -20,15 +20,17 @@ def write(
     reason: str = "",
     detail: str = "",
     change: int | None = None,
+    overflow: bool = False,
 ) -> None:
-    """Its node is locked, and so are both deployments. Records the change and publishes it."""
+    """Its node is locked, and so are both deployments. Records the change and publishes it. `overflow`: the pool lends
+    the slot, and takes it back."""
     before, left = assignment(partition), partition.deployment_id
     if deployment is None:
         partition.engine_key = ""
     elif left != deployment.pk:
         partition.engine_key = new_engine_key()
-    partition.deployment, partition.role = deployment, role
-    partition.save(update_fields=["deployment", "role", "engine_key"])
+    partition.deployment, partition.role, partition.overflow = deployment, role, overflow
+    partition.save(update_fields=["deployment", "role", "engine_key", "overflow"])
     publish(partition.node)
     partition.refresh_from_db(fields=["generation"])
     versions.record(

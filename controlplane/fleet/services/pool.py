@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -17,12 +16,12 @@ from controlplane.fleet import brake, owners, pool_use, versions
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Activation, Deployment, Partition, PoolAim
 from controlplane.fleet.services import ahead, desired, exclusive, failures, rows, slots, verdicts, waking
+from controlplane.fleet.services.lending import AIM, to_keep_free
 from controlplane.fleet.services.slots import Chances
 
 log = structlog.get_logger(__name__)
 UNWANTED_AFTER = timedelta(seconds=30)  # nobody has waited for so long: it is given up
 PRUNE = 1000
-AIM = 1
 
 
 @transaction.atomic
@@ -33,8 +32,8 @@ def set_pool(partition_id: int, *, pool: bool, actor: Actor, reason: str = "") -
     exclusive.require_free([partition.pk])
     if partition.pool == pool:
         return partition
-    partition.pool = pool
-    partition.save(update_fields=["pool"])
+    partition.pool, partition.overflow = pool, partition.overflow and pool
+    partition.save(update_fields=["pool", "overflow"])
     versions.record(actor, "pool", partition, before={"pool": not pool}, after={"pool": pool}, reason=reason)
     return partition
 
@@ -70,23 +69,16 @@ def sweep(
         found = slots.rows()
     views = slots.slots(found, now, chances)
     sizes, least = to_keep_free(views) if free is None else ({}, free)
-    leaving = rules.to_free_by_size(views, free=sizes, at_least=least, min_residence_s=settings.POOL_MIN_RESIDENCE_S)
-    leaving += _for_floors(views, leaving, floors, now)
-    by_id = {row.pk: row for row in found}
+    stay_s = settings.POOL_MIN_RESIDENCE_S
+    back = rules.to_take_back(views, min_residence_s=stay_s)
+    by_id, lent = {row.pk: row for row in found}, {choice.slot for choice in back}
+    found_idle = rules.to_free_by_size(views, free=sizes, at_least=least, min_residence_s=stay_s)
+    leaving = [choice for choice in found_idle if choice.slot not in lent]
+    leaving += _for_floors(views, [*back, *leaving], floors, now)
     ahead.look(views, held=max(least, sum(sizes.values())), now=now, floors=floors)
-    return [name for choice in leaving if (name := _empty(by_id[choice.slot or 0], choice))]
-
-
-def to_keep_free(views: Sequence[rules.Slot]) -> tuple[dict[int, int], int]:
-    """(by the GPUs of a slot, of any): slots that the planner wants held less those with an active model, and no fewer
-    than configured. By size only where the planner tells sizes apart. At most POOL_EMPTIED are emptied of each ahead of
-    requests: whoever is idle in the others leaves when the slot is needed, and answers at once if asked again."""
-    wanted = PoolAim.objects.filter(pk=AIM).values_list("slots", "by_gpus").first()
-    slots, by_gpus = wanted or (0, {})
-    active = Counter(view.gpus for view in views if view.resident is not None and view.resident.is_kept)
-    most = settings.POOL_EMPTIED
-    least = max(settings.POOL_FREE, min(most, (slots or 0) - active.total()))
-    return {int(gpus): min(most, max(0, count - active[int(gpus)])) for gpus, count in by_gpus.items()}, least
+    left = [_empty(by_id[choice.slot or 0], choice, "taken back") for choice in back]
+    left += [_empty(by_id[choice.slot or 0], choice, "kept free for whoever is asked for next") for choice in leaving]
+    return [name for name in left if name]
 
 
 def _for_floors(
@@ -119,7 +111,7 @@ def _give_back(found: Sequence[Partition], now: datetime) -> int:
     starting = set(
         Activation.objects.filter(state=Activation.State.STARTING).values_list("partition_id", flat=True)
     )  # what becomes of these is for `waking` to say
-    mine = [row for row in found if row.pk not in starting and _is_ours(row)]
+    mine = [row for row in found if row.pk not in starting and slots.is_ours(row)]
     lost = [row for row in mine if verdicts.gone(row, now) or verdicts.broken(row, now)]
     held = exclusive.held() if lost else set()
     return sum(_given_back(row, now) for row in lost if row.pk not in held)
@@ -132,7 +124,7 @@ def _given_back(seen: Partition, now: datetime) -> bool:
             deployment = rows.lock_deployment(seen.deployment_id or 0)
             partition = rows.lock_partition(seen.pk)
             same = (partition.deployment_id, partition.generation) == (seen.deployment_id, seen.generation)
-            if not same or not _is_ours(partition):
+            if not same or not slots.is_ours(partition):
                 return False
             gone, broken = verdicts.gone(partition, now), verdicts.broken(partition, now)
             if (why := gone or broken) is None:
@@ -148,17 +140,12 @@ def _given_back(seen: Partition, now: datetime) -> bool:
         return False
 
 
-def _is_ours(row: Partition) -> bool:
-    """Whether a model is there that the pool may make leave."""
-    return row.deployment is not None and row.deployment.mode == Deployment.Mode.POOLED and not row.pinned
-
-
 def _give_up(now: datetime) -> None:
     gone = Activation.objects.filter(state=Activation.State.WAITING, wanted_at__lt=now - UNWANTED_AFTER)
     gone.update(state=Activation.State.GIVEN_UP, ended_at=now)
 
 
-def _empty(seen: Partition, choice: rules.Choice) -> str | None:
+def _empty(seen: Partition, choice: rules.Choice, why: str) -> str | None:
     """Release it, unless something has changed since it was looked at."""
     try:
         with transaction.atomic():
@@ -168,8 +155,7 @@ def _empty(seen: Partition, choice: rules.Choice) -> str | None:
                 return None
             exclusive.require_free([partition.pk])
             name = _name(partition.deployment)
-            reason = f"kept free for whoever is asked for next; {choice.reason}"
-            desired.write(partition, None, "", actor=waking.ACTOR, reason=reason)
+            desired.write(partition, None, "", actor=waking.ACTOR, reason=f"{why}; {choice.reason}")
             return name
     except FleetError as error:
         log.info("a slot cannot be emptied just now", slot=str(seen), why=str(error))

@@ -18,16 +18,19 @@ from controlplane.fleet.facts import deployment_view, has_process, node_view, pa
 from controlplane.fleet.models import Deployment, Node, Partition
 from controlplane.fleet.pool_keep import Keeps
 from controlplane.fleet.pool_use import Use
-from controlplane.fleet.services import exclusive
+from controlplane.fleet.services import exclusive, lending
 from workers.contract import Phase
 
 Chances = Mapping[str, float]  # by deployment: that it is asked for again soon
 
 
 def holdings(floors: Floors, now: datetime) -> Holdings:
-    """How many GPUs of the pool the models of each team have, and how many nobody has, on nodes that take engines."""
+    """How many GPUs of the pool the models of each team have, without those that are lent, and how many nobody has, on
+    nodes that take engines."""
     pool = Partition.objects.filter(pool=True).order_by()
-    taken = pool.exclude(deployment=None).values_list("deployment_id").annotate(gpus=Count("gpus"))
+    taken = (
+        pool.exclude(deployment=None).exclude(overflow=True).values_list("deployment_id").annotate(gpus=Count("gpus"))
+    )
     heard = now - timedelta(seconds=settings.SILENT_AFTER_S)
     able = {"node__schedulable": True, "node__draining": False, "node__revoked": False, "node__last_seen__gt": heard}
     free = pool.filter(deployment=None, **able).aggregate(gpus=Count("gpus"))["gpus"]
@@ -50,6 +53,13 @@ def slots(found: Sequence[Partition], now: datetime, chances: Chances | None = N
     `chances`: None: as the planner learned them."""
     look = _looking(found, now, chances)
     return [look.slot(row) for row in found]
+
+
+def is_ours(row: Partition) -> bool:
+    """Whether a model is there that the pool may make leave."""
+    if row.deployment is None or row.pinned:
+        return False
+    return row.overflow or row.deployment.mode == Deployment.Mode.POOLED
 
 
 class Round:
@@ -82,6 +92,13 @@ class Round:
         floors of other teams keep from it."""
         return self._open_to(deployment, self._holding(deployment, empty=False))
 
+    def lendable(self, deployment: Deployment) -> list[tuple[Partition, Slot]]:
+        """Of `holding`, each one that pooled models can do without."""
+        found = self._look(empty=False)
+        may = lending.lendable([slot for pk, slot in found.slots.items() if _is_pools_own(found.rows[pk])])
+        fitting = [one for one in self._holding(deployment, empty=False) if one[1].partition in may]
+        return self._open_to(None, fitting)  # a floor is for pooled models, of its own team too
+
     def may_evict(self) -> bool:
         """Whether anybody may be made to leave: not while many nodes are silent at once."""
         found = self._look(empty=False)
@@ -100,11 +117,13 @@ class Round:
         self._holdings = None
         self._found.clear()
 
-    def _open_to(self, deployment: Deployment, found: list[tuple[Partition, Slot]]) -> list[tuple[Partition, Slot]]:
+    def _open_to(
+        self, deployment: Deployment | None, found: list[tuple[Partition, Slot]]
+    ) -> list[tuple[Partition, Slot]]:
         if not self._floors.gpus:
             return found
         held = self._held()
-        return [one for one in found if not held.refusal(one[1], deployment.pk)]
+        return [one for one in found if not held.refusal(one[1], deployment.pk if deployment else 0)]
 
     def _held(self) -> Holdings:
         if self._holdings is None:
@@ -146,11 +165,17 @@ class _Found:
         if (row := self.rows.get(partition.pk)) is None:
             return
         row.deployment, row.role, row.generation = partition.deployment, partition.role, partition.generation
+        row.overflow = partition.overflow
         self.slots[row.pk], self._views[row.pk] = self._look.slot(row), partition_view(row)
 
 
 def _is_free(slot: Slot) -> bool:
     return slot.resident is None
+
+
+def _is_pools_own(row: Partition) -> bool:
+    """Neither lent nor somebody else's."""
+    return row.deployment is None or (row.deployment.mode == Deployment.Mode.POOLED and not row.overflow)
 
 
 def _looking(found: Sequence[Partition], now: datetime, chances: Chances | None) -> _Look:
@@ -180,7 +205,7 @@ class _Look:
 
     def _resident(self, row: Partition, there: Deployment) -> Resident:
         is_ready = row.phase == Phase.READY and row.observed_generation == row.generation and row.phase_since
-        stays = row.pk in self.held or row.pinned or there.mode != Deployment.Mode.POOLED or not is_ready
+        stays = row.pk in self.held or not is_ours(row) or not is_ready
         use = Use(None) if self.uses is None else self.uses.get(there.name, Use())
         resident_s = max(0.0, (self.now - row.phase_since).total_seconds()) if is_ready else 0.0
         idle_s = min(resident_s, (self.now - use.last_at).total_seconds()) if use.last_at else resident_s
@@ -192,4 +217,5 @@ class _Look:
             self.keeps.of(there).keep_alive_s,
             there.priority,
             self.chances.get(there.name),
+            row.overflow,
         )

@@ -1,4 +1,5 @@
-"""Wakes pooled deployments: gives each that is asked for a slot, and says how far it is.
+"""Wakes pooled deployments, and dedicated ones that overflow: gives each that is asked for a slot, and says how far it
+is.
 
 `wake` is asked again and again for as long as somebody waits, by every gateway; whatever it decided lies in the rows,
 so that it does not matter who asks next, or whether anybody does. One look takes one step of one deployment, with that
@@ -9,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 import structlog
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from controlplane.audit.services import Actor
@@ -24,47 +25,24 @@ from controlplane.domain.tenancy import Floors
 from controlplane.fleet import starts, weights
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Activation, Deployment, Partition
-from controlplane.fleet.services import desired, exclusive, failures, rows
+from controlplane.fleet.services import desired, exclusive, failures, lending, rows
+from controlplane.fleet.services.asks import Ask, Standing, State
 from controlplane.fleet.services.slots import Chances, Round
 from controlplane.fleet.services.verdicts import broken, fault, gone, is_ready
 from workers.contract import Role
 
 log = structlog.get_logger(__name__)
 ACTOR = Actor.system("pool")
+OVERFLOW = Activation.Cause.OVERFLOW
+WORDS = {
+    Activation.Cause.REQUEST: "asked for",
+    Activation.Cause.AHEAD: "ahead of requests",
+    OVERFLOW: "overflow",
+}
 OPEN = (Activation.State.WAITING, Activation.State.STARTING)
 WANTED_EVERY = timedelta(seconds=5)  # how often it is written that somebody still waits
 MOST = 2**31  # a priority past every other
 LOOKS = 3  # when another model was faster to a slot
-
-
-class State(StrEnum):
-    READY = "ready"
-    STARTING = "starting"
-    WAITING = "waiting"  # for a slot
-    FAILED = "failed"
-    ABSENT = "absent"  # no pooled deployment of that name
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How far one is. `expected_s`: until its engine should be there, or until the next try where it failed; None: not
-    known."""
-
-    state: State
-    expected_s: float | None = None
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """`waiters`: requests that are held for it. Ahead of requests nobody is made to leave; `why` it is woken then."""
-
-    waiters: int = 1
-    cause: Activation.Cause = Activation.Cause.REQUEST
-    why: str = ""
-
-    def because(self, choice: rules.Choice) -> str:
-        return f"{self.why}; {choice.reason}" if self.why else choice.reason
 
 
 def wake(
@@ -76,8 +54,8 @@ def wake(
 ) -> dict[str, Standing]:
     """By name. Idempotent: of an activation under way it only tells. A deployment at fault spoils no other's."""
     look = Round(now or timezone.now(), chances, floors)
-    pooled = Deployment.objects.filter(name__in=asks, mode=Deployment.Mode.POOLED)
-    known = dict(pooled.values_list("name", "pk"))
+    may = Q(mode=Deployment.Mode.POOLED) | Q(overflow=True)
+    known = dict(Deployment.objects.filter(may, name__in=asks).values_list("name", "pk"))
     return {
         name: _wake(known[name], ask, look) if name in known else Standing(State.ABSENT) for name, ask in asks.items()
     }
@@ -106,7 +84,10 @@ def _wake(deployment_id: int, ask: Ask, look: Round) -> Standing:
 
 @transaction.atomic
 def _locked_step(deployment_id: int, ask: Ask, look: Round) -> Standing | None:
-    return _Look(rows.lock_deployment(deployment_id), ask, look.now, look).step()
+    deployment = rows.lock_deployment(deployment_id)
+    if deployment.mode == Deployment.Mode.DEDICATED:
+        ask = replace(ask, cause=OVERFLOW, why=ask.why or _why_overflow(deployment, ask.waiters, look.now))
+    return _Look(deployment, ask, look.now, look).step()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +118,29 @@ class _Look:
     def _place(self, current: Activation | None, failed: set[int | None]) -> Standing:
         """Give it a slot, or note that it waits for one."""
         for _ in range(LOOKS):
-            fitting = self.round.empty(self.deployment) or self.round.holding(self.deployment)
+            fitting = self._fitting()
             choice = self._choose(self._with_near(fitting), failed)
             if choice.slot is None:
-                return self._wait(current, self.round.refusal(self.deployment) or choice.reason)
+                return self._wait(current, self._refusal() or choice.reason)
             seen = next(row for row, slot in fitting if slot.partition == choice.slot)
             left = seen.deployment
             if (partition := self._take(seen, choice)) is not None:
                 return self._started(current, partition, choice, left)
             self.round.forget()
         return self._wait(current, "other models took the slots first")
+
+    def _fitting(self) -> list[tuple[Partition, rules.Slot]]:
+        if self.ask.cause != OVERFLOW:
+            return self.round.empty(self.deployment) or self.round.holding(self.deployment)
+        lending.take_turns()
+        self.round.forget()  # what others took meanwhile
+        return self.round.lendable(self.deployment)
+
+    def _is_owed(self) -> bool:
+        return self.ask.cause != OVERFLOW and self.round.is_owed(self.deployment)
+
+    def _refusal(self) -> str:
+        return "" if self.ask.cause == OVERFLOW else self.round.refusal(self.deployment)
 
     def _with_near(self, fitting: list[tuple[Partition, rules.Slot]]) -> list[rules.Slot]:
         """With whose node holds the weights: asked only where it decides."""
@@ -158,9 +152,11 @@ class _Look:
     def _choose(self, fitting: list[rules.Slot], failed: set[int | None]) -> rules.Choice:
         views = [replace(view, failed=view.partition in failed) for view in fitting]
         # A floor is a right: whoever is idle beyond their own leaves for it, of whatever priority.
-        priority = MOST if self.round.is_owed(self.deployment) else self.deployment.priority
+        priority = MOST if self._is_owed() else self.deployment.priority
         choice = rules.choose(views, priority=priority, min_residence_s=settings.POOL_MIN_RESIDENCE_S)
-        if choice.evicted is None or (self.ask.cause == Activation.Cause.REQUEST and self.round.may_evict()):
+        if choice.slot is None and self.ask.cause == OVERFLOW:
+            return rules.Choice(None, None, "no slot that holds it is left beyond those held for pooled models")
+        if choice.evicted is None or (self.ask.cause != Activation.Cause.AHEAD and self.round.may_evict()):
             return choice
         return rules.Choice(None, None, "no slot that holds it is free")
 
@@ -171,9 +167,10 @@ class _Look:
         if now != (True, seen.deployment_id, seen.generation):
             return None
         exclusive.require_free([partition.pk])
-        asked = "asked for" if self.ask.cause == Activation.Cause.REQUEST else "ahead of requests"
-        reason = f"{asked}; {self.ask.because(choice)}"
-        desired.write(partition, self.deployment, Role.AGGREGATED.value, actor=ACTOR, reason=reason)
+        reason, lent = f"{WORDS[self.ask.cause]}; {self.ask.because(choice)}", self.ask.cause == OVERFLOW
+        desired.write(
+            partition, self.deployment, Role.AGGREGATED.value, actor=ACTOR, reason=reason[:500], overflow=lent
+        )
         self.round.took(partition)
         return partition
 
@@ -188,12 +185,13 @@ class _Look:
         return Standing(State.STARTING, starts.start_s(self.deployment.model, partition.node))
 
     def _wait(self, current: Activation | None, reason: str) -> Standing:
-        if self.ask.cause != Activation.Cause.REQUEST:
+        if not self.ask.waiters:
             return Standing(State.WAITING, message=reason)
         if current is None:
             Activation.objects.create(
-                deployment=self.deployment, cause=self.ask.cause, state=Activation.State.WAITING, reason=reason[:255],
-                waiters=self.ask.waiters, asked_at=self.now, wanted_at=self.now,
+                deployment=self.deployment, cause=self.ask.cause, state=Activation.State.WAITING,
+                reason=(f"{self.ask.why}; {reason}" if self.ask.why else reason)[:255], waiters=self.ask.waiters,
+                asked_at=self.now, wanted_at=self.now,
             )  # fmt: skip
         else:
             self._note(current)
@@ -236,12 +234,21 @@ def _end(current: Activation, state: Activation.State, now: datetime, why: str =
 
 def _served(deployment: Deployment, now: datetime) -> Standing | None:
     """Where it has partitions without our doing: an operator's, or one whose engine starts again. Those where no engine
-    will come are no reason to wait."""
+    will come are no reason to wait. Of a dedicated one only its slot counts: its own engines are full."""
     mine = deployment.partitions.select_related("node").prefetch_related("gpus")
+    if deployment.mode == Deployment.Mode.DEDICATED:
+        mine = mine.filter(overflow=True)
     alive = [row for row in mine if not _is_lost(row, now)]
     if any(is_ready(row, now) for row in alive):
         return Standing(State.READY)
     return Standing(State.STARTING) if alive else None
+
+
+def _why_overflow(deployment: Deployment, waiters: int, now: datetime) -> str:
+    own = deployment.partitions.filter(overflow=False).select_related("node")
+    if any(is_ready(row, now) for row in own):
+        return f"its own engines are full, and {waiters} request{'s wait' if waiters != 1 else ' waits'}"
+    return "none of its own engines is ready"
 
 
 def _is_lost(row: Partition, now: datetime) -> bool:

@@ -104,8 +104,8 @@ def chip(status: str) -> SafeString:
 
 
 _PLACES = {
-    "free": "idle", "starting": "busy", "active": "ok", "idle": "idle", "other": "idle", "unknown": "warn",
-    "unusable": "bad",
+    "free": "idle", "starting": "busy", "active": "ok", "idle": "idle", "lent": "ok", "other": "idle",
+    "unknown": "warn", "unusable": "bad",
 }  # fmt: skip
 _ENDS = {"ready": "ok", "failed": "bad", "given_up": "idle", "waiting": "busy", "starting": "busy"}
 
