@@ -73,6 +73,15 @@ class CurveField(serializers.ListField):
 CURVE = "[slots, share of activations that are cold, mean idle slots]."
 
 
+class BeginningShape(serializers.Serializer):
+    recorded_since = serializers.FloatField(allow_null=True, help_text="Null: nothing is on record.")
+    models = serializers.IntegerField(help_text="On record.")
+    gateways = serializers.IntegerField(help_text="That are heard.")
+    first_at = serializers.FloatField(allow_null=True, help_text="Of the first forecast. Past: it is due.")
+    what_if_at = serializers.FloatField(allow_null=True, help_text="From when on `standing` tells anything.")
+    worker_silent = serializers.BooleanField(help_text="The control worker, which makes forecasts, is not heard.")
+
+
 class StandingOfSizeShape(serializers.Serializer):
     gpus = serializers.IntegerField(help_text="Of a slot that such a model takes.")
     models = serializers.IntegerField()
@@ -110,6 +119,7 @@ class CapacityShape(serializers.Serializer):
     recorded_since = serializers.FloatField(allow_null=True, help_text="Null: nothing is on record.")
     recorded_s = serializers.FloatField(help_text="Without outages.")
     outage_since = serializers.FloatField(allow_null=True, help_text="While nothing is being recorded.")
+    beginning = BeginningShape(allow_null=True, help_text="What a first forecast waits for; null: there is one.")
     slots = serializers.IntegerField(help_text="Partitions of the fleet: each holds one model at a time.")
     newest = NewestShape(many=True, help_text="One a horizon.")
     forecasts = SaidShape(many=True)

@@ -70,6 +70,11 @@ def before_acting(now: datetime | None = None) -> Brake:
     return look(now) if is_late else state(now)
 
 
+def last_look() -> datetime | None:
+    """When the control worker last looked, as it does each ten seconds; None: never."""
+    return _row().looked_at
+
+
 @transaction.atomic
 def look(now: datetime | None = None) -> Brake:
     """Judge, remember it, and record where the brake comes on or goes off. Looking twice is harmless."""

@@ -11,6 +11,7 @@ from controlplane.domain.forecast.hazards import DAY_S
 from controlplane.fleet.models import Partition
 from controlplane.planning import history as past
 from controlplane.planning import policy, reserve, slot_sizes
+from controlplane.planning.beginning import beginning
 from controlplane.planning.forecasting import HORIZONS_S, LEVELS, PACES
 from controlplane.planning.models import CapacityPolicy, Forecast, Standing
 
@@ -46,6 +47,7 @@ def outlook(asked: Asked, now: float) -> dict[str, Any]:
         "recorded_since": begin,
         "recorded_s": 0.0 if begin is None else sum(end - start for start, end in past.recorded(begin, now)),
         "outage_since": _outage(now),
+        "beginning": _beginning(now),
         "slots": Partition.objects.count(),
         "newest": [_newest(row) for horizon in HORIZONS_S if (row := _last(horizon, keep_alive_s)) is not None],
         "forecasts": [_said(row) for row in rows],
@@ -85,6 +87,20 @@ def calibration(horizon_s: int, keep_alive_s: int, now: float) -> dict[str, Any]
         "replayed": sum(replayed for *_, replayed in rows),
         "days": CALIBRATION_DAYS,
         "covered": [_share([peak <= values[place] for values, peak in told]) for place in range(len(LEVELS))],
+    }
+
+
+def _beginning(now: float) -> dict[str, Any] | None:
+    found = beginning(now)
+    if found is None:
+        return None
+    return {
+        "recorded_since": found.recorded_since,
+        "models": found.models,
+        "gateways": found.gateways,
+        "first_at": found.first_at and found.first_at[HORIZONS_S[0]],
+        "what_if_at": found.what_if_at,
+        "worker_silent": found.is_worker_silent,
     }
 
 

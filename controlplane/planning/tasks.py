@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -17,13 +16,11 @@ from django.db import close_old_connections, connection
 from django.utils import timezone
 
 from controlplane import tether
-from controlplane.fleet.models import GatewayBeat
 from controlplane.fleet.services import pool
-from controlplane.planning import comparing, habits, keeping, measurements, pooling, standing
+from controlplane.planning import beginning, comparing, habits, keeping, measurements, pooling, standing
 from controlplane.planning.forecasting import forecasting
 
 log = structlog.get_logger(__name__)
-LIVES = timedelta(seconds=90)  # a gateway that was heard within tells what it was asked
 DAYS_AT_ONCE = 5
 LEAST_URGENT = 15  # nice
 _busy, _comparing = threading.Lock(), threading.Lock()
@@ -75,7 +72,7 @@ def _tick() -> None:
     try:
         close_old_connections()
         now = time.time()
-        if GatewayBeat.objects.filter(seen_at__gt=timezone.now() - LIVES).exists():
+        if beginning.gateways(timezone.now()):
             keeping.note_recorded(now)
         forecasting.tick(now)
         standing.refresh(now)

@@ -47,6 +47,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("changes/<int:pk>/rollback", changes.rollback, name="change-rollback"),
     path("changes/<int:pk>/undo", changes.undo, name="change-undo"),
     path("capacity/", capacity.capacity, name="capacity"),
+    path("capacity/begins", capacity.begins, name="capacity-begins"),
     path("capacity/methods", capacity.methods, name="capacity-methods"),
     path("capacity/compare", capacity.compare, name="capacity-compare"),
     path("capacity/import", capacity_import.imports, name="capacity-import"),

@@ -9,6 +9,7 @@ import pytest
 from controlplane.audit.services import Actor
 from controlplane.cli.text import UNKNOWN
 from controlplane.domain.forecast.activity import Requests
+from controlplane.fleet import brake
 from controlplane.planning import keeping, standing
 from controlplane.planning.forecasting import Forecasting, Pace
 from tests.cli.conftest import Terminal
@@ -30,6 +31,15 @@ def test_what_is_active_and_to_be_held_is_told(operator: Terminal) -> None:
     shown = operator.ok("capacity")
     assert "of 8 models active" in shown and "10 min" in shown and "E[m]" in shown and "SLOTS" in shown
     assert len(operator.json("capacity")["standing"]) == len(standing.KEEP_ALIVES_S)
+
+
+def test_before_the_first_forecast_it_is_told_what_it_waits_for(operator: Terminal) -> None:
+    assert "none is heard: manage.py gateway" in operator.ok("capacity")
+    keeping.note_recorded(time.time())
+    assert "The control worker, which makes it, is not heard" in operator.ok("capacity")
+    brake.look()
+    told = operator.ok("capacity")
+    assert "No forecast yet; nothing was asked yet. The first comes in" in told and "import_activity" in told
 
 
 def test_what_is_foreseen_of_each_size_is_told(operator: Terminal) -> None:

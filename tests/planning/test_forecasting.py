@@ -227,7 +227,7 @@ def test_rest_and_the_page_tell_it(imported: Requests, client: Any) -> None:
     from tests.factories import make_user
 
     client.force_login(make_user("viewer"), backend="django.contrib.auth.backends.ModelBackend")
-    assert b"Active models" in client.get("/capacity/").content
+    assert b"No forecast yet" in client.get("/capacity/").content
     answer = client.get("/api/v1/capacity?horizon_s=3600&hours=6").json()
     assert answer["horizon_s"] == 3600 and answer["levels"] == list(forecasting.LEVELS)
     assert client.get("/api/v1/capacity?horizon_s=7").status_code == 400

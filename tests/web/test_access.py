@@ -34,6 +34,7 @@ PAGES = {
     "capacity-import": "operator",
     "capacity-import-check": None,
     "capacity-methods": "viewer",
+    "capacity-begins": "viewer",
     "capacity-compare": None,
     "capacity-preview": "operator",
     "scaling": "viewer",

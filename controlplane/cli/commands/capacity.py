@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import click
 
 from controlplane.cli.client import Row
@@ -31,7 +33,7 @@ capacity.add_command(policy)
 
 def _told(found: Row) -> str:
     if not found["newest"]:
-        return "Nothing is on record yet: a gateway's first minutes, or manage.py import_activity, begin it."
+        return _begins(found["beginning"], found["now"])
     parts = [_now(found), table(["MOST AT ONCE IN", "50%", "95%", "99%"], _ahead(found), right=(1, 2, 3))]
     if sizes := _by_size(found):
         parts.append(
@@ -42,6 +44,24 @@ def _told(found: Row) -> str:
         if mine[0]["by_size"]:
             parts.append(table(["WAIT", "SLOTS", "GPUS", "SIZES"], _slots_by_size(mine[0]), right=(0, 1, 2)))
     return "\n\n".join(parts)
+
+
+def _begins(beginning: Row | None, now: float) -> str:
+    """What a first forecast waits for."""
+    at_once = "To have it at once, import a history: manage.py import_activity."
+    if beginning is None or beginning["recorded_since"] is None:
+        gateway = "one is heard." if beginning and beginning["gateways"] else "none is heard: manage.py gateway."
+        return f"Nothing is on record yet: a gateway's first minutes begin it, and {gateway}\n{at_once}"
+    asked = f"{beginning['models']} models on record" if beginning["models"] else "nothing was asked yet"
+    if beginning["worker_silent"]:
+        return f"No forecast yet; {asked}. The control worker, which makes it, is not heard: see its log."
+    left = beginning["first_at"] - now
+    when = (
+        f"The first comes in {math.ceil(left / 60)} min"
+        if left > 0
+        else "It is being made, which takes a minute or some"
+    )
+    return f"No forecast yet; {asked}. {when}.\n{at_once}"
 
 
 def _now(found: Row) -> str:

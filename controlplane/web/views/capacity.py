@@ -11,14 +11,16 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from controlplane.audit.requests import actor_of
-from controlplane.planning import comparing, history
+from controlplane.planning import comparing
 from controlplane.planning import policy as rules
+from controlplane.planning.beginning import beginning
 from controlplane.planning.models import CapacityPolicy
 from controlplane.planning.outlook import held
 from controlplane.planning.weighing import HOURS, weigh
 from controlplane.web import undo
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, done, refused, sent, show
+from controlplane.web.capacity_beginning import steps
 from controlplane.web.capacity_forms import Policy, as_fields
 from controlplane.web.capacity_methods import section
 
@@ -28,14 +30,21 @@ PAGE, EFFECT = "capacity/policy.html", "capacity/_effect.html"
 @require_GET
 @needs("view")
 def capacity(request: HttpRequest) -> HttpResponse:
-    row = rules.current()
-    context = {
-        "has_history": history.first() is not None,
-        "policy": row,
-        "policy_percent": f"{100 * row.most_cold:.4g}",
-        **section(time.time()),
-    }
+    row, now = rules.current(), time.time()
+    context = {"policy": row, "policy_percent": f"{100 * row.most_cold:.4g}", **_before(now)}
+    if context["steps"] is None:
+        context |= section(now)
     return render(request, "capacity/capacity.html", context)
+
+
+@require_GET
+@needs("view")
+def begins(request: HttpRequest) -> HttpResponse:
+    """What is missing for a first forecast, asked for again until there is one: then the page is read anew."""
+    context = _before(time.time())
+    if context["steps"] is None:
+        return HttpResponse(headers={"HX-Refresh": "true"})
+    return render(request, "capacity/_begins.html", context)
 
 
 @require_GET
@@ -81,6 +90,11 @@ def policy_preview(request: HttpRequest) -> HttpResponse:
     form = Policy(request.GET)
     form.is_valid()
     return show(request, EFFECT, _effect(rules.current(), form))
+
+
+def _before(now: float) -> dict[str, Any]:
+    found = beginning(now)
+    return {"steps": None if found is None else steps(found, now), "beginning": found}
 
 
 def _effect(before: CapacityPolicy, form: Policy) -> dict[str, Any]:
