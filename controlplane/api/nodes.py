@@ -40,7 +40,7 @@ from controlplane.api.qualifications import NEWEST, QualifiesNodes
 from controlplane.api.resource import DRY_RUN, REASON
 from controlplane.api.shapes import Facts, GpuShape, NodeShape, PartitionShape
 from controlplane.api.strict import Reason
-from controlplane.api.weights import TellsNodesWeights
+from controlplane.api.weights import TellsNodesWeights, WantWeightsBody
 from controlplane.audit import roles
 from controlplane.fleet import selectors, services
 from controlplane.fleet.models import Gpu, Node, Partition
@@ -140,6 +140,7 @@ class Nodes(QualifiesNodes, TellsNodesWeights, WithOwners, PlainList, ListModelM
         "split": "partition.change",
         "plan": "partition.assign",
         "qualify": "node.change",
+        "want_weights": "node.change",
     }
     queryset = Node.objects.defer("spec").prefetch_related(
         Prefetch("partitions", Partition.objects.select_related("deployment")), "owners"
@@ -161,6 +162,7 @@ class Nodes(QualifiesNodes, TellsNodesWeights, WithOwners, PlainList, ListModelM
         "split": SplitBody,
         "plan": PlanBody,
         "qualify": Reason,
+        "want_weights": WantWeightsBody,
     }
     set_owners = services.set_node_owners
 

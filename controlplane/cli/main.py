@@ -22,6 +22,7 @@ from controlplane.cli.commands import (
     profile,
     scaling,
     teams,
+    weights,
 )
 from controlplane.cli.failures import Exit, Failure
 from controlplane.cli.session import Session
@@ -83,6 +84,8 @@ for command in (
     nodes.drain,
     gpus.gpus,
     gpus.qualify,
+    weights.weights,
+    weights.fetch,
     capacity.capacity,
     scaling.scaling,
     pool.pool,

@@ -40,6 +40,12 @@ def deployment(client: Client, name: str) -> Row:
     raise _unknown("deployment", name, [row["name"] for row in client.every("deployments")])
 
 
+def model(client: Client, name: str) -> Row:
+    for row in client.every("models", name=name):
+        return row
+    raise _unknown("model", name, [row["name"] for row in client.every("models")])
+
+
 def team(client: Client, name: str) -> Row:
     for row in client.every("teams", name=name):
         return row

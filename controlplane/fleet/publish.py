@@ -10,10 +10,11 @@ from django.conf import settings
 from django.db import transaction
 
 from controlplane.domain.health import is_silent
-from controlplane.fleet import nudge, qualified
+from controlplane.fleet import fetching, nudge, qualified
 from controlplane.fleet.models import Deployment, Node, Partition
 from workers.contract import NodeSpec, ReplicaSpec, Role
 from workers.qualification import QualifyWanted
+from workers.weights import FetchWanted
 
 
 def publish(node: Node) -> bool:
@@ -29,8 +30,8 @@ def publish(node: Node) -> bool:
     wanted = {replica.partition: replica for replica in _replicas(node)}
     from_the_future = node.observed_generation > node.generation
     changed = set(wanted) | set(held) if from_the_future else _changed(held, wanted)
-    drain_s, qualify = _drain_s(node), qualified.wanted(node)
-    is_same = _stated(held) == _stated(wanted) and _besides(node) == (drain_s, qualify)
+    besides = drain_s, qualify, fetch = _drain_s(node), qualified.wanted(node), fetching.wanted(node)
+    is_same = _stated(held) == _stated(wanted) and _besides(node) == besides
     if is_same and node.spec is not None and not from_the_future:
         return False
     generation = max(node.generation, node.observed_generation) + 1
@@ -38,8 +39,9 @@ def publish(node: Node) -> bool:
         msgspec.structs.replace(replica, generation=generation if partition in changed else held[partition].generation)
         for partition, replica in wanted.items()
     )
-    stated = NodeSpec(node=node.pk, generation=generation, replicas=replicas, drain_s=drain_s, qualify=qualify)
-    spec = msgspec.to_builtins(stated)
+    spec = msgspec.to_builtins(
+        NodeSpec(node=node.pk, generation=generation, replicas=replicas, drain_s=drain_s, qualify=qualify, fetch=fetch)
+    )
     node.spec, node.generation = spec, generation
     node.save(update_fields=["spec", "generation"])
     Partition.objects.filter(node=node, pk__in=changed).update(generation=generation)
@@ -57,10 +59,10 @@ def _held(node: Node) -> dict[int, ReplicaSpec]:
     return {replica.partition: replica for replica in spec.replicas} if spec else {}
 
 
-def _besides(node: Node) -> tuple[float | None, tuple[QualifyWanted, ...]]:
+def _besides(node: Node) -> tuple[float | None, tuple[QualifyWanted, ...], tuple[FetchWanted, ...]]:
     """What the stored spec says that no partition has to confirm."""
     spec = spec_of(node)
-    return (spec.drain_s, spec.qualify) if spec else (None, ())
+    return (spec.drain_s, spec.qualify, spec.fetch) if spec else (None, (), ())
 
 
 def _drain_s(node: Node) -> float | None:

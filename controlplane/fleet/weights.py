@@ -14,7 +14,7 @@ from workers.contract import NodeReport
 from workers.weights import Weights
 
 COMPLETE = HeldWeights.State.COMPLETE
-_COLUMNS = ["state", "bytes", "total_bytes", "used_at", "message"]
+_COLUMNS = ["state", "bytes", "total_bytes", "used_at", "message", "checked_at"]
 
 
 def take(node: Node, report: NodeReport) -> None:
@@ -84,9 +84,14 @@ def _values(one: Weights) -> dict[str, Any]:
         "state": one.state.value,
         "bytes": one.bytes,
         "total_bytes": one.total_bytes,
-        "used_at": datetime.fromtimestamp(one.used_at, UTC) if 0 < one.used_at < 4e9 else None,
+        "used_at": _moment(one.used_at),
         "message": clean(one.message, 256),
+        "checked_at": _moment(one.checked_at),
     }
+
+
+def _moment(unix_s: float) -> datetime | None:
+    return datetime.fromtimestamp(unix_s, UTC) if 0 < unix_s < 4e9 else None
 
 
 def _set(row: HeldWeights, values: Mapping[str, Any]) -> bool:

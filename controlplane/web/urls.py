@@ -28,6 +28,7 @@ from controlplane.web.views import (
     scaling,
     shifts,
     sign_on,
+    weights,
 )
 
 app_name = "web"
@@ -128,6 +129,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("nodes/<int:pk>/drain/plan", drains.plan, name="node-drain-plan"),
     path("nodes/<int:pk>/drain/progress", drains.progress, name="node-drain-progress"),
     path("nodes/<int:pk>/drain/cancel", drains.cancel, name="node-cancel-drain"),
+    path("nodes/<int:pk>/weights", weights.of_node, name="node-weights"),
+    path("nodes/<int:pk>/weights/want", weights.want, name="node-weights-want"),
+    path("models/<int:pk>/weights/want", weights.want_on, name="model-weights-want"),
+    path("models/<int:pk>/weights", weights.of_model, name="model-weights"),
     path("nodes/<int:pk>/qualification", qualification.section, name="node-qualification"),
     path("nodes/<int:pk>/qualify", qualification.qualify_node, name="node-qualify"),
     path("gpus/<int:pk>/qualify", qualification.qualify, name="gpu-qualify"),

@@ -29,6 +29,7 @@ BODIES = {
     ("POST", "nodes/{pk}/plan"): {"plan": "gpt-oss-120b-4p4d", "deployment": "deployment"},
     ("DELETE", "gpus/{pk}"): {},
     ("POST", "nodes/{pk}/qualify"): {},
+    ("POST", "nodes/{pk}/weights"): {"model": "model", "wanted": False},
     ("POST", "gpus/{pk}/qualify"): {},
     ("POST", "gpus/{pk}/cancel_qualification"): {},
     ("POST", "gpus/{pk}/accept"): {"reason": "as it is"},
@@ -68,7 +69,12 @@ def client_of(user: User) -> APIClient:
 
 
 def send(client: APIClient, method: str, route: str, world: World) -> object:
-    ids = {"node": world.node.pk, "deployment": world.deployment.pk, "partition": world.partition.pk}
+    ids = {
+        "node": world.node.pk,
+        "deployment": world.deployment.pk,
+        "model": world.model.pk,
+        "partition": world.partition.pk,
+    }
 
     def filled(value: object) -> object:
         if isinstance(value, dict):

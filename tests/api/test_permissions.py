@@ -17,6 +17,7 @@ LEAST = {
     ("GET", "nodes"): "viewer",
     ("GET", "nodes/{pk}"): "viewer",
     ("GET", "nodes/{pk}/weights"): "viewer",
+    ("POST", "nodes/{pk}/weights"): "operator",
     ("PATCH", "nodes/{pk}"): "operator",
     ("DELETE", "nodes/{pk}"): "admin",
     ("POST", "nodes/{pk}/cordon"): "operator",

@@ -2,10 +2,11 @@
 
 desired: fleet.services    published: fleet.publish    observed: fleet.reports    verified: fleet.verified
 qualified: fleet.qualified    activations: fleet.services.pool    pool use: fleet.pool_use    weights: fleet.weights
+fetching: fleet.fetching
 """
 
 from controlplane.fleet.models.changes import BrakeRow, Change, FleetVersion, Revision
-from controlplane.fleet.models.holding import HeldWeights
+from controlplane.fleet.models.holding import HeldWeights, WantedWeights
 from controlplane.fleet.models.nodes import JoinToken, Node
 from controlplane.fleet.models.pool import Activation, PoolAim, PoolHint, PoolUse
 from controlplane.fleet.models.qualifying import GpuQualification
@@ -30,4 +31,5 @@ __all__ = [
     "RegisteredModel",
     "Revision",
     "Role",
+    "WantedWeights",
 ]

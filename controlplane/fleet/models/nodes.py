@@ -44,6 +44,9 @@ class Node(Owned):
     # weights
     weights_mark = models.CharField(max_length=64, blank=True)  # of what its agent last told that it holds
     weights_left_out = models.IntegerField(default=0)  # so many more it did not tell of
+    # fetching
+    fetch_room_bytes = models.BigIntegerField(null=True)  # what fetched weights may come to; null: not told
+    fetch_why_not = models.CharField(max_length=256, blank=True)  # why nothing is fetched there
 
     class Meta:
         ordering = ["name"]

@@ -8,6 +8,7 @@ from controlplane.fleet.services.changes import Stale, apply_change, inverse_mov
 from controlplane.fleet.services.choosing import Shift, choose_moves
 from controlplane.fleet.services.deployments import create_deployment, delete_deployment, update_deployment
 from controlplane.fleet.services.drains import drain_with_moves, preview_drain
+from controlplane.fleet.services.fetching import fetch_weights, unfetch_weights
 from controlplane.fleet.services.joining import cancel_join_token, issue_join_token, join, join_command
 from controlplane.fleet.services.keeping import set_deployment_owners, set_node_owners, who_can_own
 from controlplane.fleet.services.models import check_fit, delete_model, preview_register, read_facts, register_model
@@ -58,6 +59,7 @@ __all__ = [
     "delete_partition",
     "drain",
     "drain_with_moves",
+    "fetch_weights",
     "forget_gpu",
     "inverse_moves",
     "issue_join_token",
@@ -87,6 +89,7 @@ __all__ = [
     "split_node",
     "unaccept_gpu",
     "uncordon",
+    "unfetch_weights",
     "update_deployment",
     "who_can_own",
     "withdraw_qualification",

@@ -16,12 +16,12 @@ from controlplane.audit.models import AuditEvent
 from controlplane.audit.requests import actor_of
 from controlplane.domain.partitions import presets_for
 from controlplane.domain.plans import PLANS
-from controlplane.fleet import services, weights
+from controlplane.fleet import services
 from controlplane.fleet.models import Deployment, JoinToken, Node
 from controlplane.web import charts, forms, node_forms, rows, undo
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, back, done, find, refused, sent, show
-from controlplane.web.views import qualification
+from controlplane.web.views import qualification, weights
 from controlplane.web.views.drains import progress_of
 
 _INTENTS = {
@@ -70,7 +70,7 @@ def node(request: HttpRequest, pk: int) -> HttpResponse:
     row = _row(pk)
     events = AuditEvent.objects.filter(_about(row.node))[:8]
     context = {"row": row, "events": events, "log": _log(request, row), "charts": charts.NODE, **progress_of(row.node)}
-    context |= qualification.context(row.node) | {"weights": weights.of_node(row.node)}
+    context |= qualification.context(row.node) | weights.node_context(row.node)
     return show(request, "nodes/detail.html", context)
 
 

@@ -11,12 +11,13 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from controlplane.audit.requests import actor_of
 from controlplane.domain.model_facts import ModelFacts
-from controlplane.fleet import services, weights
+from controlplane.fleet import services
 from controlplane.fleet.facts import facts_of
 from controlplane.fleet.models import Deployment, RegisteredModel, Role
 from controlplane.web import charts, forms
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, done, find, sent, show
+from controlplane.web.views import weights
 
 
 @require_GET
@@ -69,7 +70,7 @@ def model(request: HttpRequest, pk: int) -> HttpResponse:
     context |= {
         "asked": True,
         "deployments": row.deployments.all(),
-        "weights": weights.of_model(row),
+        **weights.model_context(row),
         "charts": charts.of_model(),
     }
     return show(request, "models/detail.html", context)
