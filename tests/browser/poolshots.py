@@ -47,6 +47,10 @@ def shoot(shooter: Shooter, models: int) -> None:
     shooter.take("pool-unasked", "/pool/")
     remember(names)
     shooter.take("pool", "/pool/")
+    deployment = lend()
+    shooter.take("pool-lent", "/pool/")
+    shooter.take("deployment-overflow", f"/deployments/{deployment}/")
+    shooter.take("deployment-overflow-form", f"/deployments/{deployment}/edit")
     shooter.take("pool-broken", "/pool/", _cut_off)
 
 
@@ -92,6 +96,34 @@ def remember(names: list[str]) -> None:
             asked_at=at, wanted_at=at, placed_at=at, ended_at=at + timedelta(seconds=7 + place % 5),
             broke_at=at + timedelta(minutes=3) if place == 2 else None,
         )  # fmt: skip
+
+
+def lend() -> int:
+    """A dedicated deployment with an engine of its own and a slot, another one that waits for a slot."""
+    from controlplane.fleet import pool_use
+    from controlplane.fleet.models import Activation, Node, Partition
+    from tests.factories import make_deployment, make_gpu, make_partition, make_ready
+
+    now = _now()
+    limits = {"overflow": True, "aggregated_max_requests": 16, "keep_alive_s": 300}
+    steady, other = (make_deployment(name, **limits) for name in ("assistant-70b", "assistant-8b"))
+    node = Node.objects.order_by("pk").first()
+    for deployment in (steady, other):
+        make_ready(make_partition(node, gpus=[make_gpu(node)], deployment=deployment, role="aggregated"))
+    slot = Partition.objects.filter(pool=True, deployment=None).first()
+    Partition.objects.filter(pk=slot.pk).update(deployment=steady, role="aggregated", overflow=True)
+    slot.refresh_from_db()
+    make_ready(slot, phase_since=now - timedelta(minutes=6))
+    pool_use.write("gateway:1", [(steady.name, 5, now.timestamp())])
+    why = "its own engines are full, and 9 requests wait"
+    row = {"cause": "overflow", "asked_at": now, "wanted_at": now + timedelta(days=1), "waiters": 9}
+    Activation.objects.create(
+        deployment=steady, partition=slot, slot=str(slot), state="ready", placed_at=now, ended_at=now,
+        reason=f"{why}; the smallest free slot that holds it", **row,
+    )  # fmt: skip
+    waits = "no slot that holds it is left beyond those held for pooled models"
+    Activation.objects.create(deployment=other, state="waiting", reason=f"{why}; {waits}", **row)
+    return steady.pk
 
 
 def _now() -> datetime:

@@ -237,3 +237,16 @@ def test_a_lent_slot_is_within_nobodys_floor(node: Node, steady: Deployment) -> 
     assert wake({"rare": Ask(1)}, floors=floors)["rare"].state == State.STARTING
     partition.refresh_from_db()
     assert partition.deployment.name == "rare"
+
+
+def test_a_lent_slot_is_no_replica_that_bounds_and_warnings_count(node: Node, steady: Deployment) -> None:
+    Deployment.objects.filter(pk=steady.pk).update(max_aggregated=1)
+    mine = lent(node, steady)
+    own = make_partition(node)
+    after = services.preview_assign(own.pk, deployment_id=steady.pk, role="aggregated")
+    assert not [one for one in after["problems"] if one["code"] == "over-maximum"]
+    services.assign(own.pk, deployment_id=steady.pk, role="aggregated", actor=ADMIN, force=True)
+    other = make_deployment("other")
+    assert services.preview_assign(mine.pk, deployment_id=other.pk, role="decode")["warnings"] == []
+    [warning] = services.preview_assign(own.pk, deployment_id=other.pk, role="decode")["warnings"]
+    assert warning["code"] == "last-replica"

@@ -125,12 +125,12 @@ def test_a_lent_slot_says_to_whom_and_why_on_the_page_over_rest_and_beside_the_d
     viewer = as_role("viewer")
     page = viewer.get("/pool/").content.decode()
     assert f"lent: {why}" in page
-    assert "1 slot lent" in page
+    assert ", 1 lent</dd>" in page
     [slot] = [one for one in viewer.get("/api/v1/pool").json()["slots"] if one["partition"]["id"] == pool.pk]
     assert (slot["place"], slot["lent_why"], slot["in_flight"]) == ("lent", why, 2)
     page = viewer.get(f"/deployments/{steady.pk}/").content.decode()
     assert "overflow, in the pool" in page
-    assert "into the pool, when its engines are full or none is ready" in page
+    assert "a slot of the pool, when full or none is ready" in page
     assert 'forebay_pool_lent_slots{deployment="steady"} 1.0' in viewer.get("/metrics").content.decode()
 
 

@@ -122,9 +122,9 @@ def _over_maximum(partition: Partition, deployment: Deployment, role: Role) -> l
 def _warnings(partition: Partition) -> list[Problem]:
     """What the partition's present deployment would lose."""
     losing, role = partition.deployment, partition.role
-    if losing is None:
+    if losing is None or partition.overflow:
         return []
-    left = losing.partitions.exclude(pk=partition.pk).filter(role=role).count()
+    left = losing.partitions.exclude(pk=partition.pk).filter(role=role, overflow=False).count()
     lowest = getattr(losing, f"min_{role}")
     if left < lowest:
         message = f"{losing.name} would have {left} {role} replicas left, and its minimum is {lowest}."
