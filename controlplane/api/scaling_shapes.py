@@ -30,7 +30,7 @@ class LaneShape(serializers.ModelSerializer):
         model = LaneLook
         fields = [
             "deployment", "role", "at", "count", "ready", "lost", "wanted", "kind", "why", "short", "floor",
-            "floor_why", "floor_at", "rate_now", "rate_coming", "fewer_since",
+            "floor_why", "floor_at", "other", "other_ratio", "other_at", "rate_now", "rate_coming", "fewer_since",
         ]  # fmt: skip
         extra_kwargs = {
             "count": {"help_text": "Engines assigned, without lost ones."},
@@ -41,6 +41,9 @@ class LaneShape(serializers.ModelSerializer):
             "floor": {"help_text": "Engines by the forecast; null: not known."},
             "floor_why": {"help_text": "What it is for, or why it is not known."},
             "floor_at": {"help_text": "It holds for ten minutes from then, or until the rate leaves it."},
+            "other": {"help_text": "What aggregated engines would take, or disaggregated, whichever these are not."},
+            "other_ratio": {"help_text": "Its price over that of these, by GPUs where one has none. null: not known."},
+            "other_at": {"help_text": "When it was compared; it holds for an hour. null: it was not."},
             "rate_now": {"help_text": "Requests a second."},
             "rate_coming": {"help_text": "To be expected of the next 10 minutes, at the policy's level."},
             "fewer_since": {"help_text": "Fewer engines would have done since."},

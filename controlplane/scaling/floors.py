@@ -6,23 +6,24 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
 from django.db.models import Sum
 
 from controlplane.costs.prices import gpu_hours_at
-from controlplane.domain import demand, size_search
+from controlplane.domain import demand
 from controlplane.domain.demand import Coming
 from controlplane.domain.forecast.hazards import Outage
-from controlplane.domain.replay import Trace
 from controlplane.domain.sizing import Slo
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Deployment, Partition
 from controlplane.gateway.models import DemandMinute
 from controlplane.planning import history, sizes
 from controlplane.planning.offers import offers
+from controlplane.scaling import kinds
+from controlplane.scaling.kinds import Asked, Other
 from controlplane.scaling.models import LaneLook
 from workers.contract import Role
 
@@ -34,12 +35,14 @@ SHARE = 0.95  # of requests within the objectives
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """`counts`: engines by role, None where it is not known how many; `why` says what for, or what is missing."""
+    """`counts`: engines by role, None where it is not known how many; `why` says what for, or what is missing. `other`:
+    the same aggregated, or disaggregated, whichever it is not; None: not compared."""
 
     counts: Mapping[Role, int] | None
     why: str
     coming: Coming
     at: datetime
+    other: Other | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,10 @@ class When:
 def floor(deployment: Deployment, looks: Mapping[str, LaneLook], level: float, when: When) -> Floor:
     """`looks`: the last of each of its roles."""
     now, coming = when.now, _coming(deployment.name, level, when)
+    apart = deployment.partitions.filter(role__in=(Role.PREFILL.value, Role.DECODE.value)).exists()
+    other = kinds.held(looks, apart, now)
     if (kept := _still_good(looks, coming, now)) is not None:
-        return kept
+        return replace(kept, other=other)
     if coming.rate <= 0.0:
         return Floor({}, "nothing is asked for", coming, now)
     if not deployment.slo_ttft_ms or not deployment.slo_itl_ms:
@@ -69,7 +74,8 @@ def floor(deployment: Deployment, looks: Mapping[str, LaneLook], level: float, w
         trace = sizes.recorded(deployment, HOURS)
     except FleetError as error:
         return _unsized(deployment, str(error), coming, now)
-    return _sized(deployment, trace.at_rate(coming.rate), slo, coming, when)
+    asked = Asked(trace.at_rate(coming.rate), coming.rate, slo, apart, sizes.transfer_ms_per_token(deployment))
+    return _sized(deployment, asked, coming, when, other)
 
 
 def _coming(name: str, level: float, when: When) -> Coming:
@@ -108,25 +114,26 @@ def _unsized(deployment: Deployment, why: str, coming: Coming, now: datetime) ->
     return Floor(None, why[:255], coming, now)
 
 
-def _sized(deployment: Deployment, trace: Trace, slo: Slo, coming: Coming, when: When) -> Floor:
-    kinds, now = _kinds(deployment), when.now
+def _sized(deployment: Deployment, asked: Asked, coming: Coming, when: When, other: Other | None) -> Floor:
+    """`other`: as the other kind of engines was compared lately."""
+    here, now = _kinds(deployment), when.now
     found, missing = offers(deployment, when.prices)
-    able = [one for one in found if (one.offer.gpu, one.offer.tp) in kinds]
+    able = [one for one in found if (one.offer.gpu, one.offer.tp) in here]
     if not able:
         why = "; ".join(missing) or "no partition has GPUs that were measured or that specs are known of"
         return _unsized(deployment, f"how fast it would be is not known: {why}", coming, now)
-    apart = deployment.partitions.filter(role__in=(Role.PREFILL.value, Role.DECODE.value)).exists()
-    transfer = sizes.transfer_ms_per_token(deployment)
-    engines = [one.offer for one in able]
-    judged = size_search.fewest(trace, engines, slo, apart=apart, transfer_ms_per_token=transfer)
+    judged = kinds.fewest(asked, able, apart=asked.apart)
+    other = other or kinds.compare(asked, able, judged, now)
     what = f"{coming.rate:.3g} requests a second ({coming.why})"
     if judged is None:
-        return _unsized(deployment, f"no number of its engines keeps the objectives at {what}", coming, now)
+        why = f"no number of its engines keeps the objectives at {what}"
+        return replace(_unsized(deployment, why, coming, now), other=other)
     size = judged.size
-    counts = {Role.DECODE if apart else Role.AGGREGATED: size.decode.count}
+    counts = {Role.DECODE if asked.apart else Role.AGGREGATED: size.decode.count}
     if size.prefill is not None:
         counts[Role.PREFILL] = size.prefill.count
-    return Floor(counts, f"{size.told} for {what}: {judged.met:.1%} within the objectives"[:255], coming, now)
+    why = f"{size.told} for {what}: {judged.met:.1%} within the objectives"
+    return Floor(counts, why[:255], coming, now, other)
 
 
 def _kinds(deployment: Deployment) -> set[tuple[str, int]]:

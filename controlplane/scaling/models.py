@@ -7,6 +7,8 @@ from django.db import models
 from controlplane.fleet.models import Change, Deployment
 from controlplane.fleet.models.serving import Role
 
+CHEAPER = 0.95  # of what it costs now: less of a difference between kinds of engines is noise
+
 
 class ScalingPolicy(models.Model):
     """How plans are made, and when one is applied without a person: one row. Written by scaling.policy alone."""
@@ -43,6 +45,10 @@ class LaneLook(models.Model):
     floor = models.PositiveIntegerField(null=True)
     floor_why = models.CharField(max_length=255, blank=True)
     floor_at = models.DateTimeField(null=True)
+    # aggregated against disaggregated, whichever it is not: kinds.Other
+    other = models.CharField(max_length=255, blank=True)
+    other_ratio = models.FloatField(null=True)
+    other_at = models.DateTimeField(null=True)
     rate_now = models.FloatField(null=True)  # requests a second
     rate_coming = models.FloatField(null=True)
 
@@ -52,6 +58,10 @@ class LaneLook(models.Model):
 
     def __str__(self) -> str:
         return f"{self.deployment} {self.role}"
+
+    @property
+    def other_is_cheaper(self) -> bool:
+        return self.other_ratio is not None and self.other_ratio <= CHEAPER
 
 
 class ScalingPlan(models.Model):

@@ -127,6 +127,9 @@ def _look(one: Gathered, role: Role, wanted: Wanted, short: int, now: datetime) 
         floor=lane.floor,
         floor_why=floor.why[:255],
         floor_at=floor.at if lane.floor is not None else None,
+        other=floor.other.text if floor.other else "",
+        other_ratio=floor.other.ratio if floor.other else None,
+        other_at=floor.other.at if floor.other else None,
         rate_now=floor.coming.now,
         rate_coming=floor.coming.rate,
     )

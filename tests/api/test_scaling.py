@@ -31,6 +31,7 @@ def look(world: World) -> LaneLook:
     return LaneLook.objects.create(
         deployment=world.deployment, role="aggregated", at=timezone.now(), count=1, ready=1, wanted=2, kind="pressure",
         why="ITL p95 70 ms of 50", rate_now=1.5, rate_coming=2.25, floor_why="too little is on record",
+        other="Disaggregated engines would take 1.50 times the GPUs", other_ratio=1.5, other_at=timezone.now(),
     )  # fmt: skip
 
 
@@ -41,6 +42,7 @@ def test_it_tells_what_each_role_has_and_wants_and_the_open_plan(
     [lane] = found["lanes"]
     assert (lane["deployment"]["name"], lane["role"], lane["count"], lane["wanted"]) == ("chat", "aggregated", 1, 2)
     assert (lane["kind"], lane["floor"], lane["rate_coming"]) == ("pressure", None, 2.25)
+    assert (lane["other"], lane["other_ratio"]) == ("Disaggregated engines would take 1.50 times the GPUs", 1.5)
     assert found["late"] is False
     plan = found["plan"]
     assert (plan["id"], plan["state"], plan["held_back"][0][:5]) == (world.plan.pk, "open", "plans")

@@ -11,11 +11,15 @@ from django.utils import timezone
 
 from controlplane.audit.services import Actor
 from controlplane.costs.models import NodePrice
+from controlplane.domain import size_search
+from controlplane.domain.sizing import Slo
 from controlplane.fleet.models import Deployment
 from controlplane.gateway.models import DemandMinute, RequestRecord
-from controlplane.planning import profiles
+from controlplane.planning import profiles, sizes
+from controlplane.planning.offers import offers
 from controlplane.scaling import floors
 from controlplane.scaling.floors import Floor, When
+from controlplane.scaling.kinds import Other
 from controlplane.scaling.models import LaneLook
 from tests.factories import make_deployment, make_gpus, make_model, make_node, make_partition, make_ready
 from tests.planning import profile_tables as tables
@@ -111,3 +115,40 @@ def test_one_without_engines_is_counted_in_the_kind_of_gpu_that_costs_least(
     found = floor(row, now)
     assert found.counts == {Role.AGGREGATED: 1}
     assert f"1 x TP4 aggregated on {chosen}" in found.why
+
+
+def test_the_other_kind_of_engines_is_compared_by_the_same_replay_with_the_number(
+    chat: Deployment, now: datetime
+) -> None:
+    asked(now, rate=2.0)
+    found = floor(chat, now).other
+    assert found is not None and found.ratio is not None
+    trace = sizes.recorded(chat, 24.0).at_rate(2.0)
+    engines = [one.offer for one in offers(chat, {})[0]]
+    transfer = sizes.transfer_ms_per_token(chat)
+    both = size_search.find(trace, engines, Slo(2000.0, 60.0, 0.95), transfer_ms_per_token=transfer)
+    assert both.aggregated is not None and both.disaggregated is not None
+    assert found.ratio == both.aggregated.size.gpus / both.disaggregated.size.gpus
+    start = f"Aggregated engines would do with {found.ratio:.2f} times the GPUs: {both.aggregated.size.told}"
+    assert found.text.startswith(start) and "for 2 requests a second" in found.text
+
+
+def test_what_was_compared_holds_for_an_hour_and_no_longer_or_for_another_kind(chat: Deployment, now: datetime) -> None:
+    asked(now, rate=2.0)
+    look = LaneLook(
+        deployment=chat, role="decode", at=now, count=1, ready=1, wanted=1, kind="keep", why="",
+        other="Aggregated engines, found before", other_ratio=0.5, other_at=now - timedelta(minutes=59),
+    )  # fmt: skip
+    assert floor(chat, now, {"decode": look}).other == Other(look.other, 0.5, look.other_at)
+    look.other_at = now - timedelta(minutes=61)
+    assert floor(chat, now, {"decode": look}).other != Other(look.other, 0.5, look.other_at)
+    look.other, look.other_at = "Disaggregated engines, found before", now
+    assert str(floor(chat, now, {"decode": look}).other.text).startswith("Aggregated engines would do with")
+
+
+def test_where_neither_kind_keeps_the_objectives_that_is_told(chat: Deployment, now: datetime) -> None:
+    asked(now, rate=2.0)
+    chat.slo_ttft_ms = 1
+    found = floor(chat, now)
+    assert found.counts is None and found.other is not None and found.other.ratio is None
+    assert found.other.text == "Aggregated engines on these GPUs would not keep the objectives, however many"

@@ -13,6 +13,7 @@ from controlplane.costs.models import NodePrice
 from controlplane.fleet.models import Deployment, Node, Partition
 from controlplane.planning import profiles
 from controlplane.scaling import worth
+from controlplane.scaling.models import LaneLook
 from controlplane.scaling.proposing import propose
 from controlplane.telemetry.latest import EngineFigures
 from tests.factories import make_deployment, make_gpus, make_model, make_node, make_partition, make_ready
@@ -71,6 +72,9 @@ def test_half_the_speed_is_taken_for_less_than_half_the_price(
     assert plan is not None
     assert [move["name"].split("/")[0] for move in plan.moves] == [chosen]
     assert "for 1,000 requests at most load" in plan.moves[0]["why"]
+    [lane] = LaneLook.objects.all()
+    assert lane.other.startswith("Disaggregated engines") and lane.other_at == now
+    assert lane.other_ratio is not None and lane.other_ratio > 1.0, "one engine does both here; apart it takes two"
 
 
 def test_without_every_price_or_without_requests_nothing_is_known(chat: Deployment, now: datetime) -> None:

@@ -33,6 +33,7 @@ def look(fleet: SimpleNamespace) -> LaneLook:
         deployment=fleet.deployment, role="decode", at=timezone.now(), count=1, ready=1, lost=1, wanted=2,
         kind="pressure", why="ITL p95 70 ms of 50", short=1, rate_now=1.5, rate_coming=12.0,
         floor_why="too little is on record",
+        other="Aggregated engines would do with 0.50 times the GPUs", other_ratio=0.5,
     )  # fmt: skip
 
 
@@ -41,6 +42,7 @@ def test_it_tells_what_roles_have_and_want_and_why(fleet: SimpleNamespace, look:
     assert "pressure ITL p95 70 ms of 50" in page
     assert "1 lost" in page and "1 short" in page and "1 engine without a partition" in page
     assert "Floor not known: too little is on record" in page
+    assert "Aggregated engines would do with 0.50 times the GPUs. Compare" in page
     assert "1.5 → 12" in page
     assert "Plans are proposed each minute and applied by people." in page
 

@@ -95,6 +95,8 @@ def _told(found: Row) -> str:
     if found["lanes"]:
         headers = ["DEPLOYMENT", "ROLE", "HAS", "READY", "LOST", "WANTS", "SHORT", "FLOOR", "RATE", "TO COME", "WHY"]
         parts.append(table(headers, [_lane(lane) for lane in found["lanes"]], right=(2, 3, 4, 5, 6, 7, 8, 9)))
+        others = {lane["deployment"]["name"]: lane["other"] for lane in found["lanes"] if lane["other"]}
+        parts += [plain("\n".join(f"{name}: {other}." for name, other in others.items()))] if others else []
     elif not found["late"]:
         parts.append("No dedicated deployment has or wants an engine.")
     parts.append(_plan(found["plan"]) if found["plan"] else "No plan is open.")

@@ -1,0 +1,76 @@
+"""Whether a deployment would be served for less with prefill and decode in engines of their own, or in one: told with
+the number, for people to act on. Plans never switch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from controlplane.domain import size_search
+from controlplane.domain.profiles import Source
+from controlplane.domain.replay import Trace
+from controlplane.domain.sizing import Judged, Slo
+from controlplane.planning.offers import Offered, sources
+from controlplane.scaling.models import LaneLook
+
+HOLDS = timedelta(hours=1)  # a search takes seconds, and nobody switches by the minute
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """`text`: what the other kind would take, against the one that there is. `ratio`: its price over that one's; None:
+    one of the two keeps the objectives alone, or neither."""
+
+    text: str
+    ratio: float | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """`trace` comes at `rate` requests a second. `apart`: prefill and decode have engines of their own. `transfer`: of
+    KV between them, ms a token."""
+
+    trace: Trace
+    rate: float
+    slo: Slo
+    apart: bool
+    transfer: float
+
+
+def fewest(asked: Asked, found: Sequence[Offered], *, apart: bool) -> Judged | None:
+    engines = [one.offer for one in found]
+    return size_search.fewest(asked.trace, engines, asked.slo, apart=apart, transfer_ms_per_token=asked.transfer)
+
+
+def held(looks: Mapping[str, LaneLook], apart: bool, now: datetime) -> Other | None:
+    """What was found within the last hour, if it is of this kind."""
+    for look in looks.values():
+        if look.other_at is not None and now - look.other_at <= HOLDS and look.other.startswith(_name(not apart)):
+            return Other(look.other, look.other_ratio, look.other_at)
+    return None
+
+
+def compare(asked: Asked, found: Sequence[Offered], mine: Judged | None, now: datetime) -> Other:
+    """`mine`: what the kind that there is takes, None where no number of its engines does."""
+    name, other = _name(not asked.apart), fewest(asked, found, apart=not asked.apart)
+    if other is None:
+        return Other(f"{name} engines on these GPUs would not keep the objectives, however many", None, now)
+    what = f"{other.size.told} for {asked.rate:.3g} requests a second"
+    size = f"{what}, {other.met:.1%} within the objectives{_doubt(found)}"
+    if mine is None:
+        return Other(f"{name} engines would keep the objectives: {size}"[:255], None, now)
+    ratio = other.size.price_per_hour / mine.size.price_per_hour
+    verb = "would do with" if ratio < 1.0 else "would take"
+    unit = "the price" if all(one.price is not None for one in found) else "the GPUs"
+    return Other(f"{name} engines {verb} {ratio:.2f} times {unit}: {size}"[:255], ratio, now)
+
+
+def _name(apart: bool) -> str:
+    return "Disaggregated" if apart else "Aggregated"
+
+
+def _doubt(found: Sequence[Offered]) -> str:
+    known = Source.ROOFLINE.value not in sources(found)
+    return "" if known else "; by a roofline alone: measure before you choose"
