@@ -30,6 +30,7 @@ app.conf.update(
         "fleet.advance": {"task": "fleet.advance", "schedule": 1.0, "options": {"expires": 3}},
         "fleet.watch": {"task": "fleet.watch", "schedule": 10.0, "options": {"expires": 8}},
         "fleet.qualify": {"task": "fleet.qualify", "schedule": 900.0, "options": {"expires": 600}},
+        "fleet.prefetch": {"task": "fleet.prefetch", "schedule": 300.0, "options": {"expires": 250}},
         "alerts.tick": {"task": "alerts.tick", "schedule": 10.0, "options": {"expires": 8}},
         "alerts.deliver": {"task": "alerts.deliver", "schedule": 5.0, "options": {"expires": 4}},
         "alerts.prune": {"task": "alerts.prune", "schedule": 3600.0, "options": {"expires": 3000}},

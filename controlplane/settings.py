@@ -287,6 +287,7 @@ POOL_EMPTIED = int(os.environ.get("FOREBAY_POOL_EMPTIED", "2"))  # of those held
 POOL_MIN_RESIDENCE_S = float(os.environ.get("FOREBAY_POOL_MIN_RESIDENCE_S", "30"))
 POOL_START_S = float(os.environ.get("FOREBAY_POOL_START_S", "900"))
 POOL_PREDICT = os.environ.get("FOREBAY_POOL_PREDICT", "1") == "1"
+POOL_FETCH = os.environ.get("FOREBAY_POOL_FETCH", "1") == "1"
 POOL_LEARN_KEEP_ALIVE = os.environ.get("FOREBAY_POOL_LEARN_KEEP_ALIVE", "1") == "1"
 POOL_KEEP_DAYS = int(os.environ.get("FOREBAY_POOL_KEEP_DAYS", "30"))
 ACTIVITY_KEEP_DAYS = int(os.environ.get("FOREBAY_ACTIVITY_KEEP_DAYS", "400"))

@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from controlplane.domain import prewarming
-from controlplane.domain.keepalive import START, Learned
+from controlplane.domain.keepalive import Learned
 from controlplane.domain.recurrence import EDGES_S, Recurrence
 from controlplane.domain.rhythm import AGREE, Rhythm
 from controlplane.fleet.models import PoolHint
@@ -52,14 +52,14 @@ def read(now: datetime, names: Iterable[str]) -> list[Habit]:
     return [_habit(row) for row in told.defer("keep_alive_why")]
 
 
-def chances(now: datetime, uses: Mapping[str, Use], names: Iterable[str], keep_alive_s: float) -> dict[str, float]:
-    """By deployment, of those with something learned: that it is asked for again soon, which is as long as a start that
-    is waited for is worth. `uses`: what gateways had of each, where that is known."""
+def chances(now: datetime, uses: Mapping[str, Use], names: Iterable[str], within_s: float) -> dict[str, float]:
+    """By deployment, of those with something learned: that it is asked for again within that time. `uses`: what
+    gateways had of each, where that is known."""
     found = {}
     for habit in read(now, names):
         idle_s = habit.idle_s(now, uses.get(habit.deployment, Use()).last_at)
         chance = prewarming.chance(
-            habit.recurrence, habit.rhythm, now=now.timestamp(), idle_s=idle_s or 0.0, within_s=START * keep_alive_s
+            habit.recurrence, habit.rhythm, now=now.timestamp(), idle_s=idle_s or 0.0, within_s=within_s
         )
         if chance is not None:
             found[habit.deployment] = chance

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 
 from django.db import transaction
+from django.utils import timezone
 
 from controlplane.celery import app
 from controlplane.fleet import brake, broker
 from controlplane.fleet.models import Node
 from controlplane.fleet.publish import publish
-from controlplane.fleet.services import advance_all, qualify_due
+from controlplane.fleet.services import advance_all, prefetch, qualify_due
 
 logger = logging.getLogger(__name__)
 
@@ -44,3 +45,10 @@ def qualify() -> None:
     """Measure GPUs that nothing is assigned to, where they were last measured too long ago."""
     if asked := qualify_due():
         logger.info("%d GPUs are to be measured again", asked)
+
+
+@app.task(name="fleet.prefetch", ignore_result=True)
+def fetch_ahead() -> None:
+    """Have the weights of pooled models that are likely to be asked for lie where they can be woken."""
+    if changed := prefetch(timezone.now()):
+        logger.info("%d nodes are to hold other weights, by forecast", changed)

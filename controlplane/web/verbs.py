@@ -23,6 +23,7 @@ SAID = {
     "set-price": "set the price of",
     "measure-engine": "asked to measure an engine of", "cancel-measuring": "gave up measuring an engine of",
     "measured-engine": "measured the profile",
+    "fetch-weights": "had weights fetched to", "unfetch-weights": "wants weights no more on",
 }  # fmt: skip
 SAID_OF_CHANGES = {
     "change": "began", "undo": "began, as an undo,", "drain": "began, to drain a node,", "resume": "resumed",

@@ -27,6 +27,7 @@ from controlplane.fleet.services.nodes import (
 from controlplane.fleet.services.partitions import create_partition, delete_partition, split_node
 from controlplane.fleet.services.plans import apply_plan
 from controlplane.fleet.services.pool import set_pool
+from controlplane.fleet.services.prefetching import prefetch
 from controlplane.fleet.services.qualifications import (
     accept_gpu,
     qualify_due,
@@ -66,6 +67,7 @@ __all__ = [
     "join",
     "join_command",
     "label",
+    "prefetch",
     "preview_assign",
     "preview_change",
     "preview_drain",

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db.models import Count
 
 from controlplane.domain import placement, tenancy
+from controlplane.domain.keepalive import START
 from controlplane.domain.pool import Resident, Slot
 from controlplane.domain.tenancy import Floors, Holdings
 from controlplane.domain.types import DeploymentView, Role
@@ -182,7 +183,8 @@ def _looking(found: Sequence[Partition], now: datetime, chances: Chances | None)
     uses, keeps = pool_use.read(now), pool_keep.read(now)
     if chances is None:
         there = [row.deployment.name for row in found if row.deployment is not None]
-        chances = pool_habits.chances(now, uses or {}, there, keeps.usual_s) if settings.POOL_PREDICT else {}
+        soon_s = START * keeps.usual_s  # as long as a start that is waited for is worth
+        chances = pool_habits.chances(now, uses or {}, there, soon_s) if settings.POOL_PREDICT else {}
     return _Look(uses, now, chances, keeps, frozenset(exclusive.held()))
 
 
