@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import structlog
-
 from controlplane.environment import database, flag, oidc, secret_key, words
+from controlplane.log_lines import logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VERSION = "0.1.0"
@@ -153,7 +152,6 @@ AXES_VERBOSE = False
 
 SECURE_COOKIES = flag("FOREBAY_HTTPS", PUBLIC_URL.startswith("https://"))
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_COOKIES
-SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_AGE = 12 * 3600
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
@@ -301,38 +299,4 @@ CURRENCY = os.environ.get("FOREBAY_CURRENCY", "USD")
 USAGE_KEEP_DAYS = int(os.environ.get("FOREBAY_USAGE_KEEP_DAYS", "800"))
 IDEMPOTENCY_KEEP_H = int(os.environ.get("FOREBAY_IDEMPOTENCY_KEEP_H", "24"))
 
-_LOG_STAMP = [
-    structlog.stdlib.add_log_level,
-    structlog.stdlib.add_logger_name,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-]
-_LOG_RENDERER = (
-    structlog.processors.JSONRenderer()
-    if flag("FOREBAY_LOG_JSON", False)
-    else structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0)
-)
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "main": {
-            "()": structlog.stdlib.ProcessorFormatter,
-            "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, _LOG_RENDERER],
-            "foreign_pre_chain": [*_LOG_STAMP, structlog.processors.format_exc_info],
-        }
-    },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "main"}},
-    "root": {"handlers": ["stderr"], "level": os.environ.get("FOREBAY_LOG_LEVEL", "INFO")},
-    "loggers": {"axes": {"level": "WARNING"}, "httpx": {"level": "WARNING"}},
-}
-structlog.configure(
-    processors=[
-        *_LOG_STAMP,
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.format_exc_info,
-        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-    ],
-    logger_factory=structlog.stdlib.LoggerFactory(),
-    wrapper_class=structlog.stdlib.BoundLogger,
-    cache_logger_on_first_use=True,
-)
+LOGGING = logging_config(os.environ.get("FOREBAY_LOG_LEVEL", "INFO"), as_json=flag("FOREBAY_LOG_JSON", False))

@@ -2,7 +2,7 @@
 // What changes the shape of a page is not patched here: the page asks the server for that part again.
 import { el, text } from "./dom.js";
 import { UNKNOWN, age, bytes, number, percent, unit } from "./format.js";
-import { ageOf, isStale, now, show, start, store, subscribe } from "./live.js";
+import { ageOf, isStale, now, show, silence, start, store, subscribe } from "./live.js";
 import { words } from "./map.js";
 
 const CHIPS = { ready: "ok", starting: "busy", pending: "busy", draining: "warn", stopping: "warn", cordoned: "warn", drained: "warn", silent: "warn", crash_looping: "bad", lost: "bad", revoked: "bad" };
@@ -85,7 +85,7 @@ function fillNode(box, node, key) {
   if (!node) return;
   if (key !== "status") { text(box, NODE[key](node)); box.classList.toggle("faint", isStale(node) && key !== "age"); return; }
   const status = isStale(node) && node.status === "ready" ? "silent" : node.status;
-  const label = status === "silent" && node.seen !== null ? `silent for ${age(ageOf(node))}` : words(status);
+  const label = status === "silent" && node.seen !== null ? silence(node) : words(status);
   if (box.textContent !== label) box.replaceChildren(el("span", { class: `chip ${CHIPS[status] || "idle"}` }, label));
 }
 

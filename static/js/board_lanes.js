@@ -3,7 +3,7 @@ import { since } from "./bind.js";
 import * as draft from "./board_draft.js";
 import { el, glyph, icon, text } from "./dom.js";
 import { UNKNOWN, age, number, percent, plural } from "./format.js";
-import { ageOf, isStale, store } from "./live.js";
+import { ageOf, isStale, silence, store } from "./live.js";
 import { words } from "./map.js";
 import { paint } from "./ramp.js";
 
@@ -105,7 +105,7 @@ export function repaint() {
 function refresh(element, { part, node }) {
   const stale = isStale(node), busy = mean(part.gpus.map((id) => node.gpus.find((g) => g.id === id)?.utilization)), put = (name, value) => text(element.querySelector(`.${name}`), value);
   element.classList.toggle("silent", stale);
-  const state = stale ? `silent for ${age(ageOf(node))}` : part.status === "ready" && !part.confirmed ? "not confirmed" : part.status === "unassigned" ? "idle" : `${words(part.status)} ${since(part, node).replace("for ", "")}`.trim();
+  const state = stale ? silence(node) : part.status === "ready" && !part.confirmed ? "not confirmed" : part.status === "unassigned" ? "idle" : `${words(part.status)} ${since(part, node).replace("for ", "")}`.trim();
   put("state", state);
   put("use", part.deployment && part.engine ? percent(busy) : "");
   put("load", part.engine && part.deployment ? `${number(part.engine.running)} + ${number(part.engine.waiting)}` : "");

@@ -2,19 +2,23 @@
 // page says it shows. A gap, a new epoch or a tab that slept fetches the snapshot again; without a socket the page polls
 // and says so.
 import { fill } from "./cells.js";
+import { age } from "./format.js";
 
 const POLL_MS = 5000, SLEPT_MS = 6000, RETRY_MS = [1000, 2000, 5000], SAY_MS = 200, MOST_WAITING = 30;
 const QUIET_MS = 8000; // frames come each second: a socket that says nothing for so long is dead, whatever it says of itself
 const BLANK = { type: "view", fill: null, nodes: [], detail: [] };
 let unreachable = "";
-export const store = { nodes: new Map(), summary: null, version: null, changes: [], epoch: null, seq: -1, offset: 0, ready: false, online: false, heard: 0 };
+export const store = { nodes: new Map(), summary: null, version: null, changes: [], epoch: null, seq: -1, offset: 0, at: 0, ready: false, online: false, heard: 0 };
 const listeners = new Set();
 let view = BLANK, said = "", sayTimer = null;
 let socket = null, retries = 0, fetching = null, queue = [], lostAt = null, pollTimer = null, lastTick = Date.now(), againTimer = null;
 
 export const now = () => Date.now() / 1000 + store.offset;
 export const ageOf = (node) => (node.seen === null ? null : Math.max(0, now() - node.seen));
-export const isStale = (node) => node.status === "silent" || node.seen === null || ageOf(node) > 3 * (node.period_s || 1) + 1;
+/** A busy page judges by the server's last word, or it would take its own lateness for the nodes' silence. */
+const judged = () => (store.online ? store.at : now());
+export const isStale = (node) => node.status === "silent" || node.seen === null || judged() - node.seen > 3 * (node.period_s || 1) + 1;
+export const silence = (node) => `${store.online || node.status === "silent" ? "silent" : "not heard of"} for ${age(ageOf(node))}`;
 /** Since when a figure is known: of a node in sight its fill, of one shown whole all of them. */
 export const knownSince = (node, fill) => Math.max(node.whole_at, node.filled?.[fill] ?? 0);
 export const isBehind = (node, fill) => node.seen !== null && node.seen - knownSince(node, fill) > 2 * (node.period_s || 1) + 1;
@@ -60,7 +64,7 @@ async function load() {
     if (response.status === 401 || response.status === 403) return signedOut();
     if (!response.ok) throw new Error(`status ${response.status}`);
     const body = await response.json();
-    Object.assign(store, { summary: body.summary, version: body.version ?? null, changes: body.changes || [], epoch: body.epoch, seq: body.seq, offset: body.at - Date.now() / 1000, ready: true, heard: Date.now() });
+    Object.assign(store, { summary: body.summary, version: body.version ?? null, changes: body.changes || [], epoch: body.epoch, seq: body.seq, offset: body.at - Date.now() / 1000, at: body.at, ready: true, heard: Date.now() });
     store.nodes.clear();
     body.nodes.forEach((node) => keep(node, body.at));
     tell({ all: true });
@@ -94,7 +98,7 @@ function apply(frame) {
   if (frame.epoch !== store.epoch || frame.seq !== store.seq + 1) { queue.push(frame); again(); return; }
   store.seq = frame.seq;
   store.heard = Date.now();
-  store.offset = frame.at - Date.now() / 1000;
+  Object.assign(store, { at: frame.at, offset: frame.at - Date.now() / 1000 });
   Object.assign(store, { summary: frame.summary, version: frame.version ?? store.version, changes: frame.changes || store.changes });
   for (let i = 0; i < frame.heard.length; i += 2) {
     const node = store.nodes.get(frame.heard[i]);

@@ -2,7 +2,7 @@
 import { el, glyph, icon, text } from "./dom.js";
 import { FILLS, describe, read } from "./fills.js";
 import { UNKNOWN, age, plural } from "./format.js";
-import { ageOf, isBehind, isStale } from "./live.js";
+import { ageOf, isBehind, isStale, silence } from "./live.js";
 import { paint } from "./ramp.js";
 
 const own = new WeakMap(); // a row's element -> what is repainted in it
@@ -105,7 +105,7 @@ export function repaint(element, node, view) {
 function meta(node, stale) {
   const extra = node.simulated ? " · simulated" : "";
   if (node.seen === null) return `never reported${extra}`;
-  if (stale) return `silent for ${age(ageOf(node))}${extra}`;
+  if (stale) return `${silence(node)}${extra}`;
   const kinds = new Set(node.gpus.map((gpu) => gpu.kind));
   return `${plural(node.gpus.length, kinds.size === 1 && kinds.has("cpu") ? "CPU slot" : "GPU")} · ${words(node.status)}${extra}`;
 }

@@ -1,7 +1,7 @@
 // What the panel says of the fleet, a node, a GPU or an engine: facts, what lies below it, links and its small chart.
 import { el, glyph } from "./dom.js";
 import { UNKNOWN, age, bytes, number, percent, plural, span, unit } from "./format.js";
-import { ageOf, isBehind, isStale, store } from "./live.js";
+import { isBehind, isStale, silence, store } from "./live.js";
 import { words } from "./map.js";
 
 const MOST_NODES = 12, inOrder = new Intl.Collator("en", { numeric: true }).compare;
@@ -100,7 +100,7 @@ const gpuHealth = (g) => (!g.present ? "not in the last report" : g.foreign ? "a
 
 function nodeNote(node) {
   if (node.seen === null) return "never reported";
-  if (isStale(node)) return `silent for ${age(ageOf(node))}`;
+  if (isStale(node)) return silence(node);
   const sick = node.gpus.filter(isSick).length, crashing = node.partitions.filter((p) => p.status === "crash_looping").length;
   return [node.status === "ready" ? "" : words(node.status), sick ? `${plural(sick, "GPU")} unfit` : "", crashing ? `${plural(crashing, "engine")} crash-looping` : ""].filter(Boolean).join(", ") || "ready";
 }
