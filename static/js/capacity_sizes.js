@@ -19,7 +19,9 @@ export function bySize({ newest, held, levels }) {
 
 function row(gpus, newest, held, levels) {
   const told = (horizon) => newest.find((one) => one.horizon_s === horizon)?.by_size.find((one) => one.gpus === gpus);
-  const soon = AHEAD.map(told).find(Boolean), cell = (value) => el("td", { class: "num" }, value ?? UNKNOWN);
+  const heads = [...document.getElementById("sizes").closest("table").tHead.rows[0].cells].map((head) => head.textContent); // over a cell on a phone
+  const soon = AHEAD.map(told).find(Boolean), cell = (value, i) => el("td", { class: "num", "data-h": heads[i + 1] }, value ?? UNKNOWN);
   const most = (one) => (one ? [0.95, 0.99].map((level) => one.values[levels.indexOf(level)]).join(" / ") : null);
-  return el("tr", {}, el("th", { scope: "row" }, `${gpus} ${gpus === 1 ? "GPU" : "GPUs"}`), cell(soon?.models), cell(soon?.active), ...AHEAD.map((horizon) => cell(most(told(horizon)))), cell(held?.slots), cell(held?.there));
+  const cells = [soon?.models, soon?.active, ...AHEAD.map((horizon) => most(told(horizon))), held?.slots, held?.there];
+  return el("tr", {}, el("th", { scope: "row" }, `${gpus} ${gpus === 1 ? "GPU" : "GPUs"}`), ...cells.map(cell));
 }

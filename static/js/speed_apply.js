@@ -36,7 +36,7 @@ function show(said) {
   text($("apply-do"), sure ? `Start ${would.engines === 1 ? "it" : "them"} again with ${number(would.tokens)}` : `Have ${which} take ${number(would.tokens)} tokens a step`);
   $("apply-do").classList.toggle("danger", sure);
   const now = `The ${which} take ${told(would.before)} now.`, running = would.engines === 1 ? "1 running engine drains and starts again" : `${would.engines} running engines drain and start again at once`;
-  text($("apply-said"), [said, same ? `The ${which} take ${number(would.tokens)} tokens a step, as this profile says.` : sure ? `${running}; until the first is ready nothing serves this.` : `${now} ${would.engines ? `${running} with another.` : "No engine runs: nothing ends."}`].filter(Boolean).join(" "));
+  text($("apply-said"), [said, same ? `The ${which} take ${number(would.tokens)} tokens a step, as this profile says.` : sure ? `${running}; until ${would.engines === 1 ? "it" : "the first"} is ready ${would.column === "prefill_args" ? "there is no prefill engine" : "nothing serves it"}.` : `${now} ${would.engines ? `${running} with another.` : "No engine runs: nothing ends."}`].filter(Boolean).join(" "));
 }
 
 const told = (args) => { const found = args.find((arg) => arg.replaceAll("_", "-").startsWith(`${FLAG}=`)); return found ? `${number(Number(found.split("=")[1]))} tokens a step` : args.some((arg) => arg.replaceAll("_", "-") === FLAG) ? "another number" : "what the engine takes by itself"; };

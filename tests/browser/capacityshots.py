@@ -1,4 +1,5 @@
-"""Takes pictures of the Capacity pages: 1440 and 380 px, dark and light; empty, with an hour, with a week of trace.
+"""Takes pictures of the Capacity pages: 1440 and 380 px, dark and light; empty, begun, with an hour, with a week of
+trace; and of the batch that a profile gives to engines.
 
 python -m tests.browser.capacityshots FOLDER [--only NAME,NAME] [--models N]
 """
@@ -44,6 +45,10 @@ def shoot(shooter: Shooter, models: int) -> None:
     shooter.take("capacity-empty", "/capacity/")
     shooter.take("capacity-policy-empty", "/capacity/policy")
     shooter.take("capacity-import", "/capacity/import", _choose)
+    week.begin()
+    shooter.take("capacity-begins", "/capacity/")
+    week.forget()
+    shooter.take("speed-batch", f"/deployments/{week.measured()}/speed", _once)
     week.hour()
     shooter.take("capacity-hour", "/capacity/")
     week.pool()
@@ -62,6 +67,11 @@ def _choose(page: Page) -> None:
     log = b"t_s,model,duration_s\n10,chat,2\n4000,code,soon\n"
     page.set_input_files("[name=trace]", {"name": "log.csv", "mimeType": "text/csv", "buffer": log})
     page.wait_for_timeout(1200)
+
+
+def _once(page: Page) -> None:
+    page.click("#apply-do")
+    page.wait_for_timeout(500)
 
 
 def _cut_off(page: Page) -> None:

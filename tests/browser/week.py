@@ -5,22 +5,35 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import django
+from django.utils import timezone
 
 django.setup()
 
 from controlplane.audit.services import Actor  # noqa: E402
 from controlplane.domain.forecast.activity import Requests  # noqa: E402
 from controlplane.domain.model_facts import from_config  # noqa: E402
-from controlplane.planning import comparing, keeping, policy, standing  # noqa: E402
+from controlplane.fleet import brake  # noqa: E402
+from controlplane.fleet.models import GatewayBeat  # noqa: E402
+from controlplane.gateway.models import DemandMinute  # noqa: E402
+from controlplane.planning import comparing, keeping, policy, profiles, standing  # noqa: E402
 from controlplane.planning.forecasting import PACES, Forecasting  # noqa: E402
-from controlplane.planning.models import Forecast  # noqa: E402
+from controlplane.planning.models import Forecast, RecordedSpan  # noqa: E402
 from controlplane.planning.traces import write  # noqa: E402
 from tests.domain.configs import LLAMA_70B  # noqa: E402
 from tests.domain.forecast.worlds import fleet  # noqa: E402
-from tests.factories import make_deployment, make_model, make_node, make_partition  # noqa: E402
+from tests.factories import (  # noqa: E402
+    make_deployment,
+    make_gpus,
+    make_model,
+    make_node,
+    make_partition,
+    make_ready,
+)
+from tests.planning import profile_tables as tables  # noqa: E402
 
 ACTOR = Actor.system("pictures")
 DAYS = 7.0
@@ -43,6 +56,34 @@ def forecast() -> None:
     now = time.time()
     Forecasting(paces).tick(now)
     standing.refresh(now)
+
+
+def begin() -> None:
+    """Four minutes of record, with a gateway and the control worker at work: no forecast was due yet."""
+    now = timezone.now()
+    GatewayBeat.objects.create(name="pictures:8000", seen_at=now + timedelta(minutes=5))
+    RecordedSpan.objects.create(start=now - timedelta(minutes=4), end=now, source="gateway")
+    for name in ("chat", "code", "rank"):
+        DemandMinute.objects.create(
+            deployment=name, minute=now.replace(second=0, microsecond=0) - timedelta(minutes=2), arrivals=3
+        )
+    brake.look()
+
+
+def forget() -> None:
+    """What `begin` made."""
+    for made in (GatewayBeat, RecordedSpan, DemandMinute):
+        made.objects.all().delete()
+
+
+def measured() -> int:
+    """A deployment with engines, whose model was measured on such GPUs; its id."""
+    node, heads = make_node("measured-1"), {"num_attention_heads": 8, "num_key_value_heads": 4}
+    row = make_deployment("assistant", model=make_model("llama", config=heads), slo_ttft_ms=2000, slo_itl_ms=60)
+    for role in ("prefill", "decode"):
+        make_ready(make_partition(node, gpus=make_gpus(node, 4), deployment=row, role=role))
+    profiles.import_table(tables.splitwise(gpu="h100"), actor=ACTOR, gpus={"h100": "Simulated H100 80GB"})
+    return row.pk
 
 
 def hour() -> None:
