@@ -40,6 +40,9 @@ class Most:
     aggregated: int | None = None  # overflow too
 
 
+ANY_NUMBER = Most()
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     path: Path
@@ -122,7 +125,7 @@ def _own(
     """The route through the deployment's own partitions."""
     answering = _least(ready.decode, load, prefix, failed, suspect)
     aggregated = _least(ready.aggregated, load, prefix, failed, suspect)
-    most = most or Most()
+    most = most or ANY_NUMBER
     if aggregated is not None and (
         answering is None
         or _rank(aggregated, load, most.aggregated, suspect) < _rank(answering, load, most.decode, suspect)

@@ -250,3 +250,12 @@ def test_a_lent_slot_is_no_replica_that_bounds_and_warnings_count(node: Node, st
     assert services.preview_assign(mine.pk, deployment_id=other.pk, role="decode")["warnings"] == []
     [warning] = services.preview_assign(own.pk, deployment_id=other.pk, role="decode")["warnings"]
     assert warning["code"] == "last-replica"
+
+
+def test_when_its_node_is_emptied_a_lent_slot_ends_and_is_moved_nowhere(node: Node, steady: Deployment) -> None:
+    mine = lent(node, steady)
+    make_partition(make_node("n2"))
+    told = services.preview_drain(node.pk, move=True, actor=ADMIN)
+    to = {row["partition"]["id"]: row["to"] for row in told["leaving"]}
+    assert to.pop(mine.pk) is None
+    assert all(to.values()), "its own engine is moved"

@@ -111,7 +111,8 @@ def _look(node: Node, move: bool) -> _Drain:
     )
     if not move:
         return _Drain(node, leaving, Evacuation((), ()), [])
-    views = [Leaving(partition_view(row), deployment_view(row.deployment), Role(row.role)) for row in leaving]
+    own = [row for row in leaving if not row.overflow]  # what the pool lends ends here; it is lent anew where needed
+    views = [Leaving(partition_view(row), deployment_view(row.deployment), Role(row.role)) for row in own]
     found = evacuation.evacuate(
         views, _free_places(node), peers=_peers(node, leaving), now=time.time(), silent_after_s=settings.SILENT_AFTER_S
     )
