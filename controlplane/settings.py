@@ -257,6 +257,8 @@ GATEWAY_CONTINUATIONS = int(os.environ.get("FOREBAY_GATEWAY_CONTINUATIONS", "3")
 GATEWAY_WAIT_S = float(os.environ.get("FOREBAY_GATEWAY_WAIT_S", "20"))
 GATEWAY_OVERFLOW_S = float(os.environ.get("FOREBAY_GATEWAY_OVERFLOW_S", "2"))
 GATEWAY_HOLD_S = float(os.environ.get("FOREBAY_GATEWAY_HOLD_S", "180"))
+# So much later is a token of a stream, at most, for several of them to be passed on at one waking; 0: at once.
+GATEWAY_STREAM_REST_MS = float(os.environ.get("FOREBAY_GATEWAY_STREAM_REST_MS", "2"))
 # A stream that waits for that says so this often, for proxies that end quiet connections; 0: never.
 GATEWAY_HOLD_COMMENTS_S = float(os.environ.get("FOREBAY_GATEWAY_HOLD_COMMENTS_S", "0"))
 # Which devices are measured without being asked for, when they join and every so often while nothing is assigned to

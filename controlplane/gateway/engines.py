@@ -14,6 +14,7 @@ from controlplane.domain.routing import Route, pick, pick_decode
 from controlplane.gateway.exchange import UpstreamError
 from controlplane.gateway.lent import Lent
 from controlplane.gateway.lines import Lines
+from controlplane.gateway.moderation import Moderation
 from controlplane.gateway.table import Engine, Served, Table
 from controlplane.gateway.upstream import Bounds, Pool
 
@@ -29,9 +30,9 @@ class _Models(msgspec.Struct):
 
 
 class Engines:
-    """Chooses among the table's engines. The table itself is replaced from outside."""
+    """Chooses among the table's engines. The table itself is replaced from outside. `rest_s`: of Moderation."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, rest_s: float = 0.0) -> None:
         self.load: defaultdict[int, int] = defaultdict(int)
         self._bounds = bounds
         self._pools: dict[tuple[str, int], Pool] = {}
@@ -39,6 +40,7 @@ class Engines:
         self._had: dict[str, float] = {}  # when a deployment last had an engine
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self.moderation = Moderation(self._loop, rest_s)
         self.lines, self.lent = Lines(), Lent()
 
     def release(self, id: int) -> None:
@@ -59,7 +61,7 @@ class Engines:
         at = (engine.host, engine.port)
         pool = self._pools.get(at)
         if pool is None:
-            pool = self._pools[at] = Pool(engine.host, engine.port, self._bounds)
+            pool = self._pools[at] = Pool(engine.host, engine.port, self._bounds, self.moderation)
         return pool
 
     def suspect(self, engine: Engine) -> None:

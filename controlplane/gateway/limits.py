@@ -34,5 +34,6 @@ class Limits:
     first_s: float = 300.0  # until its first event
     silence_s: float = 300.0  # between its events
     stall_s: float = 60.0  # how long a client may leave its stream unread
+    stream_rest_s: float = field(default_factory=lambda: settings.GATEWAY_STREAM_REST_MS / 1000)
     drain_s: float = 12.0  # for requests in flight at shutdown
     upstream: Bounds = field(default_factory=Bounds)

@@ -39,12 +39,12 @@ class Gateway:
     ) -> None:
         """`wake`: has pooled models woken, and tells how far they are."""
         self.table, self.recorder, self.metrics, self.limits = table, recorder, metrics, limits
-        self.engines = Engines(limits.upstream)
+        self.engines = Engines(limits.upstream, limits.stream_rest_s)
         self.hold = Hold(table, limits, wake)
         self.overflow = Overflow(table, self.engines.lines, limits, wake)
         self.proxy = Proxy(self.engines, limits, table, self.hold, self.overflow)
         self.buckets = Buckets()
-        self.in_flight = 0
+        self.in_flight = self.engines.moderation.in_flight = 0
         self.draining = False
         self._loop = asyncio.get_running_loop()
 
@@ -86,7 +86,7 @@ class Gateway:
             raise ApiError(405, "Use POST.", code="method_not_allowed")
         key = self._key(request)
         trip = Trip(kind.value, time.time(), self._loop.time(), key=key.id)
-        self.in_flight += 1
+        self._count(1)
         try:
             return await self._serve(request, kind, key, trip)
         except ApiError as error:
@@ -100,8 +100,11 @@ class Gateway:
             trip.outcome, trip.status = Outcome.CANCELLED, 499
             raise
         finally:
-            self.in_flight -= 1
+            self._count(-1)
             self._end(trip)
+
+    def _count(self, more: int) -> None:
+        self.in_flight = self.engines.moderation.in_flight = self.in_flight + more
 
     async def _serve(self, request: web.BaseRequest, kind: Kind, key: Key, trip: Trip) -> web.StreamResponse:
         self._admit(key)

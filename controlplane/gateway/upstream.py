@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import httptools
 
 from controlplane.gateway.exchange import Exchange, UpstreamError
+from controlplane.gateway.moderation import Moderation
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class Connection(asyncio.Protocol):
             return
         if self._is_between and exchange.whole_chunks is not None and exchange.whole_chunks(data):
             exchange.heard = 0.0
+            if (moderation := self.pool.moderation) is not None:
+                moderation.passed_on()
             return
         if self._quiet > self.pool.bounds.head_bytes:
             exchange.abort("the head of the answer is too large")
@@ -136,8 +139,8 @@ class Connection(asyncio.Protocol):
 class Pool:
     """The connections to one engine."""
 
-    def __init__(self, host: str, port: int, bounds: Bounds = Bounds()) -> None:
-        self.host, self.port, self.bounds = host, port, bounds
+    def __init__(self, host: str, port: int, bounds: Bounds = Bounds(), moderation: Moderation | None = None) -> None:
+        self.host, self.port, self.bounds, self.moderation = host, port, bounds, moderation
         self.loop = asyncio.get_running_loop()
         self._idle: deque[Connection] = deque()
         self._closed = False
