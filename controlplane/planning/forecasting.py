@@ -6,7 +6,7 @@ last days anew, in order, and then knows what one that ran all the while would k
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -108,21 +108,26 @@ class Forecasting:
                 for horizon, pace in self.paces.items()
                 if (at := _due(horizon, pace, keep_alive_s, now, begin)) is not None
             }
-            if due:
-                rows = self._rows(due, keep_alive_s, method, now, begin)
+            made = 0
+            for rows in self._rows(due, keep_alive_s, method, now, begin) if due else ():
                 Forecast.objects.bulk_create(rows, ignore_conflicts=True, batch_size=500)
+                made += len(rows)
         settle(now, keep_alive_s, self.paces)
-        return len(rows) if due else 0
+        return made
 
     def _forget_others(self, keep_alive_s: int, method: str) -> None:
         """What was learned for a keep-alive, or by a method, that is no longer in use."""
         mine = (keep_alive_s, method)
         self._asked = {key: asked for key, asked in self._asked.items() if (key.keep_alive_s, key.method) == mine}
 
-    def _rows(self, due: dict[int, float], keep_alive_s: int, method: str, now: float, begin: float) -> list[Forecast]:
+    def _rows(
+        self, due: dict[int, float], keep_alive_s: int, method: str, now: float, begin: float
+    ) -> Iterator[list[Forecast]]:
+        """A horizon after the other, the nearest first: a process that begins needs a minute for each, and what is to
+        be held follows from the first."""
         back = (LOOK_BACK_DAYS + max(self.paces[horizon].replay_days for horizon in due)) * DAY_S
         requests, gaps = past.requests(now - back, now), past.outages(now - back, now)
-        rows, sizes = [], slot_sizes.read()
+        sizes = slot_sizes.read()
         for horizon, at in due.items():
             pace = self.paces[horizon]
             anchor = _anchor(at, begin + keep_alive_s, pace)
@@ -130,8 +135,7 @@ class Forecasting:
             first = _steps_before(anchor, max(since, begin + keep_alive_s), pace)
             start, end = anchor - first * pace.step_s, at + pace.step_s
             span = _Span(_Key(horizon, keep_alive_s, method), start, end, pace.step_s, first, gaps)
-            rows += self._told(requests.within(since, at), span, begin, sizes)
-        return rows
+            yield self._told(requests.within(since, at), span, begin, sizes)
 
     def _told(self, requests: Requests, span: _Span, begin: float, sizes: Sizes) -> list[Forecast]:
         """A row for each moment that was not asked about, of all models and of each size; all but the last are said
