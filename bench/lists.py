@@ -13,12 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from bench._asking import ask
-from tests.browser.running import Running
+from tests.browser.running import Running, temporary
 
 Row = dict[str, Any]
 
@@ -32,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     counts = [110] if options.quick else [int(count) for count in options.nodes.split(",")]
     requests = 60 if options.quick else options.requests
-    site = Running(Path(tempfile.mkdtemp(prefix="forebay-bench-lists-")))
+    site = Running(temporary("bench-lists"))
     try:
         site.start(gateway=False)
         os.environ.update({k: v for k, v in site.environ.items() if k.startswith(("FOREBAY_", "DJANGO_"))})
@@ -77,7 +76,7 @@ def beside(program: Path | None, count: int, requests: int) -> list[Row]:
         return []
     from bench._gpustack import Gpustack
 
-    home = Path(tempfile.mkdtemp(prefix="forebay-bench-gpustack-"))
+    home = temporary("bench-gpustack")
     with Gpustack(program, home, count) as peer:
         return [peer.ask(requests)]
 

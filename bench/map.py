@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
-from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running
+from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running, temporary
 
 WATCH = """
 async (seconds) => {
@@ -58,7 +56,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="110 nodes, five seconds")
     options = parser.parse_args()
     nodes, seconds = (110, 5.0) if options.quick else (options.nodes, options.seconds)
-    site = Running(Path(tempfile.mkdtemp(prefix="forebay-bench-map-")))
+    site = Running(temporary("bench-map"))
     try:
         site.start(gateway=False)
         password = site.make_admin()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import django
@@ -27,6 +25,7 @@ from controlplane.fleet.models import Deployment, Node, Partition, RegisteredMod
 from controlplane.telemetry.ingest import Ingest  # noqa: E402
 from controlplane.telemetry.recorder import Recorder  # noqa: E402
 from tests.browser.feigned import FeignedNode  # noqa: E402
+from tests.browser.running import temporary  # noqa: E402
 from workers.contract import NodeSpec, Role  # noqa: E402
 
 ACTOR = Actor.system("pictures")
@@ -55,7 +54,7 @@ PLAN = [
 
 
 def folder(name: str, gib: float) -> str:
-    path = Path(tempfile.mkdtemp(prefix="forebay-model-")) / name
+    path = temporary("model") / name
     path.mkdir()
     (path / "config.json").write_text(json.dumps(LLAMA))
     index = {"metadata": {"total_size": int(gib * 2**30)}, "weight_map": {"a": "model.safetensors"}}

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from datetime import timedelta
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running
+from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running, temporary
 from tests.browser.shots import Shooter
 
 
@@ -25,7 +24,7 @@ def main() -> None:
     parser.add_argument("--counts", default="1,12,110,1000")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    site = Running(Path(tempfile.mkdtemp(prefix="forebay-mapshots-")))
+    site = Running(temporary("mapshots"))
     site.start(gateway=False)
     password = site.make_admin()
     os.environ.update({k: v for k, v in site.environ.items() if k.startswith(("FOREBAY_", "DJANGO_"))})

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running
+from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running, temporary
 from tests.browser.shots import Shooter
 
 SLOTS = 8
@@ -27,7 +26,7 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=24)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    site = Running(Path(tempfile.mkdtemp(prefix="forebay-poolshots-")))
+    site = Running(temporary("poolshots"))
     site.start(gateway=False)
     password = site.make_admin()
     os.environ.update({k: v for k, v in site.environ.items() if k.startswith(("FOREBAY_", "DJANGO_"))})
@@ -51,6 +50,9 @@ def shoot(shooter: Shooter, models: int) -> None:
     shooter.take("pool-lent", "/pool/")
     shooter.take("deployment-overflow", f"/deployments/{deployment}/")
     shooter.take("deployment-overflow-form", f"/deployments/{deployment}/edit")
+    make_teams(names)
+    shooter.take("pool-floors", "/pool/")
+    shooter.take("teams-floors", "/cost/teams/")
     shooter.take("pool-broken", "/pool/", _cut_off)
 
 
@@ -72,6 +74,16 @@ def furnish(models: int) -> list[str]:
         if taken:
             make_ready(partition, phase_since=_now() - timedelta(minutes=20 * number))
     return names
+
+
+def make_teams(names: list[str]) -> None:
+    """One within its floor, one that is owed more than is free."""
+    from controlplane.audit.services import Actor
+    from controlplane.teams.services import create_team
+
+    actor = Actor.system("pictures")
+    create_team(name="search and ranking", pool_floor=2, deployments=names[1:6:2], actor=actor)
+    create_team(name="ads", pool_floor=9, deployments=names[7:8], actor=actor)
 
 
 def remember(names: list[str]) -> None:

@@ -41,6 +41,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def temporary(name: str) -> Path:
+    """A folder that is gone when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix=f"forebay-{name}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def eventually(look: Callable[[], bool], *, within_s: float, what: str) -> None:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
@@ -152,9 +159,7 @@ class Running:
             return
         self.manage("migrate", "-v", "0")
         if "FOREBAY_DATABASE_URL" not in self.environ:
-            folder = Path(tempfile.mkdtemp(prefix="forebay-migrated-"))
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
-            MIGRATED.append(shutil.copy(database, folder))
+            MIGRATED.append(shutil.copy(database, temporary("migrated")))
 
     def manage(self, *arguments: str) -> str:
         """What the command printed; all of them run in one process beside the site."""

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 import time
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
 from tests.browser.feigned import Fleet
-from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running
+from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running, temporary
 from tests.browser.shots import Shooter, furnish
 
 NODES = 7
@@ -26,7 +25,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="take only these, by name, separated by commas")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    site = Running(Path(tempfile.mkdtemp(prefix="forebay-scalingshots-")))
+    site = Running(temporary("scalingshots"))
     site.start(gateway=False)
     password = site.make_admin()
     os.environ.update({k: v for k, v in site.environ.items() if k.startswith(("FOREBAY_", "DJANGO_"))})

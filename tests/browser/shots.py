@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.browser.feigned import FeignedNode, Fleet
-from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running
+from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running, temporary
 from workers.contract import Phase
 
 WIDTHS = {"1440": (1440, 1000), "380": (380, 800)}
@@ -97,7 +96,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=7)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    site = Running(Path(tempfile.mkdtemp(prefix="forebay-shots-")))
+    site = Running(temporary("shots"))
     site.start(gateway=False)  # it would try the engines, and these are feigned
     password = site.make_admin()
     os.environ.update({k: v for k, v in site.environ.items() if k.startswith(("FOREBAY_", "DJANGO_"))})
