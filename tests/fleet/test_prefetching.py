@@ -142,3 +142,15 @@ def test_a_node_that_is_silent_for_a_moment_keeps_its_wishes_and_then_others_hav
     Node.objects.filter(name="a").update(last_seen=now - timedelta(minutes=11))
     prefetch(now)
     assert wished() == {"b": ["one"], "c": ["one"]}
+
+
+def test_a_size_that_the_facts_lack_is_told_by_a_node_that_holds_it(now: datetime) -> None:
+    node = place("a")
+    model = hub_model("one")
+    RegisteredModel.objects.filter(pk=model.pk).update(facts=model.facts | {"parameter_bytes": 0})
+    learned(now, one=OFTEN)
+    assert prefetch(now) == 0
+    HeldWeights.objects.create(
+        node=make_node("elsewhere"), source="org/one", revisions=["main"], state="partial", bytes=1, total_bytes=GIB
+    )
+    assert prefetch(now) == 1 and wished() == {node.name: ["one"]}

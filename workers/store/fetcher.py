@@ -94,8 +94,9 @@ class Fetcher:
     def tick(self, now: float) -> None:
         spec, held = self._spec(), self._keeper.latest[1]
         wanted = spec.fetch[:MOST_FETCHES] if spec else ()
-        self._tries = {one: self._tries.get(one, Try()) for one in wanted}
         missing = [one for one in wanted if held is None or not lies_there(one, held)]
+        kept = {one: state for one, state in self._tries.items() if one in missing}  # what lies there starts afresh
+        self._tries = {one: kept.get(one) or Try() for one in wanted}
         if held is not None:
             self._ledger.forget_gone(held, {one.source for one in missing})
             self._watch(missing, now)

@@ -59,15 +59,21 @@ def _candidates(now: datetime, wished: Mapping[int, Mapping[int, float]]) -> lis
     told = pool_habits.chances(now, pool_use.read(now) or {}, by_name, WITHIN_S)
     by_model: dict[int, list[Deployment]] = defaultdict(list)
     for name in told:
-        if by_name[name].model.facts.get("parameter_bytes"):
-            by_model[by_name[name].model_id].append(by_name[name])
+        by_model[by_name[name].model_id].append(by_name[name])
     chances = {pk: 1.0 - prod(1.0 - told[row.name] for row in found) for pk, found in by_model.items()}
     pool, on = Round(now, chances={}), _wished_on(wished, now)
-    return [
-        Candidate(pk, int(by_model[pk][0].model.facts["parameter_bytes"]), chance, _fits(pool, by_model[pk]) | quiet)
+    found = [
+        Candidate(pk, _bytes(by_model[pk][0].model), chance, _fits(pool, by_model[pk]) | on.get(pk, frozenset()))
         for pk, chance in prefetching.likely_enough(chances, on.keys(), MOST).items()
-        for quiet in [on.get(pk, frozenset())]
     ]
+    return [one for one in found if one.bytes]
+
+
+def _bytes(model: RegisteredModel) -> int:
+    """By its facts, else by what a node tells that it comes to; 0: not known, and so not fetched."""
+    if known := model.facts.get("parameter_bytes"):
+        return int(known)
+    return max((row.total_bytes or 0 for row in weights.of_model(model)), default=0)
 
 
 def _wished_on(wished: Mapping[int, Mapping[int, float]], now: datetime) -> dict[int, frozenset[int]]:
@@ -90,7 +96,7 @@ def _places(
     rows = Node.objects.filter(pk__in=nodes, fetch_room_bytes__isnull=False, fetch_why_not="", **able).defer("spec")
     asked: dict[int, dict[int, int]] = defaultdict(dict)
     for one in WantedWeights.objects.filter(node__in=rows, cause=OPERATOR).select_related("model"):
-        asked[one.node_id][one.model_id] = int(one.model.facts.get("parameter_bytes") or 0)
+        asked[one.node_id][one.model_id] = _bytes(one.model)
     free = _not_fetched(candidates)
     return [
         Place(
