@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -16,6 +17,13 @@ def flag(name: str, default: bool) -> bool:
 
 def words(name: str, default: str) -> list[str]:
     return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
+
+
+def choice(name: str, default: str, allowed: Sequence[str]) -> str:
+    """One of a few words. Raises ValueError for any other: nothing starts with half of what was meant."""
+    if (value := os.environ.get(name, default)) not in allowed:
+        raise ValueError(f"{name} is {value!r}; use {', '.join(word or 'nothing' for word in allowed)}.")
+    return value
 
 
 def secret_key(home: Path) -> str:

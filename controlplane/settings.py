@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from controlplane.environment import database, flag, oidc, secret_key, words
+from controlplane.environment import choice, database, flag, oidc, secret_key, words
 from controlplane.log_lines import logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -136,9 +136,7 @@ MFA_TOTP_ISSUER = "Forebay"
 MFA_TOTP_TOLERANCE = 1  # steps of 30 s that a telephone's clock may be off
 MFA_ALLOW_UNVERIFIED_EMAIL = True  # accounts have no address to verify
 # The lowest role whose holders need a second factor; until they have one they can do no more than the role below.
-REQUIRE_TOTP = os.environ.get("FOREBAY_REQUIRE_TOTP", "")
-if REQUIRE_TOTP not in {"", "operator", "admin"}:
-    raise ValueError(f"FOREBAY_REQUIRE_TOTP: unknown role {REQUIRE_TOTP!r}; use operator or admin, or leave it out")
+REQUIRE_TOTP = choice("FOREBAY_REQUIRE_TOTP", "", ["", "operator", "admin"])
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
@@ -264,9 +262,7 @@ GATEWAY_HOLD_COMMENTS_S = float(os.environ.get("FOREBAY_GATEWAY_HOLD_COMMENTS_S"
 # Which devices are measured without being asked for, when they join and every so often while nothing is assigned to
 # them; for how long they are kept at work; and below what share of their siblings' median, or of the published figure,
 # or by what loss of rate, they are kept out of placement.
-QUALIFY = os.environ.get("FOREBAY_QUALIFY", "gpus")
-if QUALIFY not in {"gpus", "all", "never"}:
-    raise ValueError(f"FOREBAY_QUALIFY is {QUALIFY!r}; use gpus, all (CPU slots, too) or never.")
+QUALIFY = choice("FOREBAY_QUALIFY", "gpus", ["gpus", "all", "never"])  # all: CPU slots, too
 QUALIFY_EVERY_H = float(os.environ.get("FOREBAY_QUALIFY_EVERY_H", "168"))
 QUALIFY_SOAK_S = float(os.environ.get("FOREBAY_QUALIFY_SOAK_S", "30"))
 QUALIFY_SOAK_CPU_S = float(os.environ.get("FOREBAY_QUALIFY_SOAK_CPU_S", "2"))

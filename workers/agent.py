@@ -24,12 +24,12 @@ from workers.qualification import Qualification
 from workers.qualifying import Qualifier, busy
 from workers.reconcile import Action, Drain, Forget, Relabel, Start, Steady, Stop, Wait, reconcile
 from workers.starter import Starter
+from workers.strays import Strays
 from workers.view import View
 
 log = logging.getLogger(__name__)
 PERIOD_S = 1.0
 SOON_S = 0.2  # while something is about to happen: an engine is starting, draining or stopping
-SWEEP_S = 30.0  # how often stray engines are looked for
 _CHANGING = {Phase.STARTING, Phase.DRAINING, Phase.STOPPING}
 
 
@@ -54,8 +54,7 @@ class Agent:
         self._lock = threading.Lock()
         self._wake, self._done = threading.Event(), threading.Event()
         self._paused = self._retiring = False
-        self._swept_at: float | None = None
-        self._stray_gpus: frozenset[str] = frozenset()
+        self._strays = Strays(instance, book)
         self.finished = threading.Event()  # retired, and nothing runs any more
         self.on_change: Callable[[], None] = lambda: None
         self.view = View(held.generation, tuple(book))
@@ -146,12 +145,12 @@ class Agent:
         """Before anything is started: a measurement makes way for an engine at once."""
         if spec is None:
             return ()
-        return self._qualifier.tick(spec.qualify, busy(spec, self._book, self._stray_gpus), now)
+        return self._qualifier.tick(spec.qualify, busy(spec, self._book, self._strays.gpus), now)
 
     def _decide(self, spec: NodeSpec | None, now: float) -> list[Action]:
         if spec is None:
             return []  # nothing is known of what is wanted: an adopted engine must not be stopped for that
-        held = self._stray_gpus | self._qualifier.held()
+        held = self._strays.gpus | self._qualifier.held()
         return reconcile(spec, self._book.replicas(), now, usable=self._usable(), held=held)
 
     # --- observe -----------------------------------------------------------------------------------------
@@ -208,19 +207,10 @@ class Agent:
         return keys | self._logs.hidden
 
     def _sweep(self, now: float, force: bool = False) -> None:
-        """Kill engines of this home that no record accounts for, by partition and generation."""
         self._logs.of(OWN).mark(now)
-        due = self._swept_at is None or now - self._swept_at >= SWEEP_S
-        if not (due or force or self._stray_gpus):
-            return
-        self._swept_at = now
-        self._logs.of(OWN).rotate()
-        known = {record.marker for record in self._book if record.replica.phase != Phase.EXITED}
-        strays = [stray for stray in processes.marked(self._instance) if str(stray.marker) not in known]
-        for stray in strays:
-            log.warning("pid %d is a stray engine of generation %d: killed", stray.pid, stray.marker.generation)
-        processes.kill([stray.pid for stray in strays])
-        self._stray_gpus = frozenset(uuid for stray in strays for uuid in stray.gpus)
+        if force or self._strays.is_due(now):
+            self._logs.of(OWN).rotate()
+            self._strays.sweep(now)
 
     def _adopt_unwritten(self, record: Record, stray: Marked | None) -> None:
         """The last agent died between deciding to start this engine and writing down its pid."""
@@ -251,7 +241,7 @@ class Agent:
 
     def _start(self, action: Start, now: float, waits: dict[int, tuple[ReplicaSpec, str]]) -> None:
         self._sweep(now, force=True)
-        if taken := self._stray_gpus & set(action.spec.gpus):
+        if taken := self._strays.gpus & set(action.spec.gpus):
             waits[action.spec.partition] = (action.spec, f"device {min(taken)} is held by a stray engine")
             return
         if reason := self._starter.not_yet(action.spec):

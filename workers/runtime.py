@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 
 from workers import processes
@@ -14,7 +15,7 @@ from workers.agent import Agent
 from workers.app import Nudges, build_app
 from workers.book import Book, HeldSpec, Record
 from workers.config import Config, Settings
-from workers.contract import DeviceKind, Phase
+from workers.contract import DeviceKind, NodeSpec, Phase
 from workers.devices import Source
 from workers.devices.discover import discover
 from workers.engines import Engine
@@ -38,6 +39,7 @@ from workers.store.keeper import Keeper
 from workers.store.ledger import Ledger
 from workers.store.places import Places, hub_cache
 from workers.uplink import Uplink
+from workers.view import View
 
 log = logging.getLogger(__name__)
 DONE, CONFLICT, REVOKED = 0, 75, 78  # exit codes; after 75 and 78 a supervisor must not start the agent again
@@ -58,6 +60,9 @@ class Runtime:
         self._nursery = _nursery(settings, config, vllm, source)
         python = partial(interpreter, settings.vllm) if settings.vllm else str
         place = Place(config.instance, config.listen_host(), config.address, settings.engine_ports, settings.side_ports)
+        starter = Starter(
+            place, engines=engines, source=source, book=book, logs=logs, children=children, nursery=self._nursery
+        )
         prober = Prober(place.probe_host())
         self._qualifier = Qualifier(
             home.path,
@@ -67,62 +72,19 @@ class Runtime:
         )
         self._sampler = Sampler(source, lambda: book, prober, home.path, self._qualifier.holders)
         self._agent = Agent(
-            instance=config.instance,
-            held=held,
-            book=book,
-            logs=logs,
-            children=children,
-            engines=engines,
-            starter=Starter(
-                place,
-                engines=engines,
-                source=source,
-                book=book,
-                logs=logs,
-                children=children,
-                nursery=self._nursery,
-            ),
-            prober=prober,
-            qualifier=self._qualifier,
-            usable=self._sampler.usable,
-        )
-        cache, ledger = hub_cache(os.environ), Ledger(home.path / "weights-fetched.json")
-        self._keeper = Keeper(
-            Places(settings.models, cache),
-            home.path / "weights-used.json",
-            spec=lambda: held.spec,
-            view=lambda: self._agent.view,
-        )
-        self._keeper.checked = ledger.checked
-        self._fetcher = Fetcher(
-            Hub(home.path, cache, python),
-            ledger,
-            cache=cache,
-            limits=settings.limits,
-            keeper=self._keeper,
-            spec=lambda: held.spec,
-            view=lambda: self._agent.view,
-        )
+            instance=config.instance, held=held, book=book, logs=logs, children=children, engines=engines,
+            starter=starter, prober=prober, qualifier=self._qualifier, usable=self._sampler.usable,
+        )  # fmt: skip
+        self._keeper, self._fetcher = _weights(settings, held, self._agent, python)
         self._reporter = Reporter(
-            config,
-            self._agent,
-            Uplink(config.url, config.node_token),
-            sampler=self._sampler,
-            prober=prober,
-            logs=logs,
-            engines=engines,
-            keeper=self._keeper,
-            fetcher=self._fetcher,
-            simulated=source.simulated,
-        )
+            config, self._agent, Uplink(config.url, config.node_token),
+            sampler=self._sampler, prober=prober, logs=logs, engines=engines, keeper=self._keeper,
+            fetcher=self._fetcher, simulated=source.simulated,
+        )  # fmt: skip
         self._agent.on_change, self._keeper.on_change = self._changed, self._found
         self._fetcher.on_change = self._reporter.soon
         self._metrics = Listener(settings.metrics, self._reporter.figures) if settings.metrics else None
-        self._nudges = (
-            Nudges(build_app(config.broker_url, config.queue, self._agent.submit), f"node@{config.name}")
-            if config.broker_url and config.queue
-            else None
-        )
+        self._nudges = _nudges(config, self._agent)
         log.info("node %d (%s): %s", config.node, config.name, source.driver())
 
     def _changed(self) -> None:
@@ -176,6 +138,29 @@ class Runtime:
                 log.error("another agent reports as this node; engines are left alone")
                 return CONFLICT
         return DONE
+
+
+def _weights(settings: Settings, held: HeldSpec, agent: Agent, python: Callable[[], str]) -> tuple[Keeper, Fetcher]:
+    """Who knows which weights lie on the node, and who fetches them."""
+    home, cache = settings.home.path, hub_cache(os.environ)
+    ledger = Ledger(home / "weights-fetched.json")
+
+    def spec() -> NodeSpec | None:
+        return held.spec
+
+    def view() -> View:
+        return agent.view
+
+    keeper = Keeper(Places(settings.models, cache), home / "weights-used.json", spec=spec, view=view)
+    keeper.checked = ledger.checked
+    hub, limits = Hub(home, cache, python), settings.limits
+    return keeper, Fetcher(hub, ledger, cache=cache, limits=limits, keeper=keeper, spec=spec, view=view)
+
+
+def _nudges(config: Config, agent: Agent) -> Nudges | None:
+    if not (config.broker_url and config.queue):
+        return None
+    return Nudges(build_app(config.broker_url, config.queue, agent.submit), f"node@{config.name}")
 
 
 def _nursery(settings: Settings, config: Config, vllm: Vllm, source: Source) -> Nursery | None:
