@@ -112,7 +112,7 @@ def test_the_method_that_was_chosen_forecasts_from_then_on() -> None:
 def test_the_page_and_rest_tell_and_ask(client: Client) -> None:
     remember()
     client.force_login(make_user("operator"), backend="django.contrib.auth.backends.ModelBackend")
-    assert "Once a day" in client.get("/capacity/").content.decode()
+    assert "Once a day" in client.get("/capacity/methods").content.decode()
     assert "it begins within a minute" in client.post("/capacity/compare", follow=True).content.decode()
     assert "every 4s" in client.get("/capacity/methods").content.decode()
     again = client.post("/api/v1/capacity/comparisons", content_type="application/json")
