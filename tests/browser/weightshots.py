@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running
+from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running, temporary
 from tests.browser.shots import Shooter
 
 COMMIT = "c" * 40
@@ -28,7 +27,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="take only these, by name, separated by commas")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    site = Running(Path(tempfile.mkdtemp(prefix="forebay-weightshots-")))
+    site = Running(temporary("weightshots"))
     site.start(gateway=False)
     password = site.make_admin()
     os.environ.update({k: v for k, v in site.environ.items() if k.startswith(("FOREBAY_", "DJANGO_"))})

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import httpx
 import pytest
@@ -16,24 +14,8 @@ from controlplane.fleet.services.waking import Standing, State
 from controlplane.gateway.run import end
 from controlplane.gateway.table import Key
 from tests.gateway.conftest import KEY, MakeSite, Site, eventually
+from tests.gateway.fleet import Fleet
 from tests.standin_engine import Behaviour
-
-STARTING = Standing(State.STARTING, expected_s=4.2)
-
-
-@dataclass
-class Fleet:
-    """Answers the gateway as the fleet's rows would, and remembers what it was asked."""
-
-    standing: Standing = STARTING
-    asked: list[dict[str, int]] = field(default_factory=list)
-    down: bool = False
-
-    async def wake(self, held: Mapping[str, int]) -> Mapping[str, Standing]:
-        self.asked.append(dict(held))
-        if self.down:
-            raise OSError("no database")
-        return dict.fromkeys(held, self.standing)
 
 
 async def asleep(make_site: MakeSite, fleet: Fleet, **limits: float) -> Site:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import httpx
 
@@ -13,22 +11,9 @@ from controlplane.domain.routing import Most, Ready
 from controlplane.fleet.services.waking import Standing, State
 from controlplane.gateway.run import uses
 from tests.gateway.conftest import MakeSite, Site, eventually
+from tests.gateway.fleet import Fleet
 
-STARTING = Standing(State.STARTING)
 OWN, LENT = 1, 2  # ids in the table: the decode engine, the aggregated one
-
-
-@dataclass
-class Fleet:
-    standing: Standing = STARTING
-    asked: list[dict[str, int]] = field(default_factory=list)
-    down: bool = False
-
-    async def wake(self, held: Mapping[str, int]) -> Mapping[str, Standing]:
-        self.asked.append(dict(held))
-        if self.down:
-            raise OSError("no database")
-        return dict.fromkeys(held, self.standing)
 
 
 async def full(make_site: MakeSite, fleet: Fleet, *, overflow: bool = True, **limits: float) -> Site:
