@@ -47,6 +47,7 @@ class OfSizeShape(serializers.Serializer):
     assumed = serializers.IntegerField(help_text="Of them, those whose size is not known.")
     active = serializers.IntegerField(allow_null=True)
     values = serializers.ListField(child=serializers.IntegerField(), help_text="By level, of these models alone.")
+    peak = serializers.IntegerField(required=False, help_text="What it came to, once that is over.")
 
 
 class NewestShape(SaidShape):
@@ -112,7 +113,7 @@ class CapacityShape(serializers.Serializer):
     keep_alive_s = serializers.IntegerField()
     most_cold = serializers.FloatField(help_text="The share of activations that may find no slot ready.")
     aim = serializers.CharField(help_text="risk: `most_cold` decides; prices: the two prices do.")
-    gpu_hour_price = serializers.FloatField(allow_null=True, help_text="Of an hour of one slot.")
+    gpu_hour_price = serializers.FloatField(allow_null=True, help_text="Of an hour of one GPU.")
     cold_price = serializers.FloatField(allow_null=True, help_text="Of an activation that waits.")
     held = HeldShape(allow_null=True, help_text="To be held now; null: not known, so what is held is held on.")
     levels = serializers.ListField(child=serializers.FloatField())

@@ -87,7 +87,12 @@ class SpentShape(serializers.Serializer):
     used_h = serializers.FloatField(help_text="Slot-hours, by what was active as each window began.")
     held_h = serializers.FloatField(help_text="Slot-hours: the reserve, or the peak where that was more.")
     static_h = serializers.FloatField(help_text="Slot-hours, had the greatest peak been held all the while.")
-    held_cost = serializers.FloatField(allow_null=True, help_text="By the policy's price; null without one.")
+    used_gpu_h = serializers.FloatField(help_text="The same in GPU-hours: a slot has as many as its model needs.")
+    held_gpu_h = serializers.FloatField()
+    static_gpu_h = serializers.FloatField()
+    held_cost = serializers.FloatField(
+        allow_null=True, help_text="Of the GPU-hours, by the policy's price; null without one."
+    )
     idle_cost = serializers.FloatField(allow_null=True, help_text="Of what was held and not used.")
     covered = serializers.ListField(
         child=serializers.FloatField(allow_null=True), help_text="By level: the share that came to no more than told."
@@ -100,7 +105,7 @@ class SpentDay(SpentShape):
 
 class SpentList(serializers.Serializer):
     window_s = serializers.IntegerField()
-    price = serializers.FloatField(allow_null=True, help_text="Of a slot-hour, by the policy.")
+    price = serializers.FloatField(allow_null=True, help_text="Of a GPU-hour, by the policy.")
     levels = serializers.ListField(child=serializers.CharField())
     days = SpentDay(many=True)
     total = SpentShape()

@@ -28,7 +28,7 @@ TEXT = {
     "keep_alive_s": "Seconds after its last request that a model counts as active.",
     "aim": "risk: at most `most_cold` of activations wait. prices: what costs least by the two prices.",
     "most_cold": "The share of activations that may find no slot ready.",
-    "gpu_hour_price": "Of an hour of one slot, in any currency.",
+    "gpu_hour_price": "Of an hour of one GPU, in any currency; a slot costs as many as it has GPUs.",
     "cold_price": "Of an activation that waits, in the same.",
     "floors": "At least so many slots, by the clock: `Mon-Fri 9:00-12:00 12`. They replace those there are.",
     "time_zone": "In which floors are meant, as Europe/Berlin.",

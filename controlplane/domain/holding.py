@@ -97,12 +97,12 @@ def span(floor: Floor, day: datetime, zone: tzinfo) -> tuple[datetime, datetime]
     return begin.astimezone(UTC), max(last.astimezone(UTC), last.replace(fold=1).astimezone(UTC))
 
 
-def level(target: Risk | Prices, horizon_s: float) -> float:
-    """The quantile of a window's peak to hold. By prices: a miss against an idle slot over the window."""
+def level(target: Risk | Prices, horizon_s: float, gpus: int = 1) -> float:
+    """The quantile of a window's peak to hold. By prices: a miss against an idle slot of `gpus` over the window."""
     if isinstance(target, Risk):
         wanted = 1.0 - target.most_cold
     else:
-        wanted = critical_level(target.cold, target.idle_gpu_hour * horizon_s / 3600.0)
+        wanted = critical_level(target.cold, target.idle_gpu_hour * gpus * horizon_s / 3600.0)
     return min(max(wanted, 0.0), HIGHEST)
 
 

@@ -216,7 +216,7 @@ def _steps_before(anchor: float, known_from: float, pace: Pace) -> int:
 
 def settle(now: float, keep_alive_s: int, paces: Mapping[int, Pace] = PACES) -> int:
     """Write what the forecasts that are over by now came to; how many. What an outage hid stays unknown."""
-    settled = 0
+    settled, sizes = 0, slot_sizes.read()
     for horizon, pace in paces.items():
         over = Forecast.objects.filter(
             horizon_s=horizon, keep_alive_s=keep_alive_s, peak=None, at__lte=_moment(now - horizon),
@@ -227,17 +227,33 @@ def settle(now: float, keep_alive_s: int, paces: Mapping[int, Pace] = PACES) -> 
             continue
         since = rows[0].at.timestamp()
         requests = past.requests(since - DAY_S, now)
-        seen = History(
-            requests, keep_alive_s, horizon, since, now - horizon + 1.0, pace.step_s, past.outages(since - DAY_S, now)
-        )
-        peaks = dict(zip(seen.moments.tolist(), seen.peaks.tolist(), strict=True))
-        for row in rows:
-            peak = peaks.get(row.at.timestamp(), UNKNOWN)
-            if peak != UNKNOWN:
-                row.peak = int(peak)
-                settled += 1
-        Forecast.objects.bulk_update([row for row in rows if row.peak is not None], ["peak"])
+        key, gaps = _Key(horizon, keep_alive_s, ""), past.outages(since - DAY_S, now)
+        span = _Span(key, since, now - horizon + 1.0, pace.step_s, 0, gaps)
+        split = sizes.split(requests.models) if any(row.by_size for row in rows) else {}
+        by_size = {gpus: _peaks(span.seen(requests.only(places))) for gpus, places in split.items()}
+        settled += _settle(rows, _peaks(span.seen(requests)), by_size)
+        Forecast.objects.bulk_update([row for row in rows if row.peak is not None], ["peak", "by_size"])
     return settled
+
+
+def _settle(rows: list[Forecast], peaks: dict[float, int], by_size: Mapping[int, dict[float, int]]) -> int:
+    """How many were over and on record. Of a size that no model has any longer the peak is 0."""
+    settled = 0
+    for row in rows:
+        at = row.at.timestamp()
+        if at not in peaks:
+            continue
+        row.peak = peaks[at]
+        for one in row.by_size:
+            one["peak"] = by_size.get(one["gpus"], {}).get(at, 0)
+        settled += 1
+    return settled
+
+
+def _peaks(seen: History) -> dict[float, int]:
+    """By moment, of those on record."""
+    found = zip(seen.moments.tolist(), seen.peaks.tolist(), strict=True)
+    return {at: int(peak) for at, peak in found if peak != UNKNOWN}
 
 
 def _shares(forecaster: Forecaster) -> dict[str, float]:

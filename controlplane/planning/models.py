@@ -151,7 +151,7 @@ class CapacityPolicy(models.Model):
     keep_alive_s = models.PositiveIntegerField()
     aim = models.CharField(max_length=6, choices=Aim.choices, default=Aim.RISK)
     most_cold = models.FloatField()  # the share of activations that may find no slot, under RISK
-    gpu_hour_price = models.FloatField(null=True)  # of a slot, in any currency
+    gpu_hour_price = models.FloatField(null=True)  # of one GPU, in any currency
     cold_price = models.FloatField(null=True)  # of an activation that waits, in the same
     floors = models.JSONField(default=list)  # lines, as domain.holding reads them
     time_zone = models.CharField(max_length=64, default="UTC")  # in which floors are meant

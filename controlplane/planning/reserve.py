@@ -65,26 +65,50 @@ def floor_now(row: CapacityPolicy, moment: datetime) -> Floor | None:
     return holding.floor_at(policy.floors_of(row), policy.zone_of(row), moment)
 
 
-def by_level(row: CapacityPolicy, told: Forecast) -> tuple[int, float]:
-    """(slots, the quantile they are) that the policy asks of this forecast of all models, its floors aside."""
-    level = holding.level(policy.target_of(row), told.horizon_s)
-    return _quantile(told, level, told.values, told.known_models, told.active), level
+def by_forecast(row: CapacityPolicy, told: Forecast) -> dict[int, int]:
+    """Slots by their GPUs that the policy asks of this forecast, its floors aside."""
+    levels = _levels(row, told)
+    if not told.by_size:
+        return {ONE: _quantile(told, levels[ONE], told.values, told.known_models, told.active)}
+    return {
+        one["gpus"]: _quantile(told, levels[one["gpus"]], one["values"], one["models"], one["active"])
+        for one in told.by_size
+    }
+
+
+def at_least(floor: Floor | None, sizes: Mapping[int, int]) -> dict[int, int]:
+    """A floor names no sizes: what it adds are slots of the smallest."""
+    least, lacking = min(sizes), (floor.slots if floor else 0) - sum(sizes.values())
+    return {**sizes, least: sizes[least] + max(0, lacking)}
+
+
+def _levels(row: CapacityPolicy, told: Forecast) -> dict[int, float]:
+    """By the GPUs of a slot: an idle one costs as many GPU-hours as it has GPUs, a wait the same on any."""
+    target = policy.target_of(row)
+    every = [one["gpus"] for one in told.by_size] or [ONE]
+    return {gpus: holding.level(target, told.horizon_s, gpus) for gpus in every}
 
 
 def _by_forecast(row: CapacityPolicy, told: Forecast, moment: datetime) -> Wanted:
-    slots, level = by_level(row, told)
+    sizes = by_forecast(row, told)
     own = 0 if told.by_size else _served_elsewhere(row.keep_alive_s, moment)
-    sizes = {
-        one["gpus"]: _quantile(told, level, one["values"], one["models"], one["active"]) for one in told.by_size
-    } or {ONE: max(0, slots - own)}
+    if own:
+        sizes = {ONE: max(0, sizes[ONE] - own)}
     aim = (
         f"at most {row.most_cold:.3g} of activations waiting"
         if isinstance(policy.target_of(row), Risk)
         else "least cost"
     )
     less = f", less {own} with partitions of their own" if own else ""
-    why = f"{100 * level:.4g}% sure for the next {told.horizon_s // 60} min, by {aim}{less}"
+    why = f"{_sure(_levels(row, told))} for the next {told.horizon_s // 60} min, by {aim}{less}"
     return Wanted(sum(sizes.values()), why, sizes, sum(one["assumed"] for one in told.by_size))
+
+
+def _sure(levels: Mapping[int, float]) -> str:
+    said = {gpus: f"{100 * level:.4g}% sure" for gpus, level in levels.items()}
+    if len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    return ", ".join(f"{sure} of slots of {gpus}" for gpus, sure in said.items())
 
 
 def _quantile(told: Forecast, level: float, values: Sequence[int], models: int, active: int | None) -> int:
@@ -92,13 +116,10 @@ def _quantile(told: Forecast, level: float, values: Sequence[int], models: int, 
 
 
 def _most(floor: Floor | None, wanted: Wanted) -> Wanted:
-    """A floor names no sizes: what it adds are slots of the smallest."""
     if floor is None or floor.slots <= wanted.slots:
         return wanted
-    least = min(wanted.sizes)
-    sizes = {**wanted.sizes, least: wanted.sizes[least] + floor.slots - wanted.slots}
     why = f"{_why(floor)}; the forecast alone asks for {wanted.slots}"
-    return Wanted(floor.slots, why, sizes, wanted.assumed)
+    return Wanted(floor.slots, why, at_least(floor, wanted.sizes), wanted.assumed)
 
 
 def _for_teams(wanted: Wanted | None, gpus: int) -> Wanted | None:

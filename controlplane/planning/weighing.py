@@ -18,7 +18,7 @@ Curve = Sequence[Sequence[float]]
 @dataclass(frozen=True, slots=True)
 class Weighed:
     """`slots`: None where no record tells, or the curve ends before; `gpus`: that they have; `waits_per_hour`:
-    activations that find none; `cost`: of 30 days, slots held and waits, None without both prices; `about`: read
+    activations that find none; `cost`: of 30 days, GPUs held and waits, None without both prices; `about`: read
     between two keep-alives."""
 
     slots: int | None
@@ -58,7 +58,7 @@ def weigh(row: CapacityPolicy) -> Weighed:
         return Weighed(None, None, None, None, None, None, None, days, about=False)
     slots, gpus = (math.ceil(one - LEAST) for one in (found.slots, found.gpus))
     rate, waits = found.activations_per_hour, found.waits_per_hour
-    cold, cost = waits / rate if rate else 0.0, _cost(row, slots, waits)
+    cold, cost = waits / rate if rate else 0.0, _cost(row, gpus, waits)
     return Weighed(slots, gpus, cold, found.idle, rate, waits, cost, days, about=len(near) > 1)
 
 
@@ -68,18 +68,18 @@ def _read(row: CapacityPolicy, one: Standing) -> _Read | None:
     found = _Read()
     for part in parts:
         rate = part["activations_per_hour"]
-        if (point := _point(row, part["curve"], rate)) is None:
+        if (point := _point(row, part["curve"], rate, part["gpus"])) is None:
             return None
         slots, cold, idle = point
         found = found.plus(_Read(slots, slots * part["gpus"], idle, rate, rate * cold))
     return found
 
 
-def _cost(row: CapacityPolicy, slots: int, waits_per_hour: float) -> float | None:
+def _cost(row: CapacityPolicy, gpus: int, waits_per_hour: float) -> float | None:
     """Of 30 days, by both prices."""
     if row.gpu_hour_price is None or row.cold_price is None:
         return None
-    return HOURS * (slots * row.gpu_hour_price + waits_per_hour * row.cold_price)
+    return HOURS * (gpus * row.gpu_hour_price + waits_per_hour * row.cold_price)
 
 
 def _near(keep_alive_s: int, rows: list[Standing]) -> list[tuple[Standing, float]]:
@@ -95,13 +95,13 @@ def _near(keep_alive_s: int, rows: list[Standing]) -> list[tuple[Standing, float
     return [(low, 1.0 - part), (high, part)]
 
 
-def _point(row: CapacityPolicy, curve: Curve, rate_per_hour: float) -> tuple[float, float, float] | None:
-    """(slots, share of activations that are cold, mean idle slots) at what the policy aims at."""
+def _point(row: CapacityPolicy, curve: Curve, rate_per_hour: float, gpus: int) -> tuple[float, float, float] | None:
+    """(slots, share of activations that are cold, mean idle slots) at what the policy aims at; slots are of `gpus`."""
     target = policy.target_of(row)
     if isinstance(target, Prices):
 
         def cost(point: Sequence[float]) -> float:
-            return target.idle_gpu_hour * point[2] + target.cold * rate_per_hour * point[1]
+            return target.idle_gpu_hour * gpus * point[2] + target.cold * rate_per_hour * point[1]
 
         slots, cold, idle = min(curve, key=cost)
         return slots, cold, idle

@@ -30,8 +30,9 @@ class Policy(forms.Form):
         help_text="Of all activations, those that find no slot ready.",
     )  # fmt: skip
     gpu_hour_price = forms.FloatField(
-        required=False, min_value=0, label="Price of a slot-hour", help_text="In any currency."
-    )
+        required=False, min_value=0, label="Price of a GPU-hour",
+        help_text="In any currency. A slot costs as many as it has GPUs.",
+    )  # fmt: skip
     cold_price = forms.FloatField(
         required=False, min_value=0, label="Cost of a cold wait", help_text="What one activation that waits costs you."
     )

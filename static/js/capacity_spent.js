@@ -34,9 +34,10 @@ function show() {
 
 function note(total, price) {
   const less = total.static_h > 0 ? 1 - total.held_h / total.static_h : 0, saved = total.static_h > 0 ? ` ${share(Math.abs(less), 0)} ${less < 0 ? "more" : "less"} than holding the greatest peak of these days all the while.` : "";
-  const money = price === null ? " With the price of a slot-hour in the policy it is told in money too." : ` Held: ${number(total.held_cost)}, of which idle: ${number(total.idle_cost)}, at ${price} a slot-hour.`;
+  const money = price === null ? " With the price of a GPU-hour in the policy it is told in money too." : ` Held: ${number(total.held_cost)}, of which idle: ${number(total.idle_cost)}, at ${price} a GPU-hour.`;
   const after = total.replayed ? ` ${share(total.replayed / total.windows, 0)} of the windows lie before the forecasts were made, and were told afterwards.` : "";
-  return `As the policy in force would have held; in ${total.short} of ${number(total.windows)} windows of ten minutes more was active than held (${share(total.short / total.windows)}).${saved}${money}${after}`;
+  const gpus = total.held_gpu_h === total.held_h ? "" : ` In GPU-hours: ${number(total.used_gpu_h)} of ${number(total.held_gpu_h)} used.`;
+  return `As the policy in force would have held; in ${total.short} of ${number(total.windows)} windows of ten minutes more was active than held (${share(total.short / total.windows)}).${saved}${gpus}${money}${after}`;
 }
 
 async function draw() {
@@ -52,8 +53,8 @@ async function draw() {
 }
 
 function table() {
-  const priced = shown.price !== null, heads = ["Used, h", "Held, h", "Day's peak, h", "Too little", "Windows", ...shown.levels.map((level) => `Held at ${share(Number(level), 0)}`), ...(priced ? ["Cost", "of it idle"] : [])];
-  const cells = (row) => [number(row.used_h, 1), number(row.held_h, 1), number(row.static_h, 1), number(row.short), number(row.windows), ...row.covered.map((one) => share(one)), ...(priced ? [number(row.held_cost, 2), number(row.idle_cost, 2)] : [])];
+  const priced = shown.price !== null, sized = shown.total.held_gpu_h !== shown.total.held_h, heads = ["Used, h", "Held, h", ...(sized ? ["GPU-hours used", "held"] : []), "Day's peak, h", "Too little", "Windows", ...shown.levels.map((level) => `Held at ${share(Number(level), 0)}`), ...(priced ? ["Cost", "of it idle"] : [])];
+  const cells = (row) => [number(row.used_h, 1), number(row.held_h, 1), ...(sized ? [number(row.used_gpu_h, 1), number(row.held_gpu_h, 1)] : []), number(row.static_h, 1), number(row.short), number(row.windows), ...row.covered.map((one) => share(one)), ...(priced ? [number(row.held_cost, 2), number(row.idle_cost, 2)] : [])];
   const line = (name, row) => el("tr", {}, el("th", { scope: "row" }, name), cells(row).map((cell) => el("td", { class: "num" }, cell)));
   return el("table", {}, el("caption", {}, "Slot-hours by day (UTC), the newest first."),
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Day"), heads.map((head) => el("th", { scope: "col", class: "num" }, head)))),

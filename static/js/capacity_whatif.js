@@ -32,9 +32,9 @@ function idleAt(curve, slots) {
 
 /** What one curve answers: slots, idle ones on the mean, and cold activations an hour. Null slots: beyond its end. */
 function read(part, cold, price, miss) {
-  const cost = ([, share, idle]) => price * idle + miss * share * part.activations_per_hour;
+  const gpus = part.gpus ?? 1, cost = ([, share, idle]) => price * gpus * idle + miss * share * part.activations_per_hour;
   const [slots, share, idle] = price > 0 && miss > 0 ? part.curve.reduce((a, b) => (cost(b) < cost(a) ? b : a)) : [slotsFor(part.curve, cold), cold, null];
-  return { gpus: part.gpus ?? 1, slots, idle: idle ?? (slots === null ? null : idleAt(part.curve, slots)), cold: share * part.activations_per_hour, last: part.curve[part.curve.length - 1][0] };
+  return { gpus, slots, idle: idle ?? (slots === null ? null : idleAt(part.curve, slots)), cold: share * part.activations_per_hour, last: part.curve[part.curve.length - 1][0] };
 }
 
 /** Each size has slots of its own; where all are of one GPU, the curve of all models answers. */
@@ -50,7 +50,7 @@ function answer() {
   for (const id of ["risk", "keep", "price", "miss"]) $(id).disabled = !one;
   if (!one) { text($("what-from"), "needs an hour of record"); $("what").replaceChildren(); return; }
   const price = parseFloat($("price").value), miss = parseFloat($("miss").value), sized = one.by_size.length > 0;
-  const all = sized ? one.by_size : [one], models = all.reduce((total, part) => total + part.models, 0), rate = all.reduce((total, part) => total + part.activations_per_hour, 0);
+  const all = sized ? one.by_size : [one], models = all.reduce((total, part) => total + part.models, 0), each = all.reduce((total, part) => total + part.models * (part.gpus ?? 1), 0), rate = all.reduce((total, part) => total + part.activations_per_hour, 0);
   const found = slotsBySize(one, cold, price, miss), { slots, idle } = found;
   text($("what-from"), `by ${number(one.days, 1)} days, ${models} models`);
   const facts = [
@@ -63,7 +63,7 @@ function answer() {
     ...(sized && slots !== null ? [["GPU-hours in 30 days", number(found.gpus * HOUR)]] : []),
     ["A slot for each model, always", number(models * HOUR)],
   ];
-  if (price > 0 && slots !== null) facts.push(["Cost in 30 days", number(slots * HOUR * price)], ["Saved against a slot for each", number((models - slots) * HOUR * price)]);
+  if (price > 0 && slots !== null) facts.push(["Cost in 30 days", number(found.gpus * HOUR * price)], ["Saved against a slot for each", number((each - found.gpus) * HOUR * price)]);
   $("what").replaceChildren(...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
 }
 

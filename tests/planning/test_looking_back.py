@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,10 +58,11 @@ def test_of_the_last_hours_only_who_is_asked_for_is_drawn() -> None:
     assert lately(8, 10, T0 + 12 * HOUR, set())["rows"] == []
 
 
-def told(hour: float, active: int, peak: int | None, high: int = 10) -> None:
-    Forecast.objects.create(
+def told(hour: float, active: int, peak: int | None, high: int = 10, **columns: Any) -> Forecast:
+    return Forecast.objects.create(
         at=MIDNIGHT + timedelta(hours=hour), horizon_s=600, keep_alive_s=300, active=active, known_models=30,
         levels=list(LEVELS), values=[1, 2, 3, 4, 8, high], method="best", recorded_s=1e6, peak=peak, replayed=hour < 1,
+        **columns,
     )  # fmt: skip
 
 
@@ -85,6 +87,24 @@ def test_what_was_held_and_used_adds_up_by_day_and_in_money() -> None:
     assert (dearer["held_h"], dearer["short"]) == (pytest.approx(40 / 6, abs=1e-3), 0)
     assert dearer["idle_cost"] == pytest.approx(3.0 * (40 - 8) / 6, abs=1e-2)
     assert dearer["held_cost"] == pytest.approx(20.0, abs=1e-2)
+
+
+def of_size(gpus: int, active: int, high: int, **peak: int) -> dict[str, Any]:
+    return {"gpus": gpus, "models": 15, "assumed": 0, "active": active, "values": [1, 1, 1, 2, 3, high], **peak}
+
+
+def test_a_slot_of_four_gpus_costs_four_gpu_hours_an_hour() -> None:
+    told(6.0, 5, 7, by_size=[of_size(1, 3, 5, peak=4), of_size(4, 2, 3, peak=4)])
+    policy.change(gpu_hour_price=2.0, actor=ACTOR)
+    [day] = spent(2, T0 + 26 * HOUR)["days"]
+    assert (day["used_h"], day["held_h"], day["static_h"]) == tuple(round(n / 6, 3) for n in (5, 5 + 4, 4 + 4))
+    assert (day["used_gpu_h"], day["held_gpu_h"], day["static_gpu_h"]) == tuple(
+        round(n / 6, 3) for n in (3 + 8, 5 + 16, 4 + 16)
+    )
+    assert day["short"] == 1, "a slot of one GPU that is free holds no model of four"
+    assert (day["held_cost"], day["idle_cost"]) == pytest.approx((7.0, 20 / 6), abs=1e-3)
+    told(7.0, 5, 7, by_size=[of_size(1, 3, 5), of_size(4, 2, 3)])
+    assert spent(2, T0 + 26 * HOUR)["total"]["short"] == 1, "without a peak by size what was active stands for it"
 
 
 def test_without_forecasts_nothing_was_spent() -> None:

@@ -143,6 +143,18 @@ def test_prices_hold_more_the_dearer_a_wait_is() -> None:
     assert "least cost" in wanted()[1]
 
 
+def test_the_more_gpus_a_slot_has_the_dearer_it_is_to_hold_and_the_less_sure_it_is_held() -> None:
+    alike = [{"gpus": gpus, "models": 30, "assumed": 0, "active": 4, "values": [2, 3, 4, 5, 8, 10]} for gpus in (1, 8)]
+    make_forecast(by_size=alike)
+    policy.change(aim="prices", gpu_hour_price=3.0, cold_price=10.0, actor=ACTOR)
+    found = reserve.wanted_by(policy.current(), MONDAY.timestamp())
+    assert found is not None and found.sizes[1] > found.sizes[8] >= 4
+    assert found.why.startswith("95.24% sure of slots of 1, 71.43% sure of slots of 8 for the next 10 min, by least")
+    policy.change(aim="risk", actor=ACTOR)
+    alone = reserve.wanted_by(policy.current(), MONDAY.timestamp())
+    assert alone is not None and alone.sizes[1] == alone.sizes[8], "a share of waits knows no prices"
+
+
 def test_what_has_partitions_of_its_own_takes_no_slot_of_the_pool() -> None:
     make_forecast()
     for name, mode in (("own", "dedicated"), ("quiet", "dedicated"), ("shared", "pooled")):
@@ -175,6 +187,19 @@ def test_it_is_weighed_by_the_slots_of_each_size() -> None:
     assert (found.slots, found.gpus) == (10 + 3, 10 + 3 * 4)
     assert found.waits_per_hour == pytest.approx(0.01 * (20 + 5)) and found.cold == pytest.approx(0.01)
     assert weigh(policy.changed({"most_cold": 1e-4})).slots is None, "beyond the end of a curve"
+    priced = weigh(policy.changed({"gpu_hour_price": 2.0, "cold_price": 0.5}))
+    assert priced.cost == pytest.approx(720 * (22 * 2.0 + 0.25 * 0.5)), "by GPUs, not by slots"
+
+
+def test_by_prices_fewer_slots_are_held_of_what_is_dearer() -> None:
+    found = []
+    for gpus in (1, 4):
+        Standing.objects.all().delete()
+        make_standing(300, by_size=[of_size(gpus, 1.0)])
+        found.append(weigh(policy.changed({"aim": "prices", "gpu_hour_price": 2.0, "cold_price": 2.0})))
+    one, four = found
+    assert one.slots is not None and four.slots is not None and one.slots > four.slots
+    assert four.gpus == 4 * four.slots
 
 
 def test_over_rest_it_is_read_tried_out_and_changed_by_who_saw_it(operator: APIClient, viewer: APIClient) -> None:

@@ -18,7 +18,7 @@ PATH = "capacity/policy"
 @click.command()
 @click.option("--keep-alive", "keep_alive_s", type=Length(), help="A model is active so long after its last request.")
 @click.option("--risk", type=Share(), help="At most this share of activations waits, as 1%.")
-@click.option("--prices", type=float, nargs=2, metavar="SLOT_HOUR COLD_WAIT", help="Hold what costs least by these.")
+@click.option("--prices", type=float, nargs=2, metavar="GPU_HOUR COLD_WAIT", help="Hold what costs least by these.")
 @click.option("--floor", "floors", multiple=True, help="At least, as 'Mon 9:00-12:00 12'. All of them, not one more.")
 @click.option("--no-floors", is_flag=True, help="No floor at any hour.")
 @click.option("--time-zone", help="In which floors are meant, as Europe/Berlin.")
@@ -70,7 +70,7 @@ def _told(columns: list[tuple[str, Row]]) -> str:
 def _aim(row: Row) -> str:
     if row["aim"] == "risk":
         return f"at most {row['most_cold']:.4g} of activations wait"
-    return f"least cost: {row['gpu_hour_price']:g} a slot-hour, {row['cold_price']:g} a wait"
+    return f"least cost: {row['gpu_hour_price']:g} a GPU-hour, {row['cold_price']:g} a wait"
 
 
 def _usual(weighed: Row) -> str:
