@@ -22,7 +22,8 @@ export function shape(node, view) {
 export function row(node, view, keep = () => true) {
   const cells = el("div", { class: "gpus", style: { "--cols": view.columns } });
   runs(node, view.columns).forEach((run) => cells.append(frame(node, run, view, keep)));
-  const name = el("a", { class: "name", href: `/nodes/${node.id}/` }, node.name);
+  const short = view.dense ? cut(node.name, view.columns) : node.name;
+  const name = el("a", { class: "name", href: `/nodes/${node.id}/`, ...(short === node.name ? {} : { title: node.name, "aria-label": node.name }) }, short);
   const result = el("div", { class: "node", "data-node": node.id, role: "group", "aria-label": node.name },
     el("div", { class: "whose" }, el("div", { class: "line" }, marks(node), name), el("div", { class: "meta" })),
     cells, el("div", { class: "age", "data-age": "" }));
@@ -31,6 +32,12 @@ export function row(node, view, keep = () => true) {
   own.set(result, { age: result.lastChild, meta: result.querySelector(".meta"), cells: [...cells.querySelectorAll(".cell")].map((cell) => ({ cell, place: places.get(cell.dataset.gpu), is: null })) });
   repaint(result, node, view);
   return result;
+}
+
+/** The middle of a name that is too long for a dense row: a clip of its own for each name is what costs most in a scroll. */
+function cut(name, columns) {
+  const most = Math.max(8, Math.floor((columns * 9 + 34) / 6)), half = Math.floor((most - 1) / 2);
+  return name.length <= most ? name : `${name.slice(0, most - 1 - half)}…${name.slice(-half)}`;
 }
 
 function marks(node) {

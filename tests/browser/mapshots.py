@@ -8,38 +8,12 @@ The fleet in them is simulated, and says so on the page. Some of it is in troubl
 from __future__ import annotations
 
 import argparse
-import os
 from datetime import timedelta
-from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
-from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running, temporary
-from tests.browser.shots import Shooter
+from tests.browser.pictures import Shooter, program
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--counts", default="1,12,110,1000")
-    options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    site = Running(temporary("mapshots"))
-    site.start(gateway=False)
-    password = site.make_admin()
-    os.environ.update({k: v for k, v in site.environ.items() if k.startswith(("FOREBAY_", "DJANGO_"))})
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # the browser driver runs a loop in this thread
-    try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
-            shooter = Shooter(browser, site, options.folder, password, "")
-            shoot(shooter, [int(count) for count in options.counts.split(",")])
-            browser.close()
-    finally:
-        site.stop()
-
-
-def shoot(shooter: Shooter, counts: list[int]) -> None:
+def shoot(shooter: Shooter, options: argparse.Namespace) -> None:
     import django
 
     django.setup()
@@ -48,7 +22,7 @@ def shoot(shooter: Shooter, counts: list[int]) -> None:
     from bench import _rows
     from controlplane.fleet.models import Node
 
-    for count in counts:
+    for count in map(int, options.counts.split(",")):
         there = Node.objects.count()
         _rows.make(count - there, 1 if count == 1 else 8, first=there)
         nodes = list(Node.objects.defer("spec").order_by("name"))
@@ -78,4 +52,4 @@ def trouble(nodes: list) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program(__doc__, shoot, counts="1,12,110,1000")

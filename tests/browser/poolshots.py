@@ -7,42 +7,18 @@ python -m tests.browser.poolshots FOLDER [--only NAME,NAME] [--models N]
 from __future__ import annotations
 
 import argparse
-import os
 from datetime import datetime, timedelta
-from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
-from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running, temporary
-from tests.browser.shots import Shooter
+from tests.browser.pictures import Shooter, program
 
 SLOTS = 8
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", default="", help="take only these, by name, separated by commas")
-    parser.add_argument("--models", type=int, default=24)
-    options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    site = Running(temporary("poolshots"))
-    site.start(gateway=False)
-    password = site.make_admin()
-    os.environ.update({k: v for k, v in site.environ.items() if k.startswith(("FOREBAY_", "DJANGO_"))})
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # the browser driver runs a loop in this thread
-    try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
-            shoot(Shooter(browser, site, options.folder, password, options.only), options.models)
-            browser.close()
-    finally:
-        site.stop()
-
-
-def shoot(shooter: Shooter, models: int) -> None:
+def shoot(shooter: Shooter, options: argparse.Namespace) -> None:
     shooter.take("pool-empty", "/pool/")
-    names = furnish(models)
+    names = furnish(options.models)
     shooter.take("pool-unasked", "/pool/")
     remember(names)
     shooter.take("pool", "/pool/")
@@ -151,4 +127,4 @@ def _cut_off(page: Page) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program(__doc__, shoot, models=24)

@@ -6,40 +6,18 @@ python -m tests.browser.scalingshots FOLDER [--only NAME,NAME]
 from __future__ import annotations
 
 import argparse
-import os
 import time
-from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from tests.browser.feigned import Fleet
-from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running, temporary
-from tests.browser.shots import Shooter, furnish
+from tests.browser.pictures import Shooter, program
+from tests.browser.shots import furnish
 
 NODES = 7
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", default="", help="take only these, by name, separated by commas")
-    options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    site = Running(temporary("scalingshots"))
-    site.start(gateway=False)
-    password = site.make_admin()
-    os.environ.update({k: v for k, v in site.environ.items() if k.startswith(("FOREBAY_", "DJANGO_"))})
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # the browser driver runs a loop in this thread
-    try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
-            shoot(Shooter(browser, site, options.folder, password, options.only))
-            browser.close()
-    finally:
-        site.stop()
-
-
-def shoot(shooter: Shooter) -> None:
+def shoot(shooter: Shooter, _options: argparse.Namespace) -> None:
     shooter.take("scaling-empty", "/scaling/", settle_s=1.0)
     nodes = furnish(shooter.site, NODES)
     with Fleet(nodes):
@@ -76,4 +54,4 @@ def _wrong(page: Page) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program(__doc__, shoot)

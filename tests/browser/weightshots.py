@@ -7,41 +7,16 @@ python -m tests.browser.weightshots FOLDER [--only NAME,NAME]
 from __future__ import annotations
 
 import argparse
-import os
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import sync_playwright
-
-from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running, temporary
-from tests.browser.shots import Shooter
+from tests.browser.pictures import Shooter, program
 
 COMMIT = "c" * 40
 NO_ROOM = "no room: it needs 131.4 GiB, and with what has to stay that is 20.2 GiB above the cap of 500.0 GiB"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", default="", help="take only these, by name, separated by commas")
-    options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    site = Running(temporary("weightshots"))
-    site.start(gateway=False)
-    password = site.make_admin()
-    os.environ.update({k: v for k, v in site.environ.items() if k.startswith(("FOREBAY_", "DJANGO_"))})
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # the browser driver runs a loop in this thread
-    try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
-            shoot(Shooter(browser, site, options.folder, password, options.only))
-            browser.close()
-    finally:
-        site.stop()
-
-
-def shoot(shooter: Shooter) -> None:
+def shoot(shooter: Shooter, _options: argparse.Namespace) -> None:
     made = furnish()
     for name, address in made.items():
         shooter.take(name, address)
@@ -112,4 +87,4 @@ def furnish() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    program(__doc__, shoot)
