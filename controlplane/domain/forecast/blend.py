@@ -13,6 +13,7 @@ from enum import Enum
 import numpy as np
 
 from controlplane.domain.forecast.activity import Floats
+from controlplane.domain.forecast.falls import Falls
 from controlplane.domain.forecast.history import UNKNOWN, Method, Seen
 from controlplane.domain.forecast.tracker import Correction, Flags, Tracker, whole
 
@@ -73,7 +74,7 @@ class Tracked:
         """Corrected quantiles, shape (levels,). `raw`: what the method says, if it was asked already."""
         self._learn(seen)
         said = self.method.quantiles(seen, self.levels) if raw is None else raw
-        self.told = self._correction.correct(said)
+        self.told = self._correction.correct(said, seen.day_part(seen.place))
         self._waiting.append(_Waiting(seen.place, said, self.told, np.zeros(len(self.levels), bool)))
         return self.told
 
@@ -85,16 +86,17 @@ class Tracked:
             if peaks[one.place] == UNKNOWN:
                 continue
             outcome = float(peaks[one.place])
-            self._correction.update(one.raw, outcome, self._missed(seen, one, outcome) - one.counted, 1.0 / seen.lag)
+            missed, when = self._missed(seen, one, outcome) - one.counted, seen.day_part(one.place)
+            self._correction.update(one.raw, outcome, missed, 1.0 / seen.lag, when)
             self._losses.append(pinball(one.told, outcome, self.levels))
             self._total = self._total + self._losses[-1]
             while len(self._losses) > JUDGED_DAYS * seen.per_day:
                 self._total = self._total - self._losses.popleft()
         so_far = seen.so_far
         for one in self._waiting:
-            missed = one.passed(float(so_far[one.place - seen.place])) & ~one.counted
-            if missed.any():
-                one.counted |= self._correction.miss(missed)
+            passed = one.passed(float(so_far[one.place - seen.place])) & ~one.counted
+            if passed.any():
+                one.counted |= self._correction.miss(passed)
 
     def _missed(self, seen: Seen, one: _Waiting, outcome: float) -> Floats:
         """One or none of a window. Of activations all that were cold, in means of a window: more than one after a
@@ -146,7 +148,8 @@ class Average:
 
 @dataclass(slots=True)
 class Blend:
-    """The greater of two averages, of which one keeps the level of windows, the other that of activations."""
+    """The greater of two averages, of which one keeps the level of windows, the other that of activations. No method
+    says less than what would be active were those back that fell silent together."""
 
     methods: Sequence[Method]
     levels: Floats
@@ -154,13 +157,15 @@ class Blend:
     name: str = "average of the best"
     told: Floats = field(init=False)
     averages: list[Average] = field(init=False)
+    _falls: Falls = field(default_factory=Falls)
 
     def __post_init__(self) -> None:
         self.averages = [Average(self.methods, self.levels, self.corrections, of) for of in Of]
         self.told = np.zeros(len(self.levels))
 
     def tell(self, seen: Seen) -> Floats:
-        raw = [method.quantiles(seen, self.levels) for method in self.methods]
+        floor = self._falls.floor(seen, self.levels)
+        raw = [np.maximum(method.quantiles(seen, self.levels), floor) for method in self.methods]
         told = np.max([average.tell(seen, raw) for average in self.averages], axis=0)
         self.told = np.maximum.accumulate(told)
         return self.told

@@ -105,6 +105,10 @@ class Seen:
     def models(self) -> int:
         return len(self.history.requests.models)
 
+    def day_part(self, place: int) -> float:
+        """When in the day that moment is, 0..1."""
+        return float(self.history.moments[place] % DAY_S / DAY_S)
+
     @property
     def outages(self) -> tuple[Outage, ...]:
         """Those that began by now."""

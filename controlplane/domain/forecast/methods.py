@@ -15,7 +15,7 @@ from controlplane.domain.forecast.montecarlo import MonteCarlo
 from controlplane.domain.forecast.regression import QuantileRegression
 from controlplane.domain.forecast.simple import ArSeasonal, Empirical, LastValue, SameHour
 from controlplane.domain.forecast.stacked import Stacked
-from controlplane.domain.forecast.tracker import Conformal, Tracker
+from controlplane.domain.forecast.tracker import ByHour, Conformal, Tracker
 
 
 class Forecaster(Protocol):
@@ -55,4 +55,4 @@ def make(names: Sequence[str], levels: Sequence[float], *, seed: int = 7) -> lis
 def best(levels: Floats, plays: MonteCarlo) -> Blend:
     """The default: what is usual now, and what follows from who is active."""
     parts: list[Method] = [SameHour(), plays, Stacked(plays), QuantileRegression(plays)]
-    return Blend(parts, levels, (Tracker, Conformal))
+    return Blend(parts, levels, (Tracker, Conformal, ByHour))

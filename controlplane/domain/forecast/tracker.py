@@ -1,11 +1,13 @@
 """Corrects a method's quantiles online, so that they mean what they say whatever the method.
 
-Two ways. The tracker of Angelopoulos, Candès and Tibshirani, "Conformal PID control for time series prediction", arXiv
-2307.16895: s <- s + eta (miss - (1 - level)), and q + s is told; its long-run coverage tends to the level for any
+Three ways. The tracker of Angelopoulos, Candès and Tibshirani, "Conformal PID control for time series prediction",
+arXiv 2307.16895: s <- s + eta (miss - (1 - level)), and q + s is told; its long-run coverage tends to the level for any
 sequence. And conformal: the quantile of the recent residuals, each in units of the root of what was told, for counts
-spread the more the greater they are; it is steadier, and slower to see that a method went wrong.
+spread the more the greater they are; it is steadier, and slower to see that a method went wrong. And conformal by the
+hour, in which residuals count the more the nearer they are to this time of day, for what is missed are rises, and most
+come at their hours.
 
-Neither talks a method down at a level before it has seen windows enough to know of it: of n windows and one to come
+None talks a method down at a level before it has seen windows enough to know of it: of n windows and one to come
 each is as likely to be the greatest, so that of 99% less than 99 tell nothing. Those that overlap count as parts.
 """
 
@@ -27,17 +29,19 @@ FIRST = 12  # until so many are known, the greatest residual is a better guess t
 WEEK = 1008  # residuals whose quantile is taken
 SLOW = 0.02  # rate at which the conformal way leaves its quantile where that misses too often
 LEAK = 0.998  # of that departure is kept from one outcome to the next
+NEAR = 1 / 12  # of a day: residuals so far from this time of it count 0.6 as much as those at it
+FAR = 0.1  # and those at any other time at least so much
 
 
 class Correction(Protocol):
-    def correct(self, quantiles: Floats) -> Floats:
-        """The told quantiles: never negative, rising with the level. Shape (levels,)."""
+    def correct(self, quantiles: Floats, when: float = 0.0) -> Floats:
+        """The told quantiles: never negative, rising with the level. Shape (levels,). `when`: in the day, 0..1."""
         ...
 
-    def update(self, quantiles: Floats, outcome: float, missed: Floats, part: float = 1.0) -> None:
+    def update(self, quantiles: Floats, outcome: float, missed: Floats, part: float = 1.0, when: float = 0.0) -> None:
         """`quantiles`: as the method gave them; `outcome`: what they were of; `missed`: by level how much of what was
         to be covered was not, one for a window, less what `miss` counted; `part`: of the window that lies in no earlier
-        one. In the order of knowing them."""
+        one; `when` it began. In the order of knowing them."""
         ...
 
     def miss(self, missed: Flags) -> Flags:
@@ -61,10 +65,10 @@ class Tracker:
         self._shift = np.zeros(len(self.levels))
         self._residuals = np.empty((0, len(self.levels)))
 
-    def correct(self, quantiles: Floats) -> Floats:
+    def correct(self, quantiles: Floats, when: float = 0.0) -> Floats:
         return _rising(quantiles + _known(self._shift, self.levels, self._windows))
 
-    def update(self, quantiles: Floats, outcome: float, missed: Floats, part: float = 1.0) -> None:
+    def update(self, quantiles: Floats, outcome: float, missed: Floats, part: float = 1.0, when: float = 0.0) -> None:
         self._windows += part
         recent = self._residuals = np.vstack([self._residuals[1 - RECENT :], outcome - quantiles])
         if len(recent) <= FIRST:
@@ -100,11 +104,11 @@ class Conformal:
         self._quantile, self._drift = np.zeros(len(self.levels)), np.zeros(len(self.levels))
         self._residuals = np.empty((0, len(self.levels)))
 
-    def correct(self, quantiles: Floats) -> Floats:
+    def correct(self, quantiles: Floats, when: float = 0.0) -> Floats:
         shift = _known(self._quantile + self._drift, self.levels, self._windows)
         return _rising(quantiles + _unit(quantiles) * shift)
 
-    def update(self, quantiles: Floats, outcome: float, missed: Floats, part: float = 1.0) -> None:
+    def update(self, quantiles: Floats, outcome: float, missed: Floats, part: float = 1.0, when: float = 0.0) -> None:
         self._windows += part
         self._residuals = np.vstack([self._residuals[1 - WEEK :], (outcome - quantiles) / _unit(quantiles)])
         recent = np.sort(self._residuals, axis=0)
@@ -119,6 +123,36 @@ class Conformal:
 
     def miss(self, missed: Flags) -> Flags:
         return np.zeros_like(missed)
+
+
+@dataclass(slots=True)
+class ByHour(Conformal):
+    """The same, but of two weeks' residuals those count most that are of this time of day, and recent ones."""
+
+    _when: Floats = field(default_factory=lambda: np.empty(0))
+    _past: Floats = field(default_factory=lambda: np.empty((0, 0)))
+
+    def correct(self, quantiles: Floats, when: float = 0.0) -> Floats:
+        if count := len(self._when):
+            apart = np.abs((self._when - when + 0.5) % 1.0 - 0.5)
+            near = FAR + np.exp(-0.5 * (apart / NEAR) ** 2)
+            recent = 0.5 ** (np.arange(count - 1, -1, -1) / WEEK)
+            self._quantile = _weighted(self._past, near * recent, self.levels)
+        return Conformal.correct(self, quantiles)
+
+    def update(self, quantiles: Floats, outcome: float, missed: Floats, part: float = 1.0, when: float = 0.0) -> None:
+        Conformal.update(self, quantiles, outcome, missed, part)
+        self._when = np.append(self._when[1 - 2 * WEEK :], when)
+        self._past = np.vstack([self._past[1 - 2 * WEEK :].reshape(-1, len(self.levels)), self._residuals[-1:]])
+
+
+def _weighted(values: Floats, weights: Floats, levels: Floats) -> Floats:
+    """The quantile of each column at its level; as much as the heaviest is left for one greater than all."""
+    order = np.argsort(values, axis=0)
+    below = np.cumsum(weights[order], axis=0)
+    places = (below < levels * (weights.sum() + weights.max())).sum(axis=0)
+    columns = np.arange(values.shape[1])
+    return np.asarray(values[order[np.minimum(places, len(values) - 1), columns], columns])
 
 
 def whole(told: Floats) -> Floats:

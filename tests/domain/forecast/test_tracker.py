@@ -11,7 +11,7 @@ from controlplane.domain.forecast.activity import Floats, Requests
 from controlplane.domain.forecast.backtest import Judge
 from controlplane.domain.forecast.blend import Of, Tracked
 from controlplane.domain.forecast.history import History, Seen
-from controlplane.domain.forecast.tracker import Conformal, Correction, Tracker
+from controlplane.domain.forecast.tracker import ByHour, Conformal, Correction, Tracker
 
 LEVELS = np.array([0.9, 0.99])
 MISSED = np.ones(2, bool)
@@ -26,7 +26,7 @@ def coverage(correction: Correction, raw: Floats, outcomes: Floats, settle: int)
     return np.mean(covered[settle:], axis=0)
 
 
-@pytest.mark.parametrize("kind", [Tracker, Conformal])
+@pytest.mark.parametrize("kind", [Tracker, Conformal, ByHour])
 @pytest.mark.parametrize("bias", [-30.0, 0.0, 40.0])
 def test_a_method_that_is_wrong_by_a_constant_covers_as_told_in_the_end(kind: type[Tracker], bias: float) -> None:
     random = np.random.default_rng(5)
@@ -35,7 +35,7 @@ def test_a_method_that_is_wrong_by_a_constant_covers_as_told_in_the_end(kind: ty
     assert np.abs(found - LEVELS).max() < 0.04
 
 
-@pytest.mark.parametrize("kind", [Tracker, Conformal])
+@pytest.mark.parametrize("kind", [Tracker, Conformal, ByHour])
 def test_after_a_change_of_level_coverage_returns(kind: type[Tracker]) -> None:
     random = np.random.default_rng(5)
     outcomes = np.concatenate([random.poisson(20, 1000), random.poisson(60, 1000)]).astype(float)
@@ -52,6 +52,21 @@ def test_what_a_cold_start_needed_is_forgotten_within_days() -> None:
     assert tracker.correct(np.full(2, 50.0)).max() < 52
 
 
+def test_by_the_hour_it_is_wide_when_rises_come_and_narrow_when_none_do() -> None:
+    """Each day for two hours the outcome is 20 above what is said; else it is what is said."""
+    told, said = {kind: kind(LEVELS) for kind in (Conformal, ByHour)}, np.full(2, 100.0)
+    for window in range(7 * 144):
+        when = window % 144 / 144
+        outcome = 120.0 if 9 / 24 <= when < 11 / 24 else 100.0
+        for one in told.values():
+            one.update(said, outcome, outcome > np.ceil(one.correct(said, when)), 1.0, when)
+    rise, night = (told[ByHour].correct(said, hour / 24) for hour in (10, 22))
+    assert rise[0] > 115 and night[0] < 102
+    assert night[1] > 115, "of 99% one cannot be sure"
+    at_all_hours = told[Conformal].correct(said)
+    assert night[0] < at_all_hours[0] < rise[0]
+
+
 def test_few_outcomes_tell_the_greatest_miss() -> None:
     told = Conformal(LEVELS)
     for outcome in (4.0, 9.0, 6.0):
@@ -59,7 +74,7 @@ def test_few_outcomes_tell_the_greatest_miss() -> None:
     assert told.correct(np.full(2, 4.0)).tolist() == pytest.approx([9.0, 9.0])
 
 
-@pytest.mark.parametrize("kind", [Tracker, Conformal])
+@pytest.mark.parametrize("kind", [Tracker, Conformal, ByHour])
 def test_windows_that_overlap_talk_no_method_down_before_they_are_enough_that_do_not(kind: type[Tracker]) -> None:
     """A quiet weekend in windows of a day, told each hour, is two windows."""
     correction, raw = kind(LEVELS), np.full(2, 40.0)
@@ -74,7 +89,7 @@ def test_windows_that_overlap_talk_no_method_down_before_they_are_enough_that_do
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1e4), st.floats(0, 1e4)), max_size=60), st.floats(0, 1e4))
-@pytest.mark.parametrize("kind", [Tracker, Conformal])
+@pytest.mark.parametrize("kind", [Tracker, Conformal, ByHour])
 def test_told_quantiles_are_never_negative_and_rise_with_the_level(
     kind: type[Tracker], past: list[tuple[float, float]], said: float
 ) -> None:
