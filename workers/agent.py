@@ -257,7 +257,10 @@ class Agent:
             processes.kill(processes.members(record.process, record.its_marker()))
             return
         self._change(partition, phase=Phase.STOPPING, since=now, asked=True)
-        processes.signal_leader(record.process, signal.SIGTERM)
+        if record.replica.idle_since is not None and self._starter.leaves_nothing(record.replica.spec):
+            processes.kill(processes.members(record.process, record.its_marker()))
+        else:
+            processes.signal_leader(record.process, signal.SIGTERM)
 
     def _relabel(self, spec: ReplicaSpec, now: float) -> None:
         record = self._book.get(spec.partition)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from workers.contract import NodeSpec, Phase, ReplicaSpec, Role
 
-SETTLE_S = 2.0  # gateways re-read their table every second; give them two
+# Gateways read their table anew each second, and at once when a look each 0.2 s finds another routing (ADR 5). A
+# request that comes later all the same is refused before its first byte, and goes elsewhere.
+SETTLE_S = 1.2
 # After SIGTERM to an engine that was idle and settled: nothing is left in it to finish, and the teardown of its KV
 # connections was seen to hang until the engine's own timeout (vLLM 0.32.0 with NIXL 1.5.1, 20 s).
 IDLE_GRACE_S = 1.5

@@ -168,7 +168,7 @@ def _nursery(settings: Settings, config: Config, vllm: Vllm, source: Source) -> 
     slots = [device.uuid for device in source.devices() if device.kind == DeviceKind.CPU]
     if not (settings.fast_start and settings.vllm and slots):
         return None
-    env = vllm.import_env(config.address, source.cores(slots[:1]))
+    env = vllm.import_env(config.address)
     return Nursery(settings.vllm, env, settings.home.path / "nursery.log", nice=CPU_NICE)
 
 

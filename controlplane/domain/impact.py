@@ -11,7 +11,7 @@ from controlplane.domain.rollout import ANSWERS, Blocked, Cost, Lane, Place, Ste
 from workers.contract import Role
 
 RELABEL_S = 1.0  # the nudge, the agent's answer, and the gateways' next look at their table
-DECODE_SETTLE_S = 2.0  # what an agent leaves the gateways to see that an engine drains
+DECODE_SETTLE_S = 1.2  # what an agent leaves the gateways to see that an engine drains
 
 
 class Action(StrEnum):

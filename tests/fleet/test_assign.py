@@ -6,6 +6,7 @@ import pytest
 
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor
+from controlplane.domain.impact import DECODE_SETTLE_S
 from controlplane.fleet import services
 from controlplane.fleet.errors import Conflict, Invalid, NotFound, Refused
 from controlplane.fleet.models import Node, Partition
@@ -221,7 +222,7 @@ class TestPreview:
 
         preview = services.preview_assign(partition.pk, deployment_id=coming.pk, role="decode")
 
-        assert (preview["action"], preview["expected_s"]) == ("replace", 2.0 + 60.0 + 20.0)
+        assert (preview["action"], preview["expected_s"]) == ("replace", DECODE_SETTLE_S + 60.0 + 20.0)
 
     def test_an_engine_that_still_starts_is_replaced_without_a_drain(self) -> None:
         coming = make_deployment()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from tests.workers.conftest import free_range
@@ -14,7 +16,7 @@ from tests.workers.control import NODE, make_spec
 from workers import processes
 from workers.agent import Agent
 from workers.book import Book, HeldSpec, clock
-from workers.contract import NodeSpec, Phase, ReplicaSpec
+from workers.contract import DeviceKind, NodeSpec, Phase, ReplicaSpec
 from workers.devices.simulated import SimulatedDevices
 from workers.engines.simulated import Simulated
 from workers.logs import Log, Logs
@@ -105,3 +107,26 @@ def test_a_log_that_cannot_be_rotated_holds_up_nobody(agent, monkeypatch):
     agent.tick(clock())
     monkeypatch.setattr(Log, "rotate", fail)
     tick_until_ready(agent, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "traces", "code"),
+    [
+        (DeviceKind.CPU, "", -signal.SIGKILL),
+        (DeviceKind.CPU, "http://127.0.0.1:9", 0),  # spans that it has not sent yet
+        (DeviceKind.SIMULATED, "", 0),
+    ],
+)
+def test_an_idle_engine_is_killed_only_where_that_leaves_nothing_behind(agent, caplog, monkeypatch, kind, traces, code):
+    devices = tuple(msgspec.structs.replace(device, kind=kind) for device in SimulatedDevices(4, "n1").devices())
+    monkeypatch.setattr(SimulatedDevices, "devices", lambda _: devices)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", traces)
+    want(agent, make_spec(1))
+    tick_until_ready(agent, 1)
+    want(agent)
+    deadline = time.monotonic() + 60
+    while phases(agent):
+        assert time.monotonic() < deadline, phases(agent)
+        agent.tick(clock())
+        time.sleep(0.05)
+    assert f"p1 ended: {int(code)}" in caplog.text

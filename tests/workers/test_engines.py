@@ -117,6 +117,8 @@ def test_cpu_slots_bring_defaults_that_give_way_to_the_operators(program, model)
     assert value(command.argv, "--kv-cache-memory-bytes") == str(256 * 2**20)
     assert command.env["OMP_NUM_THREADS"] == "3" and command.env["PYTHONPATH"] == str(CPU_PLUGIN)
     assert command.env["UCX_NET_DEVICES"] == "lo" and "--tensor-parallel-size" not in command.argv
+    # What it is imported under has one thread, whatever the slots have: a fork keeps no others.
+    assert engine.import_env("127.0.0.1")["OMP_NUM_THREADS"] == "1"
     args = ("--dtype=float32", "--max_num_seqs", "2", "--no-enforce-eager", "--max-model-len", "512")
     own = engine.command(launch(model, (SLOT,), args=args)).argv
     assert "--enforce-eager" not in own and "bfloat16" not in own and value(own, "--max-model-len") == "512"

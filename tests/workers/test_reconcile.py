@@ -70,8 +70,8 @@ def test_new_content_drains_settles_stops_then_starts():
     changed = node(want(args=("--x",)), generation=2)
     assert [a for a in reconcile(changed, have(want()), 0.0) if not isinstance(a, Wait)] == [Drain(1)]
     draining = have(want(), Phase.DRAINING, idle_since=0.1)
-    assert reconcile(changed, draining, 1.9) == []  # gateways may not know yet
-    assert reconcile(changed, draining, 2.0) == [Stop(1)]
+    assert reconcile(changed, draining, SETTLE_S - 0.1) == []  # gateways may not know yet
+    assert reconcile(changed, draining, SETTLE_S) == [Stop(1)]
     assert reconcile(changed, have(want(), Phase.STOPPING), 3.0) == []
     [start] = reconcile(changed, have(want(), Phase.EXITED, asked=True), 3.0)
     assert start == Start(changed.replicas[0], restarts=0)
@@ -80,14 +80,16 @@ def test_new_content_drains_settles_stops_then_starts():
 def test_a_prefill_engine_is_kept_until_nobody_can_pull_its_blocks_any_more():
     gone, prefill = node(generation=2), want(role=Role.PREFILL)
     idle = have(prefill, Phase.DRAINING, idle_since=5.0)
-    assert reconcile(gone, idle, 36.9) == []
-    assert reconcile(gone, idle, 37.0) == [Stop(1)]
+    settled = 5.0 + SETTLE_S + 30.0
+    assert reconcile(gone, idle, settled - 0.1) == []
+    assert reconcile(gone, idle, settled) == [Stop(1)]
 
 
 def test_an_engine_that_prefilled_until_lately_is_kept_as_long():
     idle = have(want(), Phase.DRAINING, since=10.0, idle_since=10.0, prefill_until=9.0)
-    assert reconcile(node(generation=2), idle, 40.9) == []
-    assert reconcile(node(generation=2), idle, 41.0) == [Stop(1)]
+    settled = 9.0 + SETTLE_S + 30.0
+    assert reconcile(node(generation=2), idle, settled - 0.1) == []
+    assert reconcile(node(generation=2), idle, settled) == [Stop(1)]
 
 
 def test_a_busy_engine_is_drained_until_its_deadline_and_no_longer():

@@ -59,12 +59,13 @@ class Vllm:
         ]  # fmt: skip
         return Command(tuple(argv), self._env(launch, on_cpu) | (traces.env() if traces else {}))
 
-    def import_env(self, address: str, cores: int) -> dict[str, str]:
-        """What the engines on this node's CPU slots have in common: the environment to import vLLM under for them."""
+    def import_env(self, address: str) -> dict[str, str]:
+        """What the engines on this node's CPU slots have in common: the environment to import vLLM under for them. With
+        one thread: of a pool that torch began as it was imported no fork could use the threads."""
         any_engine = ReplicaSpec(
             partition=1, name="", deployment="", role=Role.AGGREGATED, gpus=(), model="/", served_names=()
         )
-        return self._env(Launch(any_engine, (), address, address, 0, 0, cores), on_cpu=True)
+        return self._env(Launch(any_engine, (), address, address, 0, 0, cores=1), on_cpu=True)
 
     def is_ready(self, client: httpx.Client, url: str, spec: ReplicaSpec) -> bool:
         return openai.is_ready(client, url, spec)
