@@ -45,6 +45,10 @@ OVERFLOW = (
     "Dedicated: when its engines have as many requests as they take, or none is ready, one more is started in a slot "
     "of the pool that pooled models can do without."
 )
+POOL_SHAPE = (
+    "In the pool: woken as one aggregated engine, in one slot, or as a pair of a prefill and a decode engine, in two. "
+    "A change holds from the next waking on."
+)
 KEEP_ALIVE = "In the pool: active so long after its last request there. Null: as learned, or configured."
 PRIORITY = "In the pool: takes no slot of a model with a higher one."
 
@@ -66,13 +70,14 @@ class DeploymentShape(serializers.ModelSerializer):
             "prefill_max_requests", "decode_max_requests", "aggregated_max_requests", "drain_s", "slo_ttft_ms",
             "slo_itl_ms",
             "min_prefill", "max_prefill", "min_decode", "max_decode", "min_aggregated", "max_aggregated",
-            "overflow", "keep_alive_s", "priority", "replicas", "owners", "created_at",
+            "overflow", "pool_shape", "keep_alive_s", "priority", "replicas", "owners", "created_at",
         ]  # fmt: skip
         extra_kwargs = {
             "name": {"help_text": "The served name: what clients put in `model`."},
             "engine_args": {"help_text": "For all roles; prefill_args and decode_args come after them."},
             "min_transfer_tokens": {"help_text": "Shorter prompts go straight to decode."},
             "overflow": {"help_text": OVERFLOW},
+            "pool_shape": {"help_text": POOL_SHAPE},
             "keep_alive_s": {"help_text": KEEP_ALIVE},
             "priority": {"help_text": PRIORITY},
         }
@@ -126,6 +131,7 @@ class DeploymentChange(Body):
     min_aggregated = _count("Replicas.")
     max_aggregated = _count("Replicas; null: no limit.", allow_null=True)
     overflow = serializers.BooleanField(required=False, help_text=OVERFLOW)
+    pool_shape = serializers.ChoiceField(Deployment.PoolShape.choices, required=False, help_text=POOL_SHAPE)
     keep_alive_s = _count(KEEP_ALIVE, allow_null=True)
     priority = _count(PRIORITY, least=-100, most=100)
     force = serializers.BooleanField(required=False, help_text="Do it though running engines are replaced at once.")

@@ -33,18 +33,20 @@ class ActivationShape(serializers.ModelSerializer):
 
     deployment = Link()
     partition = Link(allow_null=True)
+    partner = Link(allow_null=True, help_text="Of a pair the decode slot; `partition` is then the prefill slot.")
     wait_s = serializers.SerializerMethodField(help_text="From being asked for to its end, or until now.")
 
     class Meta:
         model = Activation
         fields = [
-            "id", "deployment", "partition", "slot", "evicted", "cause", "state", "reason", "message", "waiters",
-            "asked_at", "placed_at", "ended_at", "broke_at", "came_at", "wait_s",
+            "id", "deployment", "shape", "partition", "partner", "slot", "evicted", "cause", "state", "reason",
+            "message", "waiters", "asked_at", "placed_at", "ended_at", "broke_at", "came_at", "wait_s",
         ]  # fmt: skip
         extra_kwargs = {
-            "slot": {"help_text": "node/partition; kept when the partition is gone."},
-            "evicted": {"help_text": "The deployment that left the slot for it."},
-            "reason": {"help_text": "Why this slot, or why none."},
+            "shape": {"help_text": "As it was placed: in one slot, or as a pair in two."},
+            "slot": {"help_text": "node/partition, of a pair both; kept when the partition is gone."},
+            "evicted": {"help_text": "The deployments that left for it."},
+            "reason": {"help_text": "Why these slots, or why none."},
             "message": {"help_text": "Why it failed, or why its engine broke."},
             "waiters": {"help_text": "Requests held for it at once, at most."},
             "ended_at": {"help_text": "Ready, failed or given up."},
@@ -66,6 +68,11 @@ class SlotShape(serializers.Serializer):
     place = serializers.ChoiceField([place.value for place in Place], help_text="What it is for the pool.")
     status = serializers.CharField(help_text="Of the partition.")
     deployment = Link(allow_null=True)
+    role = serializers.CharField(allow_null=True, help_text="Of the deployment's engine there.")
+    pair_with = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="node/partition of the other half, where the model is woken as a pair: they are given back together.",
+    )
     lent_why = serializers.CharField(help_text="Why the pool lends it to a dedicated deployment; empty: it does not.")
     since = serializers.FloatField(allow_null=True, help_text="Unix seconds: in its phase since.")
     in_flight = serializers.IntegerField(allow_null=True, help_text="Requests; null: not known.")
@@ -156,7 +163,7 @@ class Activations(ListModelMixin, RetrieveModelMixin, Resource):
     """A model that was woken, or was to be."""
 
     noun = "activation"
-    queryset = Activation.objects.select_related("deployment", "partition")
+    queryset = Activation.objects.select_related("deployment", "partition", "partner")
     serializer_class = ActivationShape
     filterset_class = ActivationFilters
     pagination_class = Cursor
@@ -173,6 +180,8 @@ def _slot(slot: SlotNow) -> dict[str, Any]:
         "place": slot.place.value,
         "status": slot.status,
         "deployment": row.deployment,
+        "role": row.role or None,
+        "pair_with": slot.pair_with,
         "lent_why": slot.lent_why,
         "since": row.phase_since.timestamp() if row.phase_since else None,
         "in_flight": resident.in_flight if resident and row.deployment else None,

@@ -14,6 +14,7 @@ from controlplane.domain.types import DeploymentView, PartitionView, Problem, Ro
 from workers.contract import DeviceKind
 
 OPPOSITE = {Role.PREFILL: Role.DECODE, Role.DECODE: Role.PREFILL}
+Kind = tuple[int, str, frozenset[str]]
 _ALIASES = {"half": "float16", "float": "float32", "fp8": "fp8_e4m3"}
 _EQUAL_FLAGS = (
     ("--dtype", "pair-dtype", "dtype"),
@@ -48,6 +49,11 @@ def pair_problems(
         *_version_problems(engine_version, peers),
         *_kind_problems(partition, peers),
     ]
+
+
+def kind(partition: PartitionView) -> Kind:
+    """All of it that `pair_problems` asks about: what holds for two partitions holds for all others of their kinds."""
+    return partition.tp, partition.engine_version, frozenset(_families(partition))
 
 
 def partners(

@@ -169,7 +169,7 @@ def _scores(
 ) -> Iterator[tuple[float, str]]:
     """(points, reason). Links weigh most as each token or block crosses them, then waste, then spread."""
     if partition.tp > 1:
-        linked = _is_island(partition.gpus)
+        linked = is_island(partition.gpus)
         yield (3.0 if linked else 0.0), ("its GPUs share NVLink" if linked else "its GPUs do not all share NVLink")
     yield from _partner_scores(partition, pairing.partners(partition, deployment.name, role, peers))
     if fit.needed_bytes is not None and fit.available_bytes:
@@ -185,7 +185,7 @@ def _scores(
 
 def _partner_scores(partition: PartitionView, partners: Sequence[PartitionView]) -> Iterator[tuple[float, str]]:
     near = [p for p in partners if p.node_name == partition.node_name]
-    if any(_is_island((*partition.gpus, *p.gpus)) for p in near):
+    if any(is_island((*partition.gpus, *p.gpus)) for p in near):
         yield 2.0, "NVLink to its partner"
     elif near:
         yield 1.0, "its partner is on the same node"
@@ -193,7 +193,7 @@ def _partner_scores(partition: PartitionView, partners: Sequence[PartitionView])
         yield 0.0, "KV blocks would cross the network to its partner"
 
 
-def _is_island(gpus: Sequence[DeviceView]) -> bool:
+def is_island(gpus: Sequence[DeviceView]) -> bool:
     """Each of these reaches each other over NVLink."""
     return all(other.uuid in gpu.peers for gpu in gpus for other in gpus if other.uuid != gpu.uuid)
 

@@ -9,13 +9,15 @@ TRIES = 2  # starts before whoever waits is told that it cannot be had
 BACKOFF_S = 30.0
 BACKOFF_CAP_S = 600.0
 GIB = 2**30
+Worth = tuple[bool, bool, int, float, float, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Resident:
     """The model in a slot. `in_flight` and `idle_s` are None where they are not known: then it stays. Times in seconds,
     `resident_s` since it has been ready. `return_chance`: that it is asked for again soon, by the forecast. `lent`: to
-    a dedicated deployment, whose own engines serve it too: it leaves before any other, for whoever is asked for."""
+    a dedicated deployment, whose own engines serve it too: it leaves before any other, for whoever is asked for.
+    `others`: the slots that it leaves together with this one, as the other half of a pair, and `others_gpus` theirs."""
 
     deployment: int
     in_flight: int | None
@@ -25,6 +27,8 @@ class Resident:
     priority: int = 0
     return_chance: float | None = None
     lent: bool = False
+    others: tuple[int, ...] = ()
+    others_gpus: int = 0
 
     @property
     def is_idle(self) -> bool:
@@ -57,11 +61,18 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The slot to take and the deployment that leaves it; no slot where none may be taken. `reason` is for people."""
+    """The slot to take and the deployment that leaves it; no slot where none may be taken. `reason` is for people.
+    `also`: the other slots that the same deployment leaves by it."""
 
     slot: int | None
     evicted: int | None
     reason: str
+    also: tuple[int, ...] = ()
+
+    @property
+    def emptied(self) -> frozenset[int]:
+        """Every slot that somebody leaves."""
+        return frozenset() if self.evicted is None or self.slot is None else frozenset((self.slot, *self.also))
 
 
 def choose(slots: Sequence[Slot], *, priority: int, min_residence_s: float) -> Choice:
@@ -74,31 +85,40 @@ def choose(slots: Sequence[Slot], *, priority: int, min_residence_s: float) -> C
         slot = min(free, key=_room)
         near = ", and its weights lie on that node" if slot.near else ""
         return Choice(slot.partition, None, f"the smallest free slot that holds it{near}")
-    leaving = [
+    leaving = that_may_leave(slots, priority=priority, min_residence_s=min_residence_s)
+    if not leaving:
+        return Choice(None, None, "every slot that holds it is busy, taken too lately, or of a higher priority")
+    return _left(min(leaving, key=worth(leaving)))
+
+
+def that_may_leave(slots: Sequence[Slot], *, priority: int, min_residence_s: float) -> list[Slot]:
+    """Those whose model may be made to leave by one of that priority which is asked for."""
+    return [
         slot
         for slot in slots
         if slot.resident and not slot.failed and _may_leave(slot.resident, priority, min_residence_s)
     ]
-    if not leaving:
-        return Choice(None, None, "every slot that holds it is busy, taken too lately, or of a higher priority")
-    slot = min(leaving, key=_worth(leaving))
-    assert slot.resident is not None
-    return Choice(slot.partition, slot.resident.deployment, _why(slot.resident))
 
 
 def to_free(slots: Sequence[Slot], *, free: int, min_residence_s: float) -> list[Choice]:
     """Who leaves so that `free` slots are empty before anybody asks: only models that no longer count as active, the
-    least worth first. Fewer than wanted where there are no more."""
+    least worth first. Fewer than wanted where there are no more; a pair leaves both of its own."""
     missing = free - sum(slot.resident is None for slot in slots)
-    if missing <= 0:
-        return []
     leaving = [
         slot
         for slot in slots
         if slot.resident and not slot.resident.is_kept and slot.resident.resident_s >= min_residence_s
     ]
-    found = sorted(leaving, key=_worth(leaving))[:missing]
-    return [Choice(s.partition, s.resident.deployment, _why(s.resident)) for s in found if s.resident]
+    found: list[Choice] = []
+    gone: set[int] = set()
+    there = {slot.partition for slot in slots}
+    for slot in sorted(leaving, key=worth(leaving)):
+        if len(gone & there) >= missing:
+            break
+        if slot.partition not in gone:
+            found.append(_left(slot))
+            gone |= found[-1].emptied
+    return found
 
 
 def to_free_by_size(
@@ -107,16 +127,18 @@ def to_free_by_size(
     """The same where slots have several sizes: `free` by their GPUs, `at_least` of any. What one size lacks is taken
     from the next larger one, whose slots hold what the smaller ones hold."""
     found: list[Choice] = []
+    gone: set[int] = set()
     lacking = 0
     for gpus in sorted({slot.gpus for slot in slots}):
-        mine = [slot for slot in slots if slot.gpus == gpus]
+        mine = {slot.partition for slot in slots if slot.gpus == gpus}
+        rest = [slot for slot in slots if slot.partition in mine - gone]
         wanted = lacking + sum(count for size, count in free.items() if _nearest(size, slots) == gpus)
-        leaving = to_free(mine, free=wanted, min_residence_s=min_residence_s)
-        lacking = max(0, wanted - sum(slot.resident is None for slot in mine) - len(leaving))
+        leaving = to_free(rest, free=wanted - len(gone & mine), min_residence_s=min_residence_s)
+        gone = gone.union(*(choice.emptied for choice in leaving))
+        lacking = max(0, wanted - sum(slot.resident is None for slot in rest) - len(gone & mine))
         found += leaving
-    gone = {choice.slot for choice in found}
     rest = [slot for slot in slots if slot.partition not in gone]
-    return found + to_free(rest, free=at_least - len(found), min_residence_s=min_residence_s)
+    return found + to_free(rest, free=at_least - len(gone), min_residence_s=min_residence_s)
 
 
 def to_free_gpus(slots: Sequence[Slot], gpus: int, *, most: int, min_residence_s: float) -> list[Choice]:
@@ -129,7 +151,7 @@ def to_free_gpus(slots: Sequence[Slot], gpus: int, *, most: int, min_residence_s
         if missing <= 0:
             break
         found.append(choice)
-        missing -= size[choice.slot or 0]
+        missing -= sum(size.get(slot, 0) for slot in choice.emptied)
     return found
 
 
@@ -152,6 +174,11 @@ def rest_s(failures: int) -> float:
     return 0.0 if failures < TRIES else min(BACKOFF_CAP_S, BACKOFF_S * 2.0 ** min(failures - TRIES, 16))
 
 
+def _left(slot: Slot) -> Choice:
+    assert slot.resident is not None
+    return Choice(slot.partition, slot.resident.deployment, why_it_leaves(slot.resident), slot.resident.others)
+
+
 def _room(slot: Slot) -> tuple[bool, bool, int, bool, int, int]:
     """Smaller is taken sooner."""
     return (slot.failed, not slot.clear, slot.size, not slot.near, slot.memory_bytes, slot.partition)
@@ -162,22 +189,23 @@ def _may_leave(resident: Resident, priority: int, min_residence_s: float) -> boo
     return may and resident.is_idle and resident.resident_s >= min_residence_s
 
 
-def _worth(leaving: Sequence[Slot]) -> Callable[[Slot], tuple[bool, bool, int, float, float, int]]:
+def worth(leaving: Sequence[Slot]) -> Callable[[Slot], Worth]:
     """Smaller leaves sooner: lent, no longer active, of low priority, least likely to return, longest idle. Chances
     count only where every one of them has one: an unknown one is neither low nor high."""
     own = [slot.resident for slot in leaving if slot.resident is not None and not slot.resident.lent]
     told = all(resident.return_chance is not None for resident in own)
 
-    def worth(slot: Slot) -> tuple[bool, bool, int, float, float, int]:
+    def of(slot: Slot) -> Worth:
         resident = slot.resident
         assert resident is not None
         chance, idle_s = (resident.return_chance or 0.0) if told else 0.0, resident.idle_s or 0.0
         return (not resident.lent, resident.is_kept, resident.priority, chance, -idle_s, slot.partition)
 
-    return worth
+    return of
 
 
-def _why(resident: Resident) -> str:
+def why_it_leaves(resident: Resident) -> str:
+    """For people."""
     idle = f"idle for {resident.idle_s or 0.0:.0f} s"
     if resident.return_chance is None:
         return f"{idle}, the least to be missed of those that may leave"

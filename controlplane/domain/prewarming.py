@@ -17,7 +17,7 @@ LEAST = 0.3  # no idle model that is asked for less likely than that is worth it
 @dataclass(frozen=True, slots=True)
 class Sleeper:
     """`start_s`: how long before it is asked for it has to be woken. `missed`: how often in a row it was woken ahead
-    and then not asked for."""
+    and then not asked for. `slots`: that it takes."""
 
     name: str
     recurrence: Recurrence | None
@@ -25,16 +25,18 @@ class Sleeper:
     idle_s: float
     start_s: float
     missed: int = 0
+    slots: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """`chance`: that it is asked for in time. `by_clock`: surely enough to take a slot that is held for others."""
+    """`chance`: that it is asked for in time. `by_clock`: surely enough to take slots that are held for others."""
 
     name: str
     chance: float
     by_clock: bool
     reason: str
+    slots: int = 1
 
 
 def due(sleeper: Sleeper, *, now: float, keep_alive_s: float) -> Due | None:
@@ -48,8 +50,8 @@ def choose(found: Iterable[Due], *, free: int, reserved: int, under_way: int) ->
     """Into free slots only, and of those that are held for whoever comes only for those due by their clock."""
     chosen: list[Due] = []
     for one in sorted(found, key=lambda one: (not one.by_clock, -one.chance, one.name)):
-        left = free - len(chosen) - (0 if one.by_clock else reserved)
-        if left > 0 and under_way + len(chosen) < AT_ONCE:
+        left = free - sum(other.slots for other in chosen) - (0 if one.by_clock else reserved)
+        if left >= one.slots and under_way + len(chosen) < AT_ONCE:
             chosen.append(one)
     return chosen
 
@@ -74,7 +76,7 @@ def _by_clock(sleeper: Sleeper, now: float, keep_alive_s: float) -> Due | None:
         return None
     sure = rhythm.kept >= AGREE and not sleeper.missed
     why = f"due by its own clock, each {rhythm.period_s / 60.0:.0f} min, which it kept {rhythm.kept:.0%} of the times"
-    return Due(sleeper.name, rhythm.kept, sure, why)
+    return Due(sleeper.name, rhythm.kept, sure, why, sleeper.slots)
 
 
 def _likely(sleeper: Sleeper, keep_alive_s: float) -> Due | None:
@@ -87,7 +89,8 @@ def _likely(sleeper: Sleeper, keep_alive_s: float) -> Due | None:
     costs = sleeper.recurrence.wait_s(within, sleeper.idle_s) / (START * keep_alive_s)
     if likely < _needed(max(LEAST, costs), sleeper.missed):
         return None
-    return Due(sleeper.name, likely, False, f"asked for within {within:.0f} s with a chance of {likely:.0%}")
+    why = f"asked for within {within:.0f} s with a chance of {likely:.0%}"
+    return Due(sleeper.name, likely, False, why, sleeper.slots)
 
 
 def _needed(chance: float, missed: int) -> float:

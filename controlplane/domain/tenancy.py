@@ -61,9 +61,29 @@ class Holdings:
         theirs = self.floors.owners.get(slot.resident.deployment)
         if theirs is None or theirs == mine or slot.resident.lent:
             return ""
-        if self.used.get(theirs, 0) - slot.gpus >= self.floors.gpus.get(theirs, 0):
+        left = self.used.get(theirs, 0) - slot.gpus - slot.resident.others_gpus
+        if left >= self.floors.gpus.get(theirs, 0):
             return ""
         return f"the rest is within the floor of {self.floors.names.get(theirs, 'another team')}"
+
+    def pair_refusal(self, first: Slot, second: Slot, deployment: int) -> str:
+        """The same for two slots at once. What takes a team to its floor may be the larger pair."""
+        found = self.refusal(first, deployment) or self.refusal(second, deployment)
+        if found or self.is_under(deployment) or _leaves_both(first, second):
+            return found
+        return self._after(first, deployment).refusal(second, deployment)
+
+    def _after(self, slot: Slot, deployment: int) -> Holdings:
+        """Once that deployment has the slot."""
+        used, free = dict(self.used), self.free
+        if (mine := self.floors.owners.get(deployment)) is not None:
+            used[mine] = used.get(mine, 0) + slot.gpus
+        if slot.resident is None:
+            return Holdings(self.floors, used, free - slot.gpus)
+        left = slot.gpus + slot.resident.others_gpus
+        if (theirs := self.floors.owners.get(slot.resident.deployment)) is not None and not slot.resident.lent:
+            used[theirs] = used.get(theirs, 0) - left
+        return Holdings(self.floors, used, free + slot.resident.others_gpus)
 
     def _creditors(self, but: int | None) -> str:
         found = [
@@ -72,3 +92,9 @@ class Holdings:
             if team != but and self.used.get(team, 0) < floor
         ]
         return ", ".join(found[:3]) + (f" and {len(found) - 3} more teams" if len(found) > 3 else "")
+
+
+def _leaves_both(first: Slot, second: Slot) -> bool:
+    """Whether they are the two of one deployment that leaves: then what is said of one holds for both."""
+    there = first.resident
+    return there is not None and second.resident is not None and there.deployment == second.resident.deployment

@@ -49,6 +49,22 @@ def choose(candidates: Collection[Candidate]) -> Chosen:
     return Chosen(frozenset(use), frozenset(admit))
 
 
+def until_paired(
+    chosen: Chosen, prefill: Collection[Candidate], decode: Collection[Candidate], paired: Collection[int]
+) -> Chosen:
+    """Of a model that is woken as a pair: neither half is used before both are, so that whoever waits is served by the
+    pair. `paired`: decode engines that were used with a prefill engine once; they go on without one, as any decode
+    engine does. So do those whose every prefill engine is known to be bad."""
+    helping, answering = ({c.id for c in found} for found in (prefill, decode))
+    if chosen.use & helping and chosen.use & answering:
+        return chosen
+    if chosen.use & answering & set(paired):
+        return chosen
+    if prefill and decode and all(c.standing is Standing.BAD for c in prefill):
+        return chosen
+    return Chosen(chosen.use - helping - answering, chosen.admit - helping - answering)
+
+
 def judge(results: Iterable[bool | None], *, admitted: bool, hurry: bool = False) -> Standing:
     """What the trials of one engine say of it: True, False, or None where one is not over.
 

@@ -44,6 +44,7 @@ class SlotNow:
     resident: Resident | None
     keep_why: str  # the keep-alive; "" where no deployment is there
     lent_why: str = ""
+    pair_with: Sequence[str] = ()  # the slot of the other half, where its model is woken as a pair
 
     @property
     def gpus(self) -> list[int]:
@@ -74,14 +75,20 @@ def look(now: datetime) -> Pool:
     """As it is now, in a fixed number of queries."""
     found = slots.rows()
     views = slots.slots(found, now)
-    waiting = Activation.objects.filter(state__in=OPEN).select_related("deployment", "partition").order_by("asked_at")
+    waiting = Activation.objects.filter(state__in=OPEN).order_by("asked_at")
+    waiting = waiting.select_related("deployment", "partition", "partner")
     at, keeps, lent = time.time(), pool_keep.read(now), _lent_why(found)
-    shown = []
+    shown, names = [], {row.pk: str(row) for row in found}
+    statuses = {row.pk: partition_status(partition_view(row), at, settings.SILENT_AFTER_S).value for row in found}
     for row, view in zip(found, views, strict=True):
-        status = partition_status(partition_view(row), at, settings.SILENT_AFTER_S).value
+        status = statuses[row.pk]
         why = keeps.of(row.deployment).why if row.deployment else ""
-        place = _place(row, view.resident, status)
-        shown.append(SlotNow(row, place, view.memory_bytes, status, view.resident, why, lent.get(row.pk, "")))
+        others = view.resident.others if view.resident else ()
+        place = _place(row, view.resident, {status, *(statuses[pk] for pk in others)})
+        pair_with = [names[pk] for pk in others]
+        shown.append(
+            SlotNow(row, place, view.memory_bytes, status, view.resident, why, lent.get(row.pk, ""), pair_with)
+        )
     return Pool(sorted(shown, key=lambda slot: (slot.partition.node.name, slot.partition.name)), list(waiting))
 
 
@@ -121,14 +128,15 @@ def _lent_why(found: Sequence[Partition]) -> dict[int, str]:
     return {partition: reason for partition, deployment, reason in last if lent[partition] == deployment}
 
 
-def _place(row: Partition, resident: Resident | None, status: str) -> Place:
-    if status == "lost" or any(not gpu.present or gpu.health == "lost" for gpu in row.gpus.all()):
+def _place(row: Partition, resident: Resident | None, statuses: set[str]) -> Place:
+    """`statuses`: its own, and of a pair that of the other half too: they are ready together."""
+    if "lost" in statuses or any(not gpu.present or gpu.health == "lost" for gpu in row.gpus.all()):
         return Place.UNUSABLE
     if row.deployment is None:
         return Place.FREE
     if not slots.is_ours(row) or resident is None:
         return Place.OTHER
-    if status != "ready":
+    if statuses != {"ready"}:
         return Place.STARTING
     if resident.in_flight is None:
         return Place.UNKNOWN

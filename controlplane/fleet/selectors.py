@@ -63,6 +63,7 @@ class ServedRow:
     block_tokens: int  # of a KV block; where it is not set, the larger one of CPU slots
     kv_connector: str
     mode: str
+    pair: bool  # the pool wakes it as prefill and decode
     created_at: float
 
 
@@ -165,6 +166,7 @@ def served_rows() -> list[ServedRow]:
             block_tokens=_block_tokens(deployment),
             kv_connector=deployment.kv_connector,
             mode=deployment.mode,
+            pair=deployment.is_pair,
             created_at=deployment.created_at.timestamp(),
         )
         for deployment in Deployment.objects.order_by("pk")

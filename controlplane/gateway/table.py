@@ -84,6 +84,7 @@ class Served:
     ready: Ready = field(default_factory=Ready)
     most: Most | None = None  # requests at one engine
     pooled: bool = False  # woken when it is asked for
+    pair: bool = False  # as prefill and decode: it waits for both
     overflow: bool = False  # the pool lends it a slot when its own engines are full, or there are none
 
     @property
@@ -144,7 +145,7 @@ def read(now: datetime | None = None, reporting: Reporting | None = None) -> Tab
         ready = Ready(**roles, alike=row.roles_alike)
         one = Served(
             row.deployment, int(row.created_at), row.min_transfer_tokens, row.block_tokens, ready, _most(row),
-            pooled=row.mode == "pooled", overflow=row.overflow,
+            pooled=row.mode == "pooled", pair=row.pair, overflow=row.overflow,
         )  # fmt: skip
         for alias in row.aliases:
             served.setdefault(alias, one)

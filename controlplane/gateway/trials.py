@@ -40,6 +40,7 @@ class Seat:
     ways: tuple[Way, ...] = ()  # what it has to pass before it is used
     admitted: bool = False
     passed: bool = False  # any trial, ever
+    paired: bool = False  # decode: it was used together with a prefill engine
     rehearses: bool = False  # the engine has the other role, and could have this one without a restart
     standing: Standing = Standing.UNKNOWN
     since: float = 0.0  # it came into the table

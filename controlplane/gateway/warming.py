@@ -14,7 +14,7 @@ from itertools import chain, islice
 
 import structlog
 
-from controlplane.domain.verification import Candidate, Standing, choose, judge
+from controlplane.domain.verification import Candidate, Chosen, Standing, choose, judge, until_paired
 from controlplane.gateway.metrics import Metrics
 from controlplane.gateway.partners import OPPOSITE, can_judge, pairs, partner, plan
 from controlplane.gateway.probing import Probing
@@ -154,7 +154,7 @@ class Warming:
         for seat in seats:
             seat.standing = self._standing(seat)
         rows = [Candidate(i, s.role != "prefill", s.admitted, s.standing) for i, s in enumerate(seats)]
-        chosen = choose(rows)
+        chosen = self._whole(name, seats, rows, choose(rows))
         for index in chosen.admit:
             self._admit(seats[index])
         self._out.pop(name, None)
@@ -164,6 +164,18 @@ class Warming:
             self._report(seat)
         # Those that clients are kept from come first.
         self._waiting[name] = sorted((seat for seat in seats if self._is_open(seat)), key=lambda seat: seat.admitted)
+
+    def _whole(self, name: str, seats: list[Seat], rows: list[Candidate], chosen: Chosen) -> Chosen:
+        """Of one that the pool wakes as a pair, both halves or neither."""
+        served = self._raw.served.get(name)
+        if served is None or not served.pair:
+            return chosen
+        prefill, decode = ([row for row in rows if seats[row.id].role == role] for role in OPPOSITE)
+        found = until_paired(chosen, prefill, decode, [row.id for row in decode if seats[row.id].paired])
+        if any(row.id in found.use for row in prefill):
+            for row in decode:
+                seats[row.id].paired |= row.id in found.use
+        return found
 
     def _admit(self, seat: Seat) -> None:
         if not seat.admitted and seat.standing is Standing.GOOD:

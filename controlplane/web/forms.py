@@ -132,7 +132,13 @@ class Serve(forms.Form):
     mode = forms.ChoiceField(
         choices=[("dedicated", "dedicated: partitions of its own"), ("pooled", "pooled: woken when it is asked for")],
         required=False,
-        help_text="A pooled model takes a slot of the pool while it is in use, in the aggregated role.",
+        help_text="A pooled model takes slots of the pool while it is in use.",
+    )
+    pool_shape = forms.ChoiceField(
+        choices=[("aggregated", "aggregated: one engine, one slot"), ("pair", "pair: prefill and decode, two slots")],
+        required=False,
+        label="In the pool it is",
+        help_text="Pooled: what it is woken as. A change holds from the next waking on.",
     )
     overflow = forms.BooleanField(
         required=False,
@@ -194,8 +200,9 @@ class Serve(forms.Form):
             self.fields[f"min_{role}"] = forms.IntegerField(min_value=0, initial=0, label=f"{role} min")
             self.fields[f"max_{role}"] = forms.IntegerField(min_value=0, required=False, label=f"{role} max")
             self.fields[f"max_{role}"].widget.attrs["aria-label"] = f"At most {role}"
-        if self.data and not self.data.get("mode"):
-            self.fields.pop("mode")  # the service's default stands
+        for choice in ("mode", "pool_shape"):
+            if self.data and not self.data.get(choice):
+                self.fields.pop(choice)  # the service's default stands
 
     def clean_priority(self) -> int:
         return self.cleaned_data["priority"] or 0

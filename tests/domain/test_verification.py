@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.domain.verification import Candidate, Standing, choose, judge
+from controlplane.domain.verification import Candidate, Standing, choose, judge, until_paired
 
 UNKNOWN, GOOD, BAD = Standing.UNKNOWN, Standing.GOOD, Standing.BAD
 
@@ -103,3 +103,26 @@ class TestJudge:
     )
     def test_one_that_serves_needs_any(self, results: list[bool | None], standing: Standing) -> None:
         assert judge(results, admitted=True) is standing
+
+
+class TestPairs:
+    def use(self, *candidates: Candidate, paired: tuple[int, ...] = ()) -> set[int]:
+        halves = [[c for c in candidates if c.answers is answers] for answers in (False, True)]
+        chosen = until_paired(choose(candidates), *halves, paired)
+        assert chosen.admit <= chosen.use
+        return set(chosen.use)
+
+    def test_one_half_alone_is_not_used(self) -> None:
+        assert self.use(decode(1, GOOD)) == self.use(prefill(2, GOOD)) == self.use() == set()
+
+    def test_two_that_were_not_tried_together_are_not_used(self) -> None:
+        assert self.use(decode(1, UNKNOWN), prefill(2, UNKNOWN)) == set()
+        assert self.use(decode(1, GOOD), prefill(2, GOOD)) == {1, 2}
+
+    def test_a_decode_engine_that_was_used_in_a_pair_goes_on_alone(self) -> None:
+        assert self.use(decode(1, GOOD, admitted=True), paired=(1,)) == {1}
+        assert self.use(decode(1, GOOD, admitted=True), prefill(2, UNKNOWN), paired=(1,)) == {1}
+
+    def test_where_the_pair_is_bad_decode_serves_alone(self) -> None:
+        assert self.use(decode(1, BAD), prefill(2, BAD)) == {1}
+        assert self.use(decode(1, UNKNOWN), prefill(2, BAD), prefill(3, UNKNOWN)) == set()

@@ -58,10 +58,11 @@ class Place:
         aggregated: tuple[int, ...] = (),
         overflow: tuple[int, ...] = (),
         alike: bool = False,
+        pair: bool = False,
     ) -> None:
         """As the next table that is read shows it."""
         ready = Ready(prefill, decode, aggregated, overflow, alike=alike)
-        served = Served("tiny", created=1, block_tokens=16, ready=ready)
+        served = Served("tiny", created=1, block_tokens=16, ready=ready, pooled=pair, pair=pair)
         rows = {id: self._row(id) for id in (*prefill, *decode, *aggregated, *overflow)}
         self.warming.take(Table({hash_of(KEY): Key(id=1)}, {"tiny": served, "small": served}, rows, read_at=1.0))
 

@@ -134,6 +134,54 @@ def test_a_lent_slot_says_to_whom_and_why_on_the_page_over_rest_and_beside_the_d
     assert 'forebay_pool_lent_slots{deployment="steady"} 1.0' in viewer.get("/metrics").content.decode()
 
 
+def test_the_halves_of_a_pair_are_told_together_on_the_page_over_rest_and_in_their_activation(
+    pool: Partition, as_role: Clients
+) -> None:
+    now, large = timezone.now(), make_deployment("large", mode="pooled", pool_shape="pair", keep_alive_s=300)
+    halves = {
+        role: make_ready(
+            make_partition(pool.node, deployment=large, role=role, pool=True), phase_since=now - timedelta(hours=1)
+        )
+        for role in ("prefill", "decode")
+    }
+    both = f"{halves['prefill']} + {halves['decode']}"
+    Activation.objects.create(
+        deployment=large, shape="pair", partition=halves["prefill"], partner=halves["decode"], cause="request",
+        state="ready", slot=both, asked_at=now, wanted_at=now, placed_at=now, ended_at=now,
+    )  # fmt: skip
+    viewer = as_role("viewer")
+    page = viewer.get("/pool/").content.decode()
+    for text in (f"with {halves['prefill']}", f"with {halves['decode']}", both, "pair"):
+        assert text in page, text
+    slots = {one["partition"]["id"]: one for one in viewer.get("/api/v1/pool").json()["slots"]}
+    assert {role: (slots[row.pk]["role"], slots[row.pk]["pair_with"]) for role, row in halves.items()} == {
+        "prefill": ("prefill", [str(halves["decode"])]), "decode": ("decode", [str(halves["prefill"])]),
+    }  # fmt: skip
+    assert slots[pool.pk]["pair_with"] == [] and slots[pool.pk]["role"] is None
+    [told] = viewer.get("/api/v1/activations?state=ready").json()["results"]
+    assert (told["shape"], told["partition"]["id"], told["partner"]["id"]) == (
+        "pair", halves["prefill"].pk, halves["decode"].pk,
+    )  # fmt: skip
+    assert "a pair: prefill and decode, in two slots" in viewer.get(f"/deployments/{large.pk}/").content.decode()
+
+
+def test_the_shape_is_chosen_in_the_form_and_over_rest_and_what_cannot_be_a_pair_is_refused(as_role: Clients) -> None:
+    large, client = make_deployment("large", mode="pooled"), as_role("operator")
+    assert "pair: prefill and decode, two slots" in client.get(f"/deployments/{large.pk}/edit").content.decode()
+    url = f"/api/v1/deployments/{large.pk}"
+    changed = client.patch(url, {"pool_shape": "pair"}, content_type="application/json")
+    assert changed.json()["pool_shape"] == "pair"
+    assert client.patch(url, {"pool_shape": "three"}, content_type="application/json").status_code == 400
+    refused = client.patch(url, {"decode_args": ["--dtype=float32"]}, content_type="application/json")
+    assert (refused.status_code, "they must be equal" in refused.content.decode()) == (400, True)
+    form = {"name": "large", "model_id": large.model_id, "mode": "pooled", "drain_s": 120, "min_transfer_tokens": 0,
+            "kv_connector": "NixlConnector", "priority": 0, "min_prefill": 0, "min_decode": 0, "min_aggregated": 0,
+            "pool_shape": "aggregated"}  # fmt: skip
+    assert client.post(f"/deployments/{large.pk}/edit", form).status_code == 302
+    large.refresh_from_db()
+    assert large.pool_shape == "aggregated"
+
+
 def test_overflow_is_allowed_in_the_form_and_over_rest(as_role: Clients) -> None:
     steady, client = make_deployment("steady"), as_role("operator")
     page = client.get(f"/deployments/{steady.pk}/edit").content.decode()

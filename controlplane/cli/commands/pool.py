@@ -84,13 +84,19 @@ def _slots(found: Row) -> list[list[str]]:
         [
             f"{slot['node']['name']}/{slot['partition']['name']}",
             slot["place"],
-            slot["deployment"]["name"] if slot["deployment"] else "",
+            _model(slot),
             _known(slot, "in_flight", str),
             _known(slot, "idle_s", span),
             _known(slot, "keep_alive_s", span),
         ]
         for slot in found["slots"]
     ]
+
+
+def _model(slot: Row) -> str:
+    """With the role and the slot of the other half where it is one of a pair."""
+    name = slot["deployment"]["name"] if slot["deployment"] else ""
+    return f"{name} ({slot['role']}, with {', '.join(slot['pair_with'])})" if slot["pair_with"] else name
 
 
 def _known(slot: Row, key: str, say: object) -> str:

@@ -26,9 +26,14 @@ class Activation(models.Model):
         OVERFLOW = "overflow", "Overflow of a dedicated deployment"
 
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="activations")
+    shape = models.CharField(
+        max_length=10, choices=Deployment.PoolShape.choices, default=Deployment.PoolShape.AGGREGATED
+    )  # as it was placed
+    # Of a pair the prefill slot, and `partner` the decode slot; of one that failed, `partition` is the one at fault.
     partition = models.ForeignKey(Partition, null=True, on_delete=models.SET_NULL, related_name="+")
-    slot = models.CharField(max_length=120, blank=True)  # node/partition, which it outlives
-    evicted = models.CharField(max_length=120, blank=True)  # the deployment that left for it
+    partner = models.ForeignKey(Partition, null=True, on_delete=models.SET_NULL, related_name="+")
+    slot = models.CharField(max_length=255, blank=True)  # node/partition, which it outlives; of a pair both
+    evicted = models.CharField(max_length=255, blank=True)  # the deployments that left for it
     cause = models.CharField(max_length=8, choices=Cause.choices)
     state = models.CharField(max_length=8, choices=State.choices)
     reason = models.CharField(max_length=255, blank=True)  # why this slot, or why none

@@ -44,6 +44,12 @@ class Deployment(Owned):
         DEDICATED = "dedicated"
         POOLED = "pooled"
 
+    class PoolShape(models.TextChoices):
+        """Of a pooled one: the engines that it is woken as."""
+
+        AGGREGATED = "aggregated"  # one, in one slot
+        PAIR = "pair"  # prefill and decode, in two
+
     name = models.CharField(max_length=120, unique=True)  # the served name: what clients put in "model"
     aliases = models.JSONField(default=list, blank=True)
     model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="deployments")
@@ -69,6 +75,7 @@ class Deployment(Owned):
     min_aggregated = models.PositiveIntegerField(default=0)
     max_aggregated = models.PositiveIntegerField(null=True, blank=True)
     overflow = models.BooleanField(default=False)  # dedicated: into a slot of the pool when its own are full
+    pool_shape = models.CharField(max_length=10, choices=PoolShape.choices, default=PoolShape.AGGREGATED)
     keep_alive_s = models.PositiveIntegerField(null=True, blank=True)  # in the pool: active so long after a request
     priority = models.SmallIntegerField(default=0)  # in the pool: who may take whose slot
     created_at = models.DateTimeField(auto_now_add=True)
@@ -78,6 +85,16 @@ class Deployment(Owned):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether the pool wakes it as a prefill and a decode engine, in two slots."""
+        return self.mode == self.Mode.POOLED and self.pool_shape == self.PoolShape.PAIR
+
+    @property
+    def pool_roles(self) -> tuple[Role, ...]:
+        """Of the engines that the pool wakes it as; a slot for each."""
+        return (Role.PREFILL, Role.DECODE) if self.is_pair else (Role.AGGREGATED,)
 
     @property
     def has_limit(self) -> bool:

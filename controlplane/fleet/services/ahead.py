@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from statistics import median
 
@@ -43,9 +44,17 @@ def look(views: Sequence[Slot], *, held: int, now: datetime, floors: Floors = NO
 
 def _due(uses: Mapping[str, pool_use.Use], keep_alive_s: float, now: datetime) -> list[Due]:
     asleep = Deployment.objects.filter(mode=Deployment.Mode.POOLED, partitions__isnull=True)
+    pairs = dict(asleep.values_list("name", "pool_shape"))
     sleepers = [
-        Sleeper(habit.deployment, habit.recurrence, habit.rhythm, idle_s or 0.0, LONGEST_S)
-        for habit in pool_habits.read(now, asleep.values_list("name", flat=True))
+        Sleeper(
+            habit.deployment,
+            habit.recurrence,
+            habit.rhythm,
+            idle_s or 0.0,
+            LONGEST_S,
+            slots=2 if pairs[habit.deployment] == Deployment.PoolShape.PAIR else 1,
+        )
+        for habit in pool_habits.read(now, pairs)
         for idle_s in [habit.idle_s(now, uses.get(habit.deployment, pool_use.Use()).last_at)]
     ]
     at = now.timestamp()
@@ -71,12 +80,11 @@ def _told(sleepers: Sequence[Sleeper], now: datetime) -> list[Sleeper]:
             else:
                 over.add(name)
     return [
-        Sleeper(
-            one.name, one.recurrence, one.rhythm, one.idle_s,
-            min(LONGEST_S, median(took.get(one.name, [UNKNOWN_S])) + MARGIN_S), missed[one.name],
+        replace(
+            one, start_s=min(LONGEST_S, median(took.get(one.name, [UNKNOWN_S])) + MARGIN_S), missed=missed[one.name]
         )
         for one in sleepers
-    ]  # fmt: skip
+    ]
 
 
 def _note_who_came(uses: Mapping[str, pool_use.Use], keep_alive_s: float, now: datetime) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from controlplane.domain.pool import Choice
 from controlplane.fleet.models import Activation
 
 
@@ -37,5 +36,6 @@ class Ask:
     cause: Activation.Cause = Activation.Cause.REQUEST
     why: str = ""
 
-    def because(self, choice: Choice) -> str:
-        return f"{self.why}; {choice.reason}" if self.why else choice.reason
+    def because(self, reason: str) -> str:
+        """With why these slots, or why none."""
+        return f"{self.why}; {reason}" if self.why else reason

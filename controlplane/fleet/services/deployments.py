@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from django.db import transaction
 
 from controlplane.audit.services import Actor
 from controlplane.domain import engine_args as rules
+from controlplane.domain import pairing
 from controlplane.domain.types import Problem
 from controlplane.fleet import owners, versions
 from controlplane.fleet.errors import Invalid, Refused
+from controlplane.fleet.facts import deployment_view
 from controlplane.fleet.models import Deployment, Node, RegisteredModel
 from controlplane.fleet.publish import publish
 from controlplane.fleet.services import rows
 
 ROLES = ("prefill", "decode", "aggregated")
 LISTS = ("aliases", "engine_args", "prefill_args", "decode_args")
-NO_NUMBERS = ("name", "mode", "convertible", "overflow")
+NO_NUMBERS = ("name", "mode", "convertible", "overflow", "pool_shape")
 COLUMNS = (
     "name", "aliases", "mode", "engine_args", "prefill_args", "decode_args", "kv_connector", "min_transfer_tokens",
     "convertible", "prefill_max_requests", "decode_max_requests", "aggregated_max_requests", "drain_s", "slo_ttft_ms",
-    "slo_itl_ms", *(f"{bound}_{role}" for bound in ("min", "max") for role in ROLES), "overflow", "keep_alive_s",
-    "priority",
+    "slo_itl_ms", *(f"{bound}_{role}" for bound in ("min", "max") for role in ROLES), "overflow", "pool_shape",
+    "keep_alive_s", "priority",
 )  # fmt: skip
 IN_THE_ENGINE = {
     "name",
@@ -70,6 +73,7 @@ def create_deployment(
     min_aggregated: int = 0,
     max_aggregated: int | None = None,
     overflow: bool = False,
+    pool_shape: str = "aggregated",
     keep_alive_s: int | None = None,
     priority: int = 0,
     actor: Actor,
@@ -147,6 +151,10 @@ def problems_of(deployment: Deployment) -> list[Problem]:
     for column in ("engine_args", "prefill_args", "decode_args"):
         problems += rules.validate(getattr(deployment, column))
     problems.append(_convertible_problem(deployment))
+    if deployment.pool_shape not in Deployment.PoolShape.values:
+        problems.append(Problem("pool-shape", f"{deployment.pool_shape!r} is no shape.", "Use aggregated or pair."))
+    elif deployment.is_pair:
+        problems += _pair_problems(deployment)
     return [problem for problem in problems if problem]
 
 
@@ -207,6 +215,17 @@ def _convertible_problem(deployment: Deployment) -> Problem | None:
         return None
     message = "A convertible deployment has one set of engine arguments, good for every role."
     return Problem("convertible-args", message, "Move the arguments of one role to those of all roles.")
+
+
+def _pair_problems(deployment: Deployment) -> list[Problem]:
+    """What would stand against every pair of slots. A dedicated one may be given such engines with force; nobody forces
+    the pool."""
+    view = deployment_view(deployment)
+    found = pairing.argument_problems(view)
+    if view.facts.is_hybrid:
+        message = f"{deployment.name} is a hybrid model; its running state may arrive garbled in a decode engine."
+        found.append(Problem("hybrid-disaggregated", message, "Let the pool wake it aggregated."))
+    return [replace(problem, forceable=False) for problem in found]
 
 
 def _number_problem(deployment: Deployment, column: str) -> Problem | None:

@@ -34,7 +34,10 @@ def in_a_row(deployment: Deployment, now: datetime) -> list[Activation]:
 
 def note_broken(deployment: Deployment, partition: Partition, why: str, now: datetime) -> None:
     """Its engine there was ready, and could not be kept up. The deployment's row is locked."""
-    ready = deployment.activations.filter(state=Activation.State.READY, partition=partition, broke_at__isnull=True)
+    its = Q(partition=partition) | Q(partner=partition)
+    ready = deployment.activations.filter(its, state=Activation.State.READY, broke_at__isnull=True)
     if (last := ready.order_by("-pk").first()) is not None:
-        last.broke_at, last.message = now, why[:255]
-        last.save(update_fields=["broke_at", "message"])
+        if last.partner_id is not None:
+            why = f"{partition}: {why}"
+        last.broke_at, last.message, last.partition, last.partner = now, why[:255], partition, None
+        last.save(update_fields=["broke_at", "message", "partition", "partner"])

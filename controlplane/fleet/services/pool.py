@@ -14,8 +14,8 @@ from controlplane.domain import pool as rules
 from controlplane.domain.tenancy import NONE, Floors
 from controlplane.fleet import brake, owners, pool_use, versions
 from controlplane.fleet.errors import FleetError
-from controlplane.fleet.models import Activation, Deployment, Partition, PoolAim
-from controlplane.fleet.services import ahead, desired, exclusive, failures, rows, slots, verdicts, waking
+from controlplane.fleet.models import Activation, Partition, PoolAim
+from controlplane.fleet.services import ahead, exclusive, giving, rows, slots, taking, waking
 from controlplane.fleet.services.lending import AIM, to_keep_free
 from controlplane.fleet.services.slots import Chances
 
@@ -65,19 +65,19 @@ def sweep(
     if brake.state(now).on:
         return []
     found = slots.rows()
-    if _give_back(found, now):
+    if giving.give_back(found, now):
         found = slots.rows()
     views = slots.slots(found, now, chances)
     sizes, least = to_keep_free(views) if free is None else ({}, free)
     stay_s = settings.POOL_MIN_RESIDENCE_S
     back = rules.to_take_back(views, min_residence_s=stay_s)
-    by_id, lent = {row.pk: row for row in found}, {choice.slot for choice in back}
+    by_id, lent = {row.pk: row for row in found}, frozenset[int]().union(*(choice.emptied for choice in back))
     found_idle = rules.to_free_by_size(views, free=sizes, at_least=least, min_residence_s=stay_s)
     leaving = [choice for choice in found_idle if choice.slot not in lent]
     leaving += _for_floors(views, [*back, *leaving], floors, now)
     ahead.look(views, held=max(least, sum(sizes.values())), now=now, floors=floors)
-    left = [_empty(by_id[choice.slot or 0], choice, "taken back") for choice in back]
-    left += [_empty(by_id[choice.slot or 0], choice, "kept free for whoever is asked for next") for choice in leaving]
+    left = [_empty(by_id, choice, "taken back") for choice in back]
+    left += [_empty(by_id, choice, "kept free for whoever is asked for next") for choice in leaving]
     return [name for name in left if name]
 
 
@@ -87,7 +87,7 @@ def _for_floors(
     """Who leaves, beside those who do anyway, for what teams are owed."""
     if not floors.gpus:
         return []
-    gone = {choice.slot for choice in leaving}
+    gone = frozenset[int]().union(*(choice.emptied for choice in leaving))
     size = sum(view.gpus for view in views if view.partition in gone)
     rest = [view for view in views if view.partition not in gone]
     owed = slots.holdings(floors, now).owed() - size
@@ -106,61 +106,24 @@ def _starting() -> Sequence[int]:
     return list(found.values_list("deployment_id", flat=True))
 
 
-def _give_back(found: Sequence[Partition], now: datetime) -> int:
-    """Slots that their model has nothing of any more: the next request for it wakes it in another one. How many."""
-    starting = set(
-        Activation.objects.filter(state=Activation.State.STARTING).values_list("partition_id", flat=True)
-    )  # what becomes of these is for `waking` to say
-    mine = [row for row in found if row.pk not in starting and slots.is_ours(row)]
-    lost = [row for row in mine if verdicts.gone(row, now) or verdicts.broken(row, now)]
-    held = exclusive.held() if lost else set()
-    return sum(_given_back(row, now) for row in lost if row.pk not in held)
-
-
-def _given_back(seen: Partition, now: datetime) -> bool:
-    """Unless it is well again by now, or something else."""
-    try:
-        with transaction.atomic():
-            deployment = rows.lock_deployment(seen.deployment_id or 0)
-            partition = rows.lock_partition(seen.pk)
-            same = (partition.deployment_id, partition.generation) == (seen.deployment_id, seen.generation)
-            if not same or not slots.is_ours(partition):
-                return False
-            gone, broken = verdicts.gone(partition, now), verdicts.broken(partition, now)
-            if (why := gone or broken) is None:
-                return False
-            exclusive.require_free([partition.pk])
-            if broken is not None:
-                failures.note_broken(deployment, partition, broken, now)
-            desired.write(partition, None, "", actor=waking.ACTOR, reason=f"its engine does not come back: {why}"[:500])
-            log.warning("a slot was given back", deployment=deployment.name, slot=str(partition), why=why)
-            return True
-    except FleetError as error:
-        log.info("a slot cannot be given back just now", slot=str(seen), why=str(error))
-        return False
-
-
 def _give_up(now: datetime) -> None:
     gone = Activation.objects.filter(state=Activation.State.WAITING, wanted_at__lt=now - UNWANTED_AFTER)
     gone.update(state=Activation.State.GIVEN_UP, ended_at=now)
 
 
-def _empty(seen: Partition, choice: rules.Choice, why: str) -> str | None:
-    """Release it, unless something has changed since it was looked at."""
+def _empty(found: Mapping[int, Partition], choice: rules.Choice, why: str) -> str | None:
+    """Release all that the model leaves, unless something of it has changed since it was looked at."""
+    seen = [found[pk] for pk in sorted(choice.emptied)]
     try:
         with transaction.atomic():
-            rows.lock_deployment(choice.evicted or 0)
-            partition = rows.lock_partition(seen.pk)
-            if (partition.deployment_id, partition.generation) != (choice.evicted, seen.generation):
+            deployment = rows.lock_deployment(choice.evicted or 0)
+            locked = rows.lock_partitions(choice.emptied)
+            now = {pk: (row.deployment_id, row.generation) for pk, row in locked.items()}
+            if now != {row.pk: (choice.evicted, row.generation) for row in seen}:
                 return None
-            exclusive.require_free([partition.pk])
-            name = _name(partition.deployment)
-            desired.write(partition, None, "", actor=waking.ACTOR, reason=f"{why}; {choice.reason}")
-            return name
+            exclusive.require_free(choice.emptied)
+            taking.release(list(locked.values()), dict.fromkeys(locked, f"{why}; {choice.reason}"))
+            return deployment.name
     except FleetError as error:
-        log.info("a slot cannot be emptied just now", slot=str(seen), why=str(error))
+        log.info("a slot cannot be emptied just now", slots=list(map(str, seen)), why=str(error))
         return None
-
-
-def _name(deployment: Deployment | None) -> str:
-    return deployment.name if deployment else ""

@@ -85,7 +85,12 @@ def _wished_on(wished: Mapping[int, Mapping[int, float]], now: datetime) -> dict
 
 
 def _fits(pool: Round, deployments: list[Deployment]) -> frozenset[int]:
-    return frozenset(row.node_id for deployment in deployments for row, _ in pool.holding(deployment))
+    return frozenset(
+        row.node_id
+        for deployment in deployments
+        for role in deployment.pool_roles
+        for row, _ in pool.holding(deployment, role)
+    )
 
 
 def _places(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -61,3 +61,18 @@ def lock_partition(partition_id: int) -> Partition:
     partition = get(Partition, partition_id, "deployment__model")
     partition.node = node
     return partition
+
+
+def lock_partitions(partition_ids: Collection[int]) -> dict[int, Partition]:
+    """Several, as they are once their nodes are locked - in the order of their ids, so that no two can wait for each
+    other. Those of one node share its row. Call it before anything of the change is written."""
+    where = dict(Partition.objects.filter(pk__in=partition_ids).values_list("pk", "node_id"))
+    for pk in partition_ids:
+        if pk not in where:
+            raise NotFound("partition", pk)
+    nodes = {node_id: lock_node(node_id) for node_id in sorted(set(where.values()))}
+    found = {}
+    for pk in sorted(where):
+        found[pk] = get(Partition, pk, "deployment__model")
+        found[pk].node = nodes[where[pk]]
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -11,7 +11,9 @@ from django.db.models import Count
 
 from controlplane.domain import placement, tenancy
 from controlplane.domain.keepalive import START
+from controlplane.domain.pairing import OPPOSITE
 from controlplane.domain.pool import Resident, Slot
+from controlplane.domain.pool_pairs import Half
 from controlplane.domain.tenancy import Floors, Holdings
 from controlplane.domain.types import DeploymentView, Role
 from controlplane.fleet import brake, pool_habits, pool_keep, pool_use
@@ -56,6 +58,12 @@ def slots(found: Sequence[Partition], now: datetime, chances: Chances | None = N
     return [look.slot(row) for row in found]
 
 
+def is_half(row: Partition) -> bool:
+    """Whether it is one of the two slots of a pooled model that was woken as a pair."""
+    pooled = row.deployment is not None and row.deployment.mode == Deployment.Mode.POOLED
+    return pooled and row.pool and row.role in OPPOSITE
+
+
 def is_ours(row: Partition) -> bool:
     """Whether a model is there that the pool may make leave."""
     if row.deployment is None or row.pinned:
@@ -81,23 +89,40 @@ class Round:
         if not self._floors.gpus:
             return ""
         held = self._held()
-        against = (held.refusal(slot, deployment.pk) for _, slot in self._holding(deployment, empty=False))
+        roles = deployment.pool_roles
+        against = (held.refusal(slot, deployment.pk) for role in roles for _, slot in self._holding(deployment, role))
         return next((why for why in against if why), "")
 
     def empty(self, deployment: Deployment) -> list[tuple[Partition, Slot]]:
         """Of `holding`, those of nobody."""
         return self._open_to(deployment, [one for one in self._holding(deployment, empty=True) if _is_free(one[1])])
 
-    def holding(self, deployment: Deployment) -> list[tuple[Partition, Slot]]:
+    def holding(self, deployment: Deployment, role: Role = Role.AGGREGATED) -> list[tuple[Partition, Slot]]:
         """Slots where nothing stands against the deployment's engine, but for who may be there now. Not those that the
         floors of other teams keep from it."""
-        return self._open_to(deployment, self._holding(deployment, empty=False))
+        return self._open_to(deployment, self._holding(deployment, role))
+
+    def halves(self, deployment: Deployment, role: Role, *, empty: bool) -> list[Half]:
+        """Slots for one role of a pair; `empty`: only those of nobody. Floors say nothing of one alone."""
+        return [
+            Half(slot, replace(partition_view(row), engine_version=row.node.engine_version))
+            for row, slot in self._holding(deployment, role, empty=empty)
+            if not empty or _is_free(slot)
+        ]
+
+    def pair_refusal(self, deployment: Deployment, first: Slot, second: Slot) -> str:
+        """Which floor stands against its having both; "" where none does."""
+        return self._held().pair_refusal(first, second, deployment.pk) if self._floors.gpus else ""
+
+    def row(self, partition: int) -> Partition:
+        """As it was found: of those that this look has told."""
+        return next(found.rows[partition] for found in self._found.values() if partition in found.rows)
 
     def lendable(self, deployment: Deployment) -> list[tuple[Partition, Slot]]:
         """Of `holding`, each one that pooled models can do without."""
         found = self._look(empty=False)
         may = lending.lendable([slot for pk, slot in found.slots.items() if _is_pools_own(found.rows[pk])])
-        fitting = [one for one in self._holding(deployment, empty=False) if one[1].partition in may]
+        fitting = [one for one in self._holding(deployment) if one[1].partition in may]
         return self._open_to(None, fitting)  # a floor is for pooled models, of its own team too
 
     def may_evict(self) -> bool:
@@ -131,9 +156,11 @@ class Round:
             self._holdings = holdings(self._floors, self.now)
         return self._holdings
 
-    def _holding(self, deployment: Deployment, *, empty: bool) -> list[tuple[Partition, Slot]]:
+    def _holding(
+        self, deployment: Deployment, role: Role = Role.AGGREGATED, *, empty: bool = False
+    ) -> list[tuple[Partition, Slot]]:
         found, view = self._look(empty=empty), deployment_view(deployment)
-        return [(found.rows[pk], slot) for pk, slot in found.slots.items() if found.holds(pk, view)]
+        return [(found.rows[pk], slot) for pk, slot in found.slots.items() if found.holds(pk, view, role)]
 
     def _look(self, *, empty: bool) -> _Found:
         if empty not in self._found:
@@ -152,11 +179,11 @@ class _Found:
         # Its other GPUs and partitions say nothing of whether an engine may be placed on it.
         self._nodes = {row.node_id: node_view(row.node, gpus=(), partitions=()) for row in found}
 
-    def holds(self, pk: int, view: DeploymentView) -> bool:
+    def holds(self, pk: int, view: DeploymentView, role: Role) -> bool:
         return not placement.check(
             self._views[pk],
             view,
-            Role.AGGREGATED,
+            role,
             node=self._nodes[self.rows[pk].node_id],
             now=self._at,
             silent_after_s=settings.SILENT_AFTER_S,
@@ -185,7 +212,11 @@ def _looking(found: Sequence[Partition], now: datetime, chances: Chances | None)
         there = [row.deployment.name for row in found if row.deployment is not None]
         soon_s = START * keeps.usual_s  # as long as a start that is waited for is worth
         chances = pool_habits.chances(now, uses or {}, there, soon_s) if settings.POOL_PREDICT else {}
-    return _Look(uses, now, chances, keeps, frozenset(exclusive.held()))
+    halves: dict[int, list[Partition]] = {}
+    for row in found:
+        if is_half(row):
+            halves.setdefault(row.deployment_id or 0, []).append(row)
+    return _Look(uses, now, chances, keeps, frozenset(exclusive.held()), halves)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +226,7 @@ class _Look:
     chances: Chances
     keeps: Keeps
     held: frozenset[int]  # partitions of changes that are under way
+    halves: Mapping[int, Sequence[Partition]]  # by deployment, the slots of its pair
 
     def slot(self, row: Partition) -> Slot:
         resident = None
@@ -206,10 +238,10 @@ class _Look:
         return Slot(row.pk, sum(memory), resident, clear=not has_process(row), gpus=len(memory))
 
     def _resident(self, row: Partition, there: Deployment) -> Resident:
-        is_ready = row.phase == Phase.READY and row.observed_generation == row.generation and row.phase_since
-        stays = row.pk in self.held or not is_ours(row) or not is_ready
+        others = self._others(row)
+        stays = not all(self._may_leave(one) for one in (row, *others))
         use = Use(None) if self.uses is None else self.uses.get(there.name, Use())
-        resident_s = max(0.0, (self.now - row.phase_since).total_seconds()) if is_ready else 0.0
+        resident_s = min(self._resident_s(one) for one in (row, *others))
         idle_s = min(resident_s, (self.now - use.last_at).total_seconds()) if use.last_at else resident_s
         return Resident(
             there.pk,
@@ -220,4 +252,23 @@ class _Look:
             there.priority,
             self.chances.get(there.name),
             row.overflow,
+            tuple(other.pk for other in others),
+            sum(len(other.gpus.all()) for other in others),
         )
+
+    def _others(self, row: Partition) -> list[Partition]:
+        """The rest of its pair: they leave together."""
+        mine = self.halves.get(row.deployment_id or 0, ()) if is_half(row) else ()
+        return [one for one in mine if one.pk != row.pk and one.deployment_id == row.deployment_id]
+
+    def _may_leave(self, row: Partition) -> bool:
+        return row.pk not in self.held and is_ours(row) and _ready_since(row) is not None
+
+    def _resident_s(self, row: Partition) -> float:
+        since = _ready_since(row)
+        return 0.0 if since is None else max(0.0, (self.now - since).total_seconds())
+
+
+def _ready_since(row: Partition) -> datetime | None:
+    is_ready = row.phase == Phase.READY and row.observed_generation == row.generation
+    return row.phase_since if is_ready else None
