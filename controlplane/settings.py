@@ -216,6 +216,7 @@ SPECTACULAR_SETTINGS = {
         "ChangeState": "controlplane.fleet.models.Change.State",
         "ChangeKind": "controlplane.fleet.models.Change.Kind",
         "DeploymentMode": "controlplane.fleet.models.Deployment.Mode",
+        "PoolShape": "controlplane.fleet.models.Deployment.PoolShape",
         "ProfileSource": "controlplane.planning.models.EngineProfile.Source",
         "ProfileRunState": "controlplane.planning.models.ProfileRun.State",
         "AlertState": "controlplane.alerts.models.Alert.State",

@@ -44,10 +44,13 @@ class SaidShape(serializers.Serializer):
 class OfSizeShape(serializers.Serializer):
     gpus = serializers.IntegerField(help_text="Of a slot that such a model takes.")
     models = serializers.IntegerField()
+    slots = serializers.IntegerField(required=False, help_text="That they take in all: a pair may take two of a size.")
     assumed = serializers.IntegerField(help_text="Of them, those whose size is not known.")
-    active = serializers.IntegerField(allow_null=True)
-    values = serializers.ListField(child=serializers.IntegerField(), help_text="By level, of these models alone.")
-    peak = serializers.IntegerField(required=False, help_text="What it came to, once that is over.")
+    active = serializers.IntegerField(allow_null=True, help_text="Slots of active models.")
+    values = serializers.ListField(
+        child=serializers.IntegerField(), help_text="By level, in slots, of these models alone."
+    )
+    peak = serializers.IntegerField(required=False, help_text="What it came to, in slots, once that is over.")
 
 
 class NewestShape(SaidShape):
@@ -87,7 +90,7 @@ class StandingOfSizeShape(serializers.Serializer):
     gpus = serializers.IntegerField(help_text="Of a slot that such a model takes.")
     models = serializers.IntegerField()
     assumed = serializers.IntegerField(help_text="Of them, those whose size is not known.")
-    expected = serializers.FloatField(help_text="E[active models].")
+    expected = serializers.FloatField(help_text="E[slots of active models].")
     activations_per_hour = serializers.FloatField()
     curve = CurveField(help_text=CURVE)
 

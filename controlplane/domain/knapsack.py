@@ -69,6 +69,15 @@ def cold(loads: Loads, capacity: int) -> float:
     return float(rate @ blocked) / total if total > 0 else 0.0
 
 
+def law_of_room(loads: Loads) -> Floats:
+    """P(so many GPUs are held) where room never lacks, from 0 to what all models need."""
+    found = np.zeros(int(loads.gpus.sum()) + 1)
+    found[0] = 1.0
+    for chance, size in zip(loads.chance.tolist(), loads.gpus.tolist(), strict=True):
+        found = _with(found, chance, size)
+    return found
+
+
 def least(loads: Loads, most_cold: float) -> int:
     """The fewest GPUs of a shared pool with which `cold` is at most that; between 0 and what all models need."""
     low, high = -1, int(loads.gpus.sum())

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import structlog
@@ -45,12 +46,13 @@ HORIZONS_S = tuple(PACES)
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """`gpus`: of models of one size alone; 0: of all."""
+    """`gpus`: of models of one size alone, of which each takes `slots`; 0: of all."""
 
     horizon_s: int
     keep_alive_s: int
     method: str
     gpus: int = 0
+    slots: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,20 +163,15 @@ class Forecasting:
         return rows
 
     def _by_size(self, rows: list[Forecast], requests: Requests, span: _Span, sizes: Sizes) -> None:
+        """Those that take two slots of a size are asked about by themselves: what is told of them counts twice."""
         for gpus, places in sizes.split(requests.models).items():
-            part = requests.only(places)
-            said = self._ask(part, replace(span, key=replace(span.key, gpus=gpus)))
-            for row in rows:
-                if (one := said.get(row.at.timestamp())) is not None:
-                    row.by_size.append(
-                        {
-                            "gpus": gpus,
-                            "models": len(places),
-                            "assumed": sizes.assumed(part.models),
-                            "active": one.active,
-                            "values": one.values,
-                        }
-                    )
+            for slots in sorted(set(places.values())):
+                part = requests.only([place for place, count in places.items() if count == slots])
+                said = self._ask(part, replace(span, key=replace(span.key, gpus=gpus, slots=slots)))
+                size = {"gpus": gpus, "models": len(part.models), "assumed": sizes.assumed(part.models)}
+                for row in rows:
+                    if (one := said.get(row.at.timestamp())) is not None:
+                        _count_in(row.by_size, size, one, slots)
 
     def _ask(self, requests: Requests, span: _Span) -> dict[float, _Said]:
         """By moment, of those that this forecaster was not asked about."""
@@ -194,6 +191,21 @@ class Forecasting:
             )
         asked.following = last + 1
         return found
+
+
+def _count_in(by_size: list[dict[str, Any]], size: dict[str, int], said: _Said, slots: int) -> None:
+    """Into the row of its size, in slots. A sum of quantiles is as a rule more than the quantile of the sum."""
+    mine = next((one for one in by_size if one["gpus"] == size["gpus"]), None)
+    active = None if said.active is None else slots * said.active
+    values = [slots * value for value in said.values]
+    if mine is None:
+        by_size.append({**size, "slots": slots * size["models"], "active": active, "values": values})
+        return
+    mine["models"] += size["models"]
+    mine["assumed"] += size["assumed"]
+    mine["slots"] += slots * size["models"]
+    mine["active"] = None if active is None or mine["active"] is None else mine["active"] + active
+    mine["values"] = [one + more for one, more in zip(mine["values"], values, strict=True)]
 
 
 def _due(horizon: int, pace: Pace, keep_alive_s: int, now: float, begin: float) -> float | None:
@@ -230,7 +242,7 @@ def settle(now: float, keep_alive_s: int, paces: Mapping[int, Pace] = PACES) -> 
         key, gaps = _Key(horizon, keep_alive_s, ""), past.outages(since - DAY_S, now)
         span = _Span(key, since, now - horizon + 1.0, pace.step_s, 0, gaps)
         split = sizes.split(requests.models) if any(row.by_size for row in rows) else {}
-        by_size = {gpus: _peaks(span.seen(requests.only(places))) for gpus, places in split.items()}
+        by_size = {gpus: _peaks_of_size(span, requests, places) for gpus, places in split.items()}
         settled += _settle(rows, _peaks(span.seen(requests)), by_size)
         Forecast.objects.bulk_update([row for row in rows if row.peak is not None], ["peak", "by_size"])
     return settled
@@ -248,6 +260,16 @@ def _settle(rows: list[Forecast], peaks: dict[float, int], by_size: Mapping[int,
             one["peak"] = by_size.get(one["gpus"], {}).get(at, 0)
         settled += 1
     return settled
+
+
+def _peaks_of_size(span: _Span, requests: Requests, places: Mapping[int, int]) -> dict[float, int]:
+    """In slots; where some models take two, at most: the peak of these and that of the others may be apart."""
+    found: dict[float, int] = {}
+    for slots in sorted(set(places.values())):
+        part = requests.only([place for place, count in places.items() if count == slots])
+        for at, peak in _peaks(span.seen(part)).items():
+            found[at] = found.get(at, 0) + slots * peak
+    return found
 
 
 def _peaks(seen: History) -> dict[float, int]:

@@ -71,7 +71,7 @@ def by_forecast(row: CapacityPolicy, told: Forecast) -> dict[int, int]:
     if not told.by_size:
         return {ONE: _quantile(told, levels[ONE], told.values, told.known_models, told.active)}
     return {
-        one["gpus"]: _quantile(told, levels[one["gpus"]], one["values"], one["models"], one["active"])
+        one["gpus"]: _quantile(told, levels[one["gpus"]], one["values"], one.get("slots", one["models"]), one["active"])
         for one in told.by_size
     }
 

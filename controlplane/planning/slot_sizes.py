@@ -1,4 +1,4 @@
-"""How many GPUs a model's slot has: those of the smallest pool slot that holds its deployment."""
+"""How many slots a model takes, and how many GPUs each has: those of the smallest pool slot that holds its role."""
 
 from __future__ import annotations
 
@@ -20,29 +20,33 @@ PASSING = "node-"  # what a node refuses for now, as while it is silent, says no
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """GPUs by model, of those that some slot holds; `own`: the deployments that have partitions of their own."""
+    """The GPUs of each slot that a model takes - of a pair two - by model, of those that some slots hold; `own`: the
+    deployments that have partitions of their own."""
 
-    gpus: Mapping[str, int]
+    slots: Mapping[str, tuple[int, ...]]
     own: frozenset[str]
 
-    def split(self, models: Sequence[str]) -> dict[int, list[int]]:
-        """Places of the models that take slots, by size; none where every slot is of one GPU."""
-        found: dict[int, list[int]] = {}
+    def split(self, models: Sequence[str]) -> dict[int, dict[int, int]]:
+        """By size: the places of the models that take slots of it, with how many; none where each takes one of one
+        GPU."""
+        found: dict[int, dict[int, int]] = {}
         for place, name in enumerate(models):
             if name not in self.own:
-                found.setdefault(self.gpus.get(name, ASSUMED), []).append(place)
-        return {} if set(found) <= {1} else dict(sorted(found.items()))
+                for gpus, count in Counter(self.slots.get(name, (ASSUMED,))).items():
+                    found.setdefault(gpus, {})[place] = count
+        alike = set(found) <= {1} and set(found.get(1, {}).values()) <= {1}
+        return {} if alike else dict(sorted(found.items()))
 
     def assumed(self, models: Sequence[str]) -> int:
         """Of these, those whose size is not known."""
-        return sum(name not in self.gpus for name in models)
+        return sum(name not in self.slots for name in models)
 
 
 def read() -> Sizes:
     """As the fleet is now."""
     places = _kinds_of_slot()
     pooled = Deployment.objects.filter(mode=Deployment.Mode.POOLED).select_related("model")
-    found = {one.name: gpus for one in pooled if (gpus := _smallest(one, places)) is not None}
+    found = {one.name: slots for one in pooled if (slots := _slots(one, places))}
     own = Deployment.objects.filter(mode=Deployment.Mode.DEDICATED).values_list("name", flat=True)
     return Sizes(found, frozenset(own))
 
@@ -81,10 +85,19 @@ def _alike(view: PartitionView) -> object:
     return gpus, view.engine_version
 
 
-def _smallest(deployment: Deployment, places: Sequence[tuple[PartitionView, NodeView]]) -> int | None:
+def _slots(deployment: Deployment, places: Sequence[tuple[PartitionView, NodeView]]) -> tuple[int, ...]:
+    """Of a pair, decode has as many GPUs as prefill at least. Empty: one of its roles is held by none."""
+    found: list[int] = []
+    for role in deployment.pool_roles:
+        if gpus := _smallest(deployment, role, [one for one in places if len(one[0].gpus) >= max(found, default=0)]):
+            found.append(gpus)
+    return tuple(found) if len(found) == len(deployment.pool_roles) else ()
+
+
+def _smallest(deployment: Deployment, role: Role, places: Sequence[tuple[PartitionView, NodeView]]) -> int | None:
     view, now = deployment_view(deployment), time.time()
     for slot, node in places:
-        problems = placement.check(slot, view, Role.AGGREGATED, node=node, now=now)
+        problems = placement.check(slot, view, role, node=node, now=now)
         if all(problem.code.startswith(PASSING) for problem in problems):
             return len(slot.gpus)
     return None

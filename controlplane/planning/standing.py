@@ -11,7 +11,7 @@ import numpy as np
 from controlplane.domain.forecast.activity import Floats, Requests, runs
 from controlplane.domain.forecast.binomial import law
 from controlplane.domain.forecast.hazards import DAY_S
-from controlplane.domain.knapsack import Loads, cold
+from controlplane.domain.knapsack import Loads, cold, law_of_room
 from controlplane.domain.reservation import aegaeon
 from controlplane.planning import history as past
 from controlplane.planning import policy, slot_sizes
@@ -27,12 +27,13 @@ LEAST_COLD = 1e-4  # what a curve goes down to
 
 @dataclass(frozen=True, slots=True)
 class OfSize:
-    """Of the models that take slots of so many GPUs; `assumed`: those of them of which that is not known."""
+    """Of the models that take slots of so many GPUs; `assumed`: those of them of which that is not known. Counts but
+    those of models are of slots: one that is woken as a pair may take two of a size."""
 
     gpus: int
     models: int
     assumed: int
-    expected: float  # E[active models]
+    expected: float  # E[slots in use]
     activations_per_hour: float
     curve: list[list[float]]  # as Standing's
 
@@ -79,13 +80,14 @@ def by_size(loads: Loads, models: Sequence[str], sizes: Sizes) -> list[OfSize]:
     """Each size has slots of its own; none where every slot is of one GPU."""
     found = []
     for gpus, places in sizes.split(models).items():
-        mine = Loads(loads.enter[places], loads.stay_s[places], loads.gpus[places])
+        which = list(places)
+        mine = Loads(loads.enter[which], loads.stay_s[which], np.array(list(places.values()), np.int64))
         found.append(
             OfSize(
                 gpus=gpus,
                 models=len(places),
                 assumed=sizes.assumed([models[place] for place in places]),
-                expected=float(mine.chance.sum()),
+                expected=float(mine.chance @ mine.gpus),
                 activations_per_hour=float(mine.activations_per_s.sum()) * 3600.0,
                 curve=curve(mine),
             )
@@ -107,9 +109,9 @@ def loads_of(requests: Requests, keep_alive_s: float, now: float, seconds: float
 
 def curve(loads: Loads) -> list[list[float]]:
     """[slots, cold, idle] from half of what is expected to be active up to where hardly anything is cold."""
-    active = law(loads.chance)
+    active = law(loads.chance) if (loads.gpus == 1).all() else law_of_room(loads)
     idle = np.concatenate([[0.0], np.cumsum(np.cumsum(active))[:-1]])  # E[(slots - A)+]
-    least, most = int(loads.chance.sum() // 2), len(active) - 1
+    least, most = int(loads.chance @ loads.gpus // 2), len(active) - 1
     points: list[list[float]] = []
     for slots in _places(least, most, active):
         share = cold(loads, slots)

@@ -22,6 +22,10 @@ def shoot(shooter: Shooter, options: argparse.Namespace) -> None:
     shooter.take("pool-unasked", "/pool/")
     remember(names)
     shooter.take("pool", "/pool/")
+    large = pair()
+    shooter.take("pool-pair", "/pool/")
+    shooter.take("deployment-pair", f"/deployments/{large}/")
+    shooter.take("deployment-pair-form", f"/deployments/{large}/edit")
     deployment = lend()
     shooter.take("pool-lent", "/pool/")
     shooter.take("deployment-overflow", f"/deployments/{deployment}/")
@@ -84,6 +88,33 @@ def remember(names: list[str]) -> None:
             asked_at=at, wanted_at=at, placed_at=at, ended_at=at + timedelta(seconds=7 + place % 5),
             broke_at=at + timedelta(minutes=3) if place == 2 else None,
         )  # fmt: skip
+
+
+def pair() -> int:
+    """A model that is there as a pair, and one of which a half starts yet."""
+    from controlplane.fleet import pool_use
+    from controlplane.fleet.models import Activation, Node
+    from tests.factories import make_deployment, make_gpu, make_partition, make_ready
+
+    now, nodes = _now(), list(Node.objects.order_by("pk"))
+    large, larger = (make_deployment(name, mode="pooled", pool_shape="pair") for name in ("chat-70b", "chat-123b"))
+    for deployment, state in ((large, "ready"), (larger, "starting")):
+        halves = [
+            make_partition(node, gpus=[make_gpu(node)], pool=True, deployment=deployment, role=role)
+            for node, role in zip((nodes[0], nodes[0 if state == "ready" else 1]), ("prefill", "decode"), strict=True)
+        ]
+        for half in halves:
+            is_ready = state == "ready" or half.role == "decode"
+            make_ready(half, phase="ready" if is_ready else "starting", phase_since=now - timedelta(minutes=8))
+        Activation.objects.create(
+            deployment=deployment, shape="pair", partition=halves[0], partner=halves[1], cause="request", state=state,
+            slot=" + ".join(map(str, halves)), evicted="rank-3, mini-6" if state == "starting" else "", waiters=3,
+            reason="the smallest two free slots that hold it as a pair, linked by NVLink", asked_at=now,
+            wanted_at=now + timedelta(days=1), placed_at=now,
+            ended_at=now + timedelta(seconds=41) if state == "ready" else None,
+        )  # fmt: skip
+    pool_use.write("gateway:1", [("chat-70b", 2, now.timestamp())])
+    return large.pk
 
 
 def lend() -> int:

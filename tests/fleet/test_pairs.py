@@ -299,6 +299,19 @@ def test_a_half_whose_engine_is_started_again_by_its_agent_keeps_its_pair(node: 
     assert sorted(held_by("large")) == HALVES
 
 
+def test_a_node_that_is_drained_ends_its_half_and_the_other_one_is_given_back(node: Node) -> None:
+    _, decode = idle_pair("large", node, make_node("n2"))
+    make_partition(make_node("n3"))
+    assert services.drain_with_moves(node.pk, actor=ADMIN) is None, "it is not moved to what is no slot"
+    pool.sweep(timezone.now(), free=0)
+    assert sorted(held_by("large")) == HALVES, "its requests end first"
+    tell(node, replicas=())
+    pool.sweep(timezone.now(), free=0)
+    assert held_by("large") == {}
+    reasons = AuditEvent.objects.filter(verb="release", subject_id=decode.pk).values_list("reason", flat=True)
+    assert "n1 is to run nothing" in reasons[0]
+
+
 def test_who_assigns_the_halves_by_hand_has_time_to(node: Node) -> None:
     there = pair("large")
     first, second = slot(node), slot(node)

@@ -54,9 +54,9 @@ def test_a_model_has_the_gpus_of_the_smallest_slot_that_holds_it() -> None:
     make_deployment("small", mode="pooled")
     make_deployment("own", mode="dedicated")
     found = slot_sizes.read()
-    assert (found.gpus, found.own) == ({"large": 2, "small": 1}, {"own"})
+    assert (found.slots, found.own) == ({"large": (2,), "small": (1,)}, {"own"})
     models = ("large", "own", "small", "stranger")
-    assert found.split(models) == {1: [2, 3], 2: [0]}
+    assert found.split(models) == {1: {2: 1, 3: 1}, 2: {0: 1}}
     assert found.assumed(models[2:]) == 1
     assert found.split(("own", "small", "stranger")) == {}, "all of one GPU: nothing to tell apart"
 
@@ -67,7 +67,7 @@ def test_a_node_that_is_silent_or_cordoned_makes_no_model_smaller_or_larger() ->
     node = slot_sizes.Partition.objects.first().node  # type: ignore[union-attr]
     node.schedulable, node.last_seen = False, MONDAY - timedelta(days=9)
     node.save()
-    assert slot_sizes.read().gpus == {"large": 2}
+    assert slot_sizes.read().slots == {"large": (2,)}
 
 
 def test_slots_of_each_size_are_a_quantile_of_its_own_models_and_never_less_than_are_active() -> None:
@@ -152,3 +152,34 @@ def test_what_if_is_told_of_each_size_by_its_own_models(operator: APIClient) -> 
         assert two["curve"][-1][:2] == [1, 0.0], "one such model needs one slot at most"
     told = operator.get("/api/v1/capacity").json()["standing"]
     assert [of["gpus"] for of in told[0]["by_size"]] == [1, 2]
+
+
+def test_a_pair_takes_two_slots_and_is_counted_as_two_that_come_together(operator: APIClient) -> None:
+    slots()
+    large("m3", pool_shape="pair")
+    make_deployment("m0", mode="pooled", pool_shape="pair")
+    make_deployment("m1", mode="pooled")
+    make_deployment("m2", mode="dedicated")
+    found = slot_sizes.read()
+    assert found.slots == {"m3": (2, 2), "m0": (1, 1), "m1": (1,)}
+    assert found.split(("m0", "m1", "m3")) == {1: {0: 2, 1: 1}, 2: {2: 2}}
+    world, now = fleet(6, 1.0), time.time()
+    by = now - world.at.max()
+    past = Requests.of(world.models, world.model, world.at + by, world.until + by, world.number)
+    keeping.save_import(past, actor=ACTOR, now=now)
+    Forecasting({600: Pace(600.0, 0), 3600: Pace(600.0, 0), 86_400: Pace(3600.0, 0)}).tick(now)
+    newest = Forecast.objects.filter(horizon_s=600).order_by("-at")[0].by_size
+    assert [(one["gpus"], one["models"], one["slots"], one["assumed"]) for one in newest] == [
+        (1, 4, 5, 2),
+        (2, 1, 2, 0),
+    ]
+    large_values = newest[1]["values"]
+    assert {value % 2 for value in large_values} == {0} and max(large_values) <= 4
+    standing.refresh(now)
+    one = Standing.objects.first()
+    assert one is not None
+    two = one.by_size[1]
+    assert two["curve"][-1][:2] == [2, 0.0], "it needs both"
+    assert 0.0 < two["expected"] <= 2.0
+    told = operator.get("/api/v1/capacity").json()
+    assert [of["slots"] for of in told["newest"][0]["by_size"]] == [5, 2]

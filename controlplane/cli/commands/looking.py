@@ -201,6 +201,10 @@ def _table_of_models(rows: list[Row]) -> str:
     return table(headers, cells, right=(1, 3))
 
 
+def _mode(row: Row) -> str:
+    return f"{row['mode']}, {row['pool_shape']}" if row["mode"] == "pooled" else str(row["mode"])
+
+
 def _table_of_deployments(rows: list[Row]) -> str:
     if not rows:
         return "There is no deployment yet."
@@ -210,6 +214,6 @@ def _table_of_deployments(rows: list[Row]) -> str:
         counts = [f"{row['ready'][role]}/{row['replicas'][role]['assigned']}" for role in ROLES]
         aims = (figure(row["slo_ttft_ms"], "ms"), figure(row["slo_itl_ms"], "ms"))
         cells.append(
-            (row["name"], row["model"]["name"], row["mode"], *counts, *aims, plain(" ".join(row["aliases"])) or UNKNOWN)
+            (row["name"], row["model"]["name"], _mode(row), *counts, *aims, plain(" ".join(row["aliases"])) or UNKNOWN)
         )
     return table(headers, cells, right=(3, 4, 5, 6, 7))

@@ -23,6 +23,7 @@ from controlplane.fleet.models import Change, Node, Partition
 from controlplane.fleet.services import exclusive, nodes, rows, scenes
 from controlplane.fleet.services.change_preview import look, refused_to
 from controlplane.fleet.services.changes import apply_change
+from controlplane.fleet.services.slots import is_half
 
 
 @dataclass(slots=True)
@@ -111,7 +112,8 @@ def _look(node: Node, move: bool) -> _Drain:
     )
     if not move:
         return _Drain(node, leaving, Evacuation((), ()), [])
-    own = [row for row in leaving if not row.overflow]  # what the pool lends ends here; it is lent anew where needed
+    # What the pool lends ends here, and so does half a pair: both are given anew where they are needed.
+    own = [row for row in leaving if not row.overflow and not is_half(row)]
     views = [Leaving(partition_view(row), deployment_view(row.deployment), Role(row.role)) for row in own]
     found = evacuation.evacuate(
         views, _free_places(node), peers=_peers(node, leaving), now=time.time(), silent_after_s=settings.SILENT_AFTER_S
