@@ -286,6 +286,7 @@ POOL_START_S = float(os.environ.get("FOREBAY_POOL_START_S", "900"))
 POOL_PREDICT = os.environ.get("FOREBAY_POOL_PREDICT", "1") == "1"
 POOL_FETCH = os.environ.get("FOREBAY_POOL_FETCH", "1") == "1"
 POOL_LEARN_KEEP_ALIVE = os.environ.get("FOREBAY_POOL_LEARN_KEEP_ALIVE", "1") == "1"
+POOL_SLEEPERS = int(os.environ.get("FOREBAY_POOL_SLEEPERS", "0"))  # engines that may sleep in a slot on GPUs; 0: none
 POOL_KEEP_DAYS = int(os.environ.get("FOREBAY_POOL_KEEP_DAYS", "30"))
 ACTIVITY_KEEP_DAYS = int(os.environ.get("FOREBAY_ACTIVITY_KEEP_DAYS", "400"))
 FORECAST_KEEP_DAYS = int(os.environ.get("FOREBAY_FORECAST_KEEP_DAYS", "90"))

@@ -24,6 +24,7 @@ from controlplane.telemetry.latest import EngineFigures, Latest
 from tests.factories import GIB, make_deployment, make_node, make_partition, make_ready
 from workers.contract import Device, DeviceKind, DeviceSample, HostSample, NodeReport, Phase, ReplicaStatus, Role
 from workers.exposition import Figures
+from workers.sleep import SleeperStatus, SleepReport
 from workers.uplink import Answer
 
 
@@ -127,7 +128,7 @@ def a_report(**sample: float | str | None) -> NodeReport:
     }  # fmt: skip
     engine = ReplicaStatus(
         partition=4, deployment="chat", role=Role.DECODE, generation=3, phase=Phase.READY, restarts=1,
-        memory_bytes=GIB, ready_after_s=21.5,
+        memory_bytes=GIB, ready_after_s=21.5, woken_after_s=2.5,
     )  # fmt: skip
     return NodeReport(
         node=1,
@@ -142,4 +143,11 @@ def a_report(**sample: float | str | None) -> NodeReport:
             cpu_utilization=0.2, cpu_count=96, memory_bytes=8, memory_used_bytes=3, disk_free_bytes=5 * GIB
         ),
         replicas=(engine,),
+        sleep=SleepReport(
+            cap_bytes=64 * GIB,
+            held_bytes=19 * GIB,
+            sleepers=(
+                SleeperStatus(partition=4, deployment="far", generation=2, level=1, host_bytes=19 * GIB, gpu_bytes=GIB),
+            ),
+        ),
     )

@@ -19,7 +19,7 @@ import msgspec
 
 from workers import __version__
 from workers.config import Config, ConfigError, Home, HomeInUse, Settings, host_mark, node_name, own_address
-from workers.contract import JoinReply, JoinRequest
+from workers.joining import JoinReply, JoinRequest
 from workers.logs import keep_own
 from workers.reconcile import GRACE_S
 from workers.uplink import JoinFailed, join

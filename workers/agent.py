@@ -6,7 +6,6 @@ Everything slow (probing engines, reading devices, reporting) happens in other t
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,15 +13,17 @@ from dataclasses import replace
 import msgspec
 
 from workers import processes
+from workers.acting import Hands, Waits
 from workers.book import Book, Ended, HeldSpec, Record, clock
-from workers.contract import NodeSpec, Phase, ReplicaSpec, Role
+from workers.contract import NodeSpec, Phase
 from workers.engines import Engine
 from workers.logs import OWN, Logs
 from workers.probes import Probe, Prober
 from workers.processes import Children, Marked
 from workers.qualification import Qualification
 from workers.qualifying import Qualifier, busy
-from workers.reconcile import Action, Drain, Forget, Relabel, Start, Steady, Stop, Wait, reconcile
+from workers.reconcile import Action, PutAway, Relabel, Start, Wait, Wake, reconcile
+from workers.sleepers import Sleepers
 from workers.starter import Starter
 from workers.strays import Strays
 from workers.view import View
@@ -30,7 +31,7 @@ from workers.view import View
 log = logging.getLogger(__name__)
 PERIOD_S = 1.0
 SOON_S = 0.2  # while something is about to happen: an engine is starting, draining or stopping
-_CHANGING = {Phase.STARTING, Phase.DRAINING, Phase.STOPPING}
+_CHANGING = {Phase.STARTING, Phase.DRAINING, Phase.STOPPING, Phase.DOZING, Phase.WAKING}
 
 
 class Agent:
@@ -46,15 +47,17 @@ class Agent:
         starter: Starter,
         prober: Prober,
         qualifier: Qualifier,
+        sleepers: Sleepers | None = None,
         usable: Callable[[], frozenset[str] | None] = lambda: None,
     ) -> None:
         self._instance, self._held, self._book, self._logs = instance, held, book, logs
-        self._children, self._engines, self._starter, self._prober = children, engines, starter, prober
-        self._qualifier, self._usable = qualifier, usable
+        self._children, self._engines, self._prober = children, engines, prober
+        self._qualifier, self._sleepers, self._usable = qualifier, sleepers, usable
         self._lock = threading.Lock()
         self._wake, self._done = threading.Event(), threading.Event()
         self._paused = self._retiring = False
-        self._strays = Strays(instance, book)
+        self._strays = Strays(instance, self._records)
+        self._hands = Hands(book, starter, self._strays, sleepers)
         self.finished = threading.Event()  # retired, and nothing runs any more
         self.on_change: Callable[[], None] = lambda: None
         self.view = View(held.generation, tuple(book))
@@ -96,12 +99,14 @@ class Agent:
                 self.tick(clock())
             except Exception:
                 log.exception("tick failed; the next one starts afresh")
-            soon = any(record.replica.phase in _CHANGING for record in self._book)
+            soon = any(record.replica.phase in _CHANGING for record in self._records())
             self._wake.wait(SOON_S if soon else PERIOD_S)
             self._wake.clear()
 
     def adopt(self) -> None:
         """Take over what an earlier agent process left: once, before the first tick."""
+        if self._sleepers:
+            self._sleepers.adopt()
         strays = {stray.marker: stray for stray in processes.marked(self._instance) if _leads(stray)}
         for record in self._book:
             if record.replica.phase == Phase.EXITED:
@@ -113,26 +118,31 @@ class Agent:
         for record in self._book:
             self._observe(record, clock())  # what died meanwhile must not be reported as ready
         self.view = View(self._held.generation, tuple(self._book), {}, clock())
-        self._logs.prune([OWN, *(record.log for record in self._book)])
+        self._logs.prune([OWN, *(record.log for record in self._records())])
 
     def tick(self, now: float) -> None:
         before = self.view
-        waits: dict[int, tuple[ReplicaSpec, str]] = {}
+        waits: Waits = {}
         qualifications = before.qualifications
         if not self._paused:
             for record in self._book:
                 _alone(self._observe, record, now)
+            self._see_sleepers(now)
             self._sweep(now)
             spec = self._wanted()
             qualifications = self._qualify(spec, now)
             for action in self._decide(spec, now):
-                _alone(self._act, action, now, waits)
-            self._prober.keep_only(self._book)
-        self.view = View(self._held.generation, tuple(self._book), waits, now, qualifications)
-        if self._retiring and not len(self._book):
+                _alone(self._hands.act, action, now, waits)
+            self._prober.keep_only(self._records())
+        sleep = self._sleepers.report(now) if self._sleepers else None
+        self.view = View(self._held.generation, tuple(self._book), waits, now, qualifications, sleep)
+        if self._retiring and not len(self._records()):
             self.finished.set()
         if before.shape() != self.view.shape():
             self.on_change()
+
+    def _records(self) -> tuple[Record, ...]:
+        return (*self._book, *(self._sleepers or ()))
 
     def _wanted(self) -> NodeSpec | None:
         with self._lock:
@@ -145,21 +155,35 @@ class Agent:
         """Before anything is started: a measurement makes way for an engine at once."""
         if spec is None:
             return ()
-        return self._qualifier.tick(spec.qualify, busy(spec, self._book, self._strays.gpus), now)
+        return self._qualifier.tick(spec.qualify, busy(spec, self._records(), self._strays.gpus), now)
 
     def _decide(self, spec: NodeSpec | None, now: float) -> list[Action]:
         if spec is None:
             return []  # nothing is known of what is wanted: an adopted engine must not be stopped for that
         held = self._strays.gpus | self._qualifier.held()
-        return reconcile(spec, self._book.replicas(), now, usable=self._usable(), held=held)
+        asleep = self._sleepers.asleep() if self._sleepers else {}
+        short = self._sleepers.short(spec) if self._sleepers else frozenset()
+        actual = self._book.replicas()
+        return reconcile(spec, actual, now, usable=self._usable(), held=held, asleep=asleep, short=short)
 
     # --- observe -----------------------------------------------------------------------------------------
+
+    def _see_sleepers(self, now: float) -> None:
+        if self._sleepers is None:
+            return
+        self._sleepers.observe(now)
+        for record in self._sleepers:
+            if engine := self._engines.get(record.replica.spec.engine):
+                self._prober.ask(record, engine)
 
     def _observe(self, record: Record, now: float) -> None:
         if record.replica.phase == Phase.EXITED:
             return
         if record.process is None or not processes.is_alive(record.process):
             self._ended(record, now)
+            return
+        if self._sleepers and record.replica.phase in (Phase.DOZING, Phase.WAKING):
+            self._turn(self._sleepers, record, now)
             return
         probe, replica = self._prober.latest(record), record.replica
         if probe is not None and probe.begun >= replica.since:  # an answer from before says nothing of this phase
@@ -171,15 +195,22 @@ class Agent:
         file.mark(now)
         file.rotate()  # last: when it fails all the rest is done
 
+    def _turn(self, sleepers: Sleepers, record: Record, now: float) -> None:
+        if why := sleepers.turn(record, now):
+            log.warning("%s: %s failed, it is stopped: %s", record.replica.spec.name, record.replica.phase, why)
+            self._hands.stop(record.partition, False, now)
+
     def _learn(self, record: Record, probe: Probe, now: float) -> None:
         replica = record.replica
         if replica.phase == Phase.STARTING and probe.ready:
-            log.info("%s is ready after %.1f s", replica.spec.name, now - record.started)
-            ready = replace(replica, phase=Phase.READY, since=now)
-            self._book.put(msgspec.structs.replace(record, replica=ready, ready_after_s=now - record.started))
+            took_s = now - record.started
+            log.info("%s is %s after %.1f s", replica.spec.name, "awake" if replica.woken else "ready", took_s)
+            ready = replace(replica, phase=Phase.READY, since=now, woken=False)
+            took = {"woken_after_s": took_s} if replica.woken else {"ready_after_s": took_s}
+            self._book.put(msgspec.structs.replace(record, replica=ready, **took))
         elif replica.phase == Phase.DRAINING:
             idle_since = (replica.idle_since or now) if probe.is_idle else None
-            self._put(record, replace(replica, idle_since=idle_since))
+            self._hands.put(record, replace(replica, idle_since=idle_since))
 
     def _ended(self, record: Record, now: float) -> None:
         """An engine has ended only when all of its processes have: any of them may still hold the device."""
@@ -199,16 +230,20 @@ class Agent:
         )
         if process:
             self._children.forget(process.pid)
+        if self._sleepers:
+            self._sleepers.left(record)
 
     def secrets(self) -> set[str]:
         """What must not leave this node in a log."""
-        held = self._held.spec.replicas if self._held.spec else ()
-        keys = {spec.api_key for spec in (*held, *(r.replica.spec for r in self._book)) if spec.api_key}
-        return keys | self._logs.hidden
+        spec = self._held.spec
+        held = (*spec.replicas, *spec.sleepers) if spec else ()
+        records = self._records()
+        keys = {spec.api_key for spec in (*held, *(r.replica.spec for r in records)) if spec.api_key}
+        return keys | {record.secret for record in records if record.secret} | self._logs.hidden
 
-    def _sweep(self, now: float, force: bool = False) -> None:
+    def _sweep(self, now: float) -> None:
         self._logs.of(OWN).mark(now)
-        if force or self._strays.is_due(now):
+        if self._strays.is_due(now):
             self._logs.of(OWN).rotate()
             self._strays.sweep(now)
 
@@ -218,70 +253,7 @@ class Agent:
             process = processes.Process(stray.pid, processes.born(stray.pid), processes.boot_id())
             self._book.put(msgspec.structs.replace(record, process=process))
         else:
-            self._put(record, replace(record.replica, phase=Phase.EXITED, asked=True))
-
-    # --- act ---------------------------------------------------------------------------------------------
-
-    def _act(self, action: Action, now: float, waits: dict[int, tuple[ReplicaSpec, str]]) -> None:
-        match action:
-            case Start():
-                self._start(action, now, waits)
-            case Wait(spec, reason):
-                waits[spec.partition] = (spec, reason)
-            case Relabel(spec):
-                self._relabel(spec, now)
-            case Drain(partition):
-                self._change(partition, phase=Phase.DRAINING, since=now, idle_since=None)
-            case Stop(partition, force):
-                self._stop(partition, force, now)
-            case Steady(partition):
-                self._change(partition, restarts=0)
-            case Forget(partition):
-                self._book.drop(partition)
-
-    def _start(self, action: Start, now: float, waits: dict[int, tuple[ReplicaSpec, str]]) -> None:
-        self._sweep(now, force=True)
-        if taken := self._strays.gpus & set(action.spec.gpus):
-            waits[action.spec.partition] = (action.spec, f"device {min(taken)} is held by a stray engine")
-            return
-        if reason := self._starter.not_yet(action.spec):
-            waits[action.spec.partition] = (action.spec, reason)
-            return
-        self._starter.start(action, now)
-
-    def _stop(self, partition: int, force: bool, now: float) -> None:
-        record = self._book.get(partition)
-        if record is None or record.process is None:
-            return
-        if force:
-            processes.kill(processes.members(record.process, record.its_marker()))
-            return
-        self._change(partition, phase=Phase.STOPPING, since=now, asked=True)
-        if record.replica.idle_since is not None and self._starter.leaves_nothing(record.replica.spec):
-            processes.kill(processes.members(record.process, record.its_marker()))
-        else:
-            processes.signal_leader(record.process, signal.SIGTERM)
-
-    def _relabel(self, spec: ReplicaSpec, now: float) -> None:
-        record = self._book.get(spec.partition)
-        if record is None:
-            return
-        replica, was = record.replica, record.replica.spec
-        if replica.phase == Phase.DRAINING:
-            replica = replace(replica, phase=Phase.READY, since=now, idle_since=None)
-        until = replica.prefill_until
-        if was.role == Role.PREFILL and spec.role != Role.PREFILL:
-            until = now
-        if was.role != spec.role:
-            log.info("%s: %s -> %s, same process", spec.name, was.role, spec.role)
-        self._put(record, replace(replica, spec=spec, prefill_until=until))
-
-    def _change(self, partition: int, **changes: object) -> None:
-        if record := self._book.get(partition):
-            self._put(record, replace(record.replica, **changes))  # type: ignore[arg-type]
-
-    def _put(self, record: Record, replica: object) -> None:
-        self._book.put(msgspec.structs.replace(record, replica=replica))
+            self._hands.put(record, replace(record.replica, phase=Phase.EXITED, asked=True))
 
 
 def _alone(step: Callable[..., None], subject: Record | Action, *arguments: object) -> None:
@@ -289,8 +261,13 @@ def _alone(step: Callable[..., None], subject: Record | Action, *arguments: obje
     try:
         step(subject, *arguments)
     except Exception:
-        partition = subject.spec.partition if isinstance(subject, Start | Relabel | Wait) else subject.partition
-        log.exception("partition %d: %s failed; the next tick tries again", partition, step.__name__)
+        log.exception("partition %s: %s failed; the next tick tries again", _whose(subject), step.__name__)
+
+
+def _whose(subject: Record | Action) -> object:
+    if isinstance(subject, PutAway):
+        return subject.marker
+    return subject.spec.partition if isinstance(subject, Start | Relabel | Wait | Wake) else subject.partition
 
 
 def _leads(stray: Marked) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -45,6 +45,10 @@ class Record(Struct, frozen=True, kw_only=True):
     log_before: int = 0  # and at which the one before it did
     started: float = 0.0
     ready_after_s: float | None = None
+    woken_after_s: float | None = None
+    secret: str = ""  # the agent's own, for what only it may ask of an engine that can sleep
+    level: int = 0  # of an engine that sleeps, or is about to
+    rests: dict[str, int] = {}  # bytes that it holds of each of its GPUs while it sleeps
     engine_version: str = ""
     ended: Ended | None = None
     message: str = ""
@@ -67,15 +71,25 @@ class Record(Struct, frozen=True, kw_only=True):
         return marker
 
 
-class Book:
-    """Records by partition. Every change is on disk before it is believed."""
+def by_partition(record: Record) -> str:
+    return str(record.partition)
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._records: dict[int, Record] = {}
+
+def by_marker(record: Record) -> str:
+    marker = record.its_marker()
+    return f"{marker.partition}-{marker.generation}"
+
+
+class Book:
+    """Records by partition, or as `key` says. Every change is on disk before it is believed."""
+
+    def __init__(self, folder: Path, key: Callable[[Record], str] = by_partition) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._folder, self._key = folder, key
+        self._records: dict[str, Record] = {}
         for path in sorted(folder.glob("*.json")):
             if record := _read(path):
-                self._records[record.partition] = record
+                self._records[key(record)] = record
 
     def __iter__(self) -> Iterator[Record]:
         return iter(tuple(self._records.values()))
@@ -83,24 +97,29 @@ class Book:
     def __len__(self) -> int:
         return len(self._records)
 
-    def get(self, partition: int) -> Record | None:
-        return self._records.get(partition)
+    def get(self, key: int | str) -> Record | None:
+        return self._records.get(str(key))
 
     def replicas(self) -> Mapping[int, Replica]:
-        return {partition: record.replica for partition, record in self._records.items()}
+        return {record.partition: record.replica for record in self._records.values()}
 
     def put(self, record: Record) -> Record:
-        if self._records.get(record.partition) != record:
-            write_private(self._path(record.partition), msgspec.json.encode(record))
-            self._records[record.partition] = record
+        key = self._key(record)
+        if self._records.get(key) != record:
+            write_private(self._path(key), msgspec.json.encode(record))
+            self._records[key] = record
         return record
 
-    def drop(self, partition: int) -> None:
-        self._path(partition).unlink(missing_ok=True)
-        self._records.pop(partition, None)
+    def drop(self, key: int | str) -> None:
+        self._path(str(key)).unlink(missing_ok=True)
+        self._records.pop(str(key), None)
 
-    def _path(self, partition: int) -> Path:
-        return self._folder / f"{partition}.json"
+    def clear(self) -> None:
+        for key in tuple(self._records):
+            self.drop(key)
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.json"
 
 
 def _read(path: Path) -> Record | None:

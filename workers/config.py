@@ -64,10 +64,11 @@ class Home:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.replicas, self.logs = self.path / "replicas", self.path / "logs"
+        self.asleep = self.path / "asleep"  # records of engines that sleep
         self._lock: IO[str] | None = None
 
     def prepare(self) -> None:
-        for folder in (self.path, self.replicas, self.logs):
+        for folder in (self.path, self.replicas, self.asleep, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)
 
@@ -162,6 +163,8 @@ class Settings:
     fast_start: bool = True  # engines on CPU slots are forked from a process that has vLLM imported
     models: tuple[Path, ...] = ()  # folders of models
     limits: Limits = field(default_factory=Limits)  # of weights that are fetched
+    sleep_cap_bytes: int | None = None  # of host memory, for engines that sleep; None: half of it
+    sleep_rest_bytes: int | None = None  # most that one that sleeps may hold of a GPU
 
     @classmethod
     def read(cls, home: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -191,6 +194,8 @@ class Settings:
             fast_start=fast_start == "auto",
             models=_folders(environ, "FOREBAY_MODELS"),
             limits=Limits(_bytes(environ, "FOREBAY_MODELS_CAP"), _bytes(environ, "FOREBAY_MODELS_FREE")),
+            sleep_cap_bytes=_bytes(environ, "FOREBAY_SLEEP_CAP"),
+            sleep_rest_bytes=_bytes(environ, "FOREBAY_SLEEP_REST"),
         )
 
 

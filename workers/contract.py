@@ -16,6 +16,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from workers.qualification import Qualification, QualifyWanted
+from workers.sleep import MOST_SLEEPERS, SleepReport
 from workers.weights import MOST_FETCHES, FetchReport, FetchWanted, WeightsReport
 
 Text = Annotated[str, Meta(max_length=256)]
@@ -34,13 +35,16 @@ class Role(StrEnum):
 
 
 class Phase(StrEnum):
-    """STARTING -> READY -> DRAINING -> STOPPING -> EXITED; READY <-> ASLEEP; any -> EXITED when it dies."""
+    """STARTING -> READY -> DRAINING -> STOPPING -> EXITED; DRAINING -> DOZING -> ASLEEP -> WAKING -> STARTING; any ->
+    EXITED when it dies. DOZING and WAKING are the agent's own: reported as STOPPING and STARTING."""
 
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"
     STOPPING = "stopping"
+    DOZING = "dozing"
     ASLEEP = "asleep"
+    WAKING = "waking"
     EXITED = "exited"
 
 
@@ -72,10 +76,12 @@ class ReplicaSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     api_key: Secret = ""
     drain_s: Annotated[float, Meta(ge=0)] = 120.0
     generation: Count = 0
+    # Started anew, it is to be able to sleep; bytes of its weights on the GPUs, 0: not known. None: it is not to be.
+    sleeps: Count | None = None
 
     def content(self) -> tuple[object, ...]:
         """What the process was started with. Equal content never needs a new process: role, name, drain
-        deadline and generation are not in it, for they change what is asked of the engine, not the engine."""
+        deadline, generation and `sleeps` are not in it: they change what is asked of the engine, not the engine."""
         return (
             self.partition, self.gpus, self.model, self.revision, self.served_names,
             self.engine, self.args, self.kv_connector, self.kv_lease_s, self.api_key,
@@ -87,7 +93,8 @@ class NodeSpec(Struct, frozen=True, kw_only=True):
 
     `drain_s`: how long an engine that is no longer in it may drain, from the moment it began to; None: as long as its
     own spec said. An agent that does not know the field passes it over, and goes by the engine's own. `qualify`: GPUs
-    to be measured while no engine has them. `fetch`: weights to be brought there."""
+    to be measured while no engine has them. `fetch`: weights to be brought there. `sleepers`: engines that may stay
+    asleep in a slot, of which at most the one in `replicas` is awake."""
 
     node: Count
     generation: Count
@@ -95,6 +102,7 @@ class NodeSpec(Struct, frozen=True, kw_only=True):
     drain_s: Annotated[float, Meta(ge=0)] | None = None
     qualify: tuple[QualifyWanted, ...] = ()
     fetch: Annotated[tuple[FetchWanted, ...], Meta(max_length=MOST_FETCHES)] = ()
+    sleepers: Annotated[tuple[ReplicaSpec, ...], Meta(max_length=MOST_SLEEPERS)] = ()
 
 
 class LogWanted(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -229,6 +237,7 @@ class ReplicaStatus(Struct, gc=False, frozen=True, kw_only=True, omit_defaults=T
     endpoint: Text = ""  # http://host:port of its OpenAI server
     restarts: Count = 0  # starts in a row that ended without staying up
     ready_after_s: float | None = None  # measured: start to ready
+    woken_after_s: float | None = None  # measured: of its last waking to ready; None: it was started
     memory_bytes: Count | None = None  # of the process tree
     engine_version: Text = ""
     message: Text = ""
@@ -279,22 +288,4 @@ class NodeReport(Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True
     weights_mark: Text = ""  # of the weights that lie on the node; "": it has not looked yet, or does not know how
     weights: WeightsReport | None = None  # all of them, where the control plane does not know them yet
     fetch: FetchReport | None = None  # None: its agent does not know how
-
-
-class JoinRequest(Struct, frozen=True, kw_only=True):
-    token: Secret
-    name: Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
-    address: Text  # where other nodes and the gateway reach this node's engines
-    instance: Text
-    agent_version: Text
-    at: float
-
-
-class JoinReply(Struct, frozen=True, kw_only=True):
-    node: Count
-    name: Text
-    node_token: Secret
-    broker_url: Secret  # "" when the broker is not offered to nodes: reports alone then carry the specs
-    queue: Text
-    period_s: float
-    at: float
+    sleep: SleepReport | None = None  # likewise

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from workers.config import ConfigError
 from workers.contract import Device, DeviceSample, HostSample, NodeReport, Phase, ReplicaStatus
+from workers.sleep import SleepReport
 from workers.uplink import Answer
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ REPORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 GPU, ENGINE = ("gpu", "uuid", "kind"), ("partition", "deployment", "role")
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 MHZ = 1e6
+TOLD = tuple(phase for phase in Phase if phase not in (Phase.DOZING, Phase.WAKING))  # which no report says
 # Field of a sample -> name, help and what it is multiplied by
 GPU_FIGURES = {
     "utilization": ("gpu_utilization_ratio", "Share of time in which the GPU worked, 0 to 1", 1.0),
@@ -105,6 +107,7 @@ def families(report: NodeReport) -> Iterator[Metric]:
     yield from _host(report.host)
     yield from _gpus(report.devices, report.samples)
     yield from _engines(report.replicas)
+    yield from _sleepers(report.sleep)
 
 
 def _host(host: HostSample | None) -> Iterator[Metric]:
@@ -129,7 +132,7 @@ def _gpus(devices: Iterable[Device], samples: Iterable[DeviceSample]) -> Iterato
 
 def _engines(replicas: Iterable[ReplicaStatus]) -> Iterator[Metric]:
     known = [((str(one.partition), one.deployment, one.role.value), one) for one in replicas]
-    phases = [((*of, phase.value), float(one.phase == phase)) for of, one in known for phase in Phase]
+    phases = [((*of, phase.value), float(one.phase == phase)) for of, one in known for phase in TOLD]
     yield _gauge("engine_phase", "1 for the phase that the engine is in", (*ENGINE, "phase"), phases)
     restarts = [(of, float(one.restarts)) for of, one in known]
     yield _gauge("engine_restarts", "Starts in a row that ended without staying up", ENGINE, restarts)
@@ -137,6 +140,20 @@ def _engines(replicas: Iterable[ReplicaStatus]) -> Iterator[Metric]:
     yield _gauge("engine_memory_bytes", "Memory of the engine's processes", ENGINE, memory)
     ready = [(of, one.ready_after_s) for of, one in known if one.ready_after_s is not None]
     yield _gauge("engine_start_seconds", "Time that the engine took from its start to ready", ENGINE, ready)
+    woken = [(of, one.woken_after_s) for of, one in known if one.woken_after_s is not None]
+    yield _gauge("engine_wake_seconds", "Time that the engine took from its last waking to ready", ENGINE, woken)
+
+
+def _sleepers(sleep: SleepReport | None) -> Iterator[Metric]:
+    known = [one for one in sleep.sleepers if not one.leaving] if sleep else []
+    by_level = [((str(level),), float(sum(one.level == level for one in known))) for level in (1, 2)]
+    yield _gauge("sleeping_engines", "Engines that sleep, by level", ("level",), by_level if sleep else [])
+    held = [((), float(sleep.held_bytes))] if sleep else []
+    yield _gauge("sleeping_host_memory_bytes", "Host memory that they count for", (), held)
+    cap = [((), float(sleep.cap_bytes))] if sleep else []
+    yield _gauge("sleeping_host_memory_cap_bytes", "What they may come to", (), cap)
+    rests = [((), float(sum(one.gpu_bytes for one in sleep.sleepers)))] if sleep else []
+    yield _gauge("sleeping_gpu_memory_bytes", "Memory of GPUs that they still hold", (), rests)
 
 
 def _words(reasons: str) -> list[str]:

@@ -51,7 +51,7 @@ class Prober:
     def ask(self, record: Record, engine: Engine) -> None:
         """Begins a probe, unless one of that process is under way or was just made."""
         process = record.process
-        every = EVERY_S if record.replica.phase == Phase.READY else SOON_S
+        every = EVERY_S if record.replica.phase in (Phase.READY, Phase.ASLEEP) else SOON_S
         with self._lock:
             if process is None or process in self._asking:
                 return

@@ -1,6 +1,8 @@
 """Desired against actual: what one node should do next. No I/O, no clock.
 
-starting -> ready -> draining -> stopping -> exited; draining -> ready when the same engine is wanted again.
+starting -> ready -> draining -> stopping -> exited; draining -> ready when the same engine is wanted again. In a pool
+slot on GPUs also draining -> dozing -> asleep -> waking -> starting: who sleeps is kept beside `actual`, by marker, so
+that a partition has one engine in `actual` at most, and no other one is awake.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ IDLE_GRACE_S = 1.5
 GRACE_S = 30.0  # after SIGTERM, before SIGKILL; longer than the engine's own shutdown timeout
 STEADY_S = 60.0  # ready for so long: earlier restarts no longer count
 BACKOFF_CAP_S = 60.0
+DOZE_S = 120.0  # for falling asleep: at level 1 the weights go to host memory, which is first pinned
+WAKE_S = 300.0  # for waking: at level 2 the weights are read again
+WOKEN_S = 60.0  # from awake to the first answer
 MIN_LEASE_S = 6  # engines renew leases every sixth of one, in whole seconds
 
 
@@ -33,6 +38,8 @@ class Replica:
     prefill_until: float | None = None  # until when it was labelled prefill, if it no longer is
     restarts: int = 0  # starts in a row that ended without staying up
     asked: bool = False  # exited because it was told to
+    can_sleep: bool = False  # started so that it can
+    woken: bool = False  # it has slept before
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,29 @@ class Relabel:
 
 
 @dataclass(frozen=True, slots=True)
+class Doze:
+    """Put the partition's engine to sleep: it has drained. Where that cannot be it is stopped."""
+
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """The engine of `marker` sleeps in the partition, and is what is wanted awake there."""
+
+    spec: ReplicaSpec
+    marker: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutAway:
+    """Stop an engine that sleeps."""
+
+    marker: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Steady:
     partition: int
 
@@ -77,7 +107,7 @@ class Wait:
     reason: str
 
 
-Action = Start | Drain | Stop | Relabel | Steady | Forget | Wait
+Action = Start | Drain | Stop | Relabel | Doze | Wake | PutAway | Steady | Forget | Wait
 
 
 def reconcile(
@@ -87,17 +117,49 @@ def reconcile(
     *,
     usable: Set[str] | None = None,
     held: Set[str] = frozenset(),
+    asleep: Mapping[str, Replica] | None = None,
+    short: Set[str] = frozenset(),
 ) -> list[Action]:
     """Every action that brings `actual` nearer to `spec`, safe to take at once.
 
     `usable`: devices that are there and not lost (None: not known yet). `held`: devices that live processes
-    outside `actual` occupy.
+    outside `actual` occupy. `asleep`: engines that sleep, by marker. `short`: those of them for which there is no room.
     """
     desired = {replica.partition: replica for replica in spec.replicas}
-    actions = [_keep_or_retire(actual[p], desired.get(p), spec.drain_s, now) for p in sorted(actual)]
+    actions = [_keep_or_retire(actual[p], desired.get(p), spec, now) for p in sorted(actual)]
+    beds, leaving = _beds(spec, asleep or {}, short)
+    actions += [put for marker in sorted(leaving) if (put := _put_away(marker, leaving[marker], now))]
     busy = _occupied(actual) | dict.fromkeys(held, "a process left over from earlier")
-    actions += [_admit(desired[p], actual.get(p), busy, usable, now) for p in sorted(desired)]
+    busy |= {
+        uuid: f"a sleeping engine of {r.spec.name} that is being stopped"
+        for r in leaving.values()
+        for uuid in r.spec.gpus
+    }
+    actions += [
+        _admit(desired[p], actual.get(p), beds.get(desired[p].content()), busy, usable=usable, now=now)
+        for p in sorted(desired)
+    ]
     return [action for action in actions if action is not None]
+
+
+def _beds(
+    spec: NodeSpec, asleep: Mapping[str, Replica], short: Set[str]
+) -> tuple[dict[tuple[object, ...], str], dict[str, Replica]]:
+    """Markers of the engines that may sleep on, by content, and those that are put away: of two alike the one that
+    fell asleep first, too."""
+    wanted = {one.content() for one in (*spec.sleepers, *spec.replicas)}
+    beds: dict[tuple[object, ...], str] = {}
+    for marker in sorted(asleep, key=lambda m: (asleep[m].since, m)):
+        replica = asleep[marker]
+        if replica.phase == Phase.ASLEEP and marker not in short and replica.spec.content() in wanted:
+            beds[replica.spec.content()] = marker
+    return beds, {marker: replica for marker, replica in asleep.items() if marker not in set(beds.values())}
+
+
+def _put_away(marker: str, replica: Replica, now: float) -> Action | None:
+    if replica.phase != Phase.STOPPING:
+        return PutAway(marker)
+    return PutAway(marker, force=True) if now - replica.since >= IDLE_GRACE_S else None
 
 
 def backoff_s(restarts: int) -> float:
@@ -133,13 +195,17 @@ def is_drained(replica: Replica, now: float, drain_s: float | None = None) -> bo
     return now >= settled
 
 
-def _keep_or_retire(replica: Replica, desired: ReplicaSpec | None, leave_s: float | None, now: float) -> Action | None:
-    """`leave_s`: the node's own drain deadline, for an engine that goes without another one in its place."""
+def _keep_or_retire(replica: Replica, desired: ReplicaSpec | None, spec: NodeSpec, now: float) -> Action | None:
+    """An engine that goes without another one in its place has the node's own drain deadline."""
     partition, age = replica.spec.partition, now - replica.since
     wanted = desired is not None and desired.content() == replica.spec.content()
     if replica.phase == Phase.STOPPING:
         grace = GRACE_S if replica.idle_since is None else IDLE_GRACE_S
         return Stop(partition, force=True) if age >= grace else None
+    if replica.phase == Phase.DOZING:  # and then it is woken, where it is wanted after all
+        return Stop(partition) if age >= DOZE_S else None
+    if _is_stuck(replica, age):
+        return Stop(partition)  # and then it is started plainly
     if desired is not None and wanted:
         if desired != replica.spec or replica.phase == Phase.DRAINING:
             return Relabel(desired)
@@ -149,9 +215,22 @@ def _keep_or_retire(replica: Replica, desired: ReplicaSpec | None, leave_s: floa
         return None if desired else Forget(partition)
     if replica.phase == Phase.READY:
         return Drain(partition)
-    if replica.phase == Phase.DRAINING and not is_drained(replica, now, None if desired else leave_s):
-        return None
+    if replica.phase == Phase.DRAINING:
+        if not is_drained(replica, now, None if desired else spec.drain_s):
+            return None
+        return Doze(partition) if _may_sleep(replica, spec) else Stop(partition)
     return Stop(partition)
+
+
+def _is_stuck(replica: Replica, age: float) -> bool:
+    """It was to wake, and does not."""
+    if replica.phase == Phase.WAKING:
+        return age >= WAKE_S
+    return replica.phase == Phase.STARTING and replica.woken and age >= WOKEN_S
+
+
+def _may_sleep(replica: Replica, spec: NodeSpec) -> bool:
+    return replica.can_sleep and replica.spec.content() in {one.content() for one in spec.sleepers}
 
 
 def _occupied(actual: Mapping[int, Replica]) -> dict[str, str]:
@@ -160,8 +239,15 @@ def _occupied(actual: Mapping[int, Replica]) -> dict[str, str]:
 
 
 def _admit(
-    desired: ReplicaSpec, replica: Replica | None, busy: dict[str, str], usable: Set[str] | None, now: float
+    desired: ReplicaSpec,
+    replica: Replica | None,
+    bed: str | None,
+    busy: dict[str, str],
+    *,
+    usable: Set[str] | None,
+    now: float,
 ) -> Action | None:
+    """`bed`: marker of the same engine where it sleeps."""
     if replica is not None and replica.phase != Phase.EXITED:
         return None
     if not desired.gpus:
@@ -170,6 +256,9 @@ def _admit(
         return Wait(desired, f"device {missing[0]} is lost or not on this node")
     if taken := [uuid for uuid in desired.gpus if uuid in busy]:
         return Wait(desired, f"device {taken[0]} is still held by {busy[taken[0]]}")
+    if bed is not None:
+        busy.update(dict.fromkeys(desired.gpus, f"partition {desired.name} (waking)"))
+        return Wake(desired, bed)
     restarts = 0
     if replica is not None and not replica.asked and replica.spec.content() == desired.content():
         rest = replica.since + backoff_s(replica.restarts) - now

@@ -43,6 +43,7 @@ UNKNOWN_TOKEN_S = 30.0
 REVOKED_S = 5.0
 CONFLICT_S = 15.0  # so long another agent must be reporting as this node before this one leaves
 HISTOGRAMS_EVERY_S = 4.5  # they are most of an engine's figures, and windows of 10 s are made of them
+TOLD_AS = {Phase.DOZING: Phase.STOPPING, Phase.WAKING: Phase.STARTING}
 SILENT_S = 10.0  # a ready engine that has not answered for so long is told of
 
 
@@ -188,6 +189,7 @@ class Reporter:
             weights_mark=mark,
             weights=weights if mark != self._mark_taken else None,
             fetch=self._fetcher.latest,
+            sleep=view.sleep,
         )
 
     def _replicas(self, view: View, now: float) -> tuple[ReplicaStatus, ...]:
@@ -204,12 +206,13 @@ class Reporter:
             deployment=spec.deployment,
             role=spec.role,
             generation=spec.generation,
-            phase=replica.phase,
+            phase=TOLD_AS.get(replica.phase, replica.phase),
             phase_age_s=max(0.0, now - replica.since),
             pid=record.process.pid if record.is_live and record.process else 0,
             endpoint=record.url(self._config.address) if record.is_live else "",
             restarts=replica.restarts,
             ready_after_s=record.ready_after_s,
+            woken_after_s=record.woken_after_s,
             memory_bytes=self._sampler.latest.memory.get(spec.partition),
             engine_version=record.engine_version,
             message=_message(record, view, probe, now)[:256],
@@ -242,6 +245,8 @@ def _message(record: Record, view: View, probe: Probe | None, now: float) -> str
     if record.replica.phase == Phase.EXITED:
         _, why = view.waits.get(record.partition, (None, ""))
         return "; ".join(filter(None, [record.message, why]))
+    if record.replica.phase in TOLD_AS:
+        return f"{'wakes from' if record.replica.phase == Phase.WAKING else 'goes to sleep at'} level {record.level}"
     if record.replica.phase == Phase.READY:
         answered = max(record.replica.since, (probe.answered if probe else None) or 0.0)
         if now - answered > SILENT_S:

@@ -13,11 +13,12 @@ from functools import partial
 from workers import processes
 from workers.agent import Agent
 from workers.app import Nudges, build_app
-from workers.book import Book, HeldSpec, Record
+from workers.book import Book, HeldSpec, Record, by_marker
 from workers.config import Config, Settings
 from workers.contract import DeviceKind, NodeSpec, Phase
 from workers.devices import Source
 from workers.devices.discover import discover
+from workers.dormancy import REST_BYTES
 from workers.engines import Engine
 from workers.engines.simulated import Simulated
 from workers.engines.vllm import Vllm
@@ -32,12 +33,14 @@ from workers.qualifying import Qualifier
 from workers.redaction import of_environment, of_url
 from workers.reporter import Reporter
 from workers.sampler import Sampler
+from workers.sleepers import Bounds, Sleepers
 from workers.starter import CPU_NICE, Place, Starter
 from workers.store.downloading import Hub
 from workers.store.fetcher import Fetcher
 from workers.store.keeper import Keeper
 from workers.store.ledger import Ledger
 from workers.store.places import Places, hub_cache
+from workers.turns import Turns
 from workers.uplink import Uplink
 from workers.view import View
 
@@ -70,10 +73,21 @@ class Runtime:
             source=source,
             samples=lambda: self._sampler.latest.samples,
         )
-        self._sampler = Sampler(source, lambda: book, prober, home.path, self._qualifier.holders)
+        self._sleepers: Sleepers | None = None
+        self._sampler = Sampler(
+            source, lambda: (*book, *(self._sleepers or ())), prober, home.path, self._qualifier.holders
+        )
+        bounds = Bounds(settings.sleep_cap_bytes, settings.sleep_rest_bytes or REST_BYTES)
+        self._sleepers = Sleepers(
+            home.asleep, bounds, book,
+            source=source, prober=prober, turns=Turns(place.probe_host()), children=children,
+            reading=lambda: self._sampler.latest,
+        )  # fmt: skip
+        starter.may_sleep, starter.asleep = self._sleepers.may_start_able, partial(tuple, self._sleepers)
         self._agent = Agent(
             instance=config.instance, held=held, book=book, logs=logs, children=children, engines=engines,
-            starter=starter, prober=prober, qualifier=self._qualifier, usable=self._sampler.usable,
+            starter=starter, prober=prober, qualifier=self._qualifier, sleepers=self._sleepers,
+            usable=self._sampler.usable,
         )  # fmt: skip
         self._keeper, self._fetcher = _weights(settings, held, self._agent, python)
         self._reporter = Reporter(
@@ -177,8 +191,8 @@ def stop_engines(settings: Settings, config: Config, grace_s: float) -> int:
 
     The caller holds the home. The spec stays: an agent that runs again starts them again.
     """
-    book = Book(settings.home.replicas)
-    live = [record for record in book if _is_running(record)]
+    books = Book(settings.home.replicas), Book(settings.home.asleep, by_marker)
+    live = [record for book in books for record in book if _is_running(record)]
     for record in live:
         if record.process:
             processes.signal_leader(record.process, signal.SIGTERM)
@@ -188,8 +202,8 @@ def stop_engines(settings: Settings, config: Config, grace_s: float) -> int:
     while strays := processes.marked(config.instance):
         processes.kill([stray.pid for stray in strays])
         time.sleep(0.05)
-    for record in tuple(book):
-        book.drop(record.partition)
+    for book in books:
+        book.clear()
     return len(live)
 
 

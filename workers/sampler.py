@@ -32,6 +32,7 @@ class Reading:
     host: HostSample
     memory: Mapping[int, int] = field(default_factory=dict)  # partition -> bytes of its process tree
     driver: str = ""
+    asleep: Mapping[str, int] = field(default_factory=dict)  # the same of engines that sleep, by marker
 
 
 class Sampler:
@@ -72,12 +73,16 @@ class Sampler:
     def read(self, now: float) -> Reading:
         holders = list(self._others())
         memory: dict[int, int] = {}
+        asleep: dict[str, int] = {}
         for record in self._records():
             if holder := self._holder(record):
                 holders.append(holder)
-                memory[record.partition] = holder.figures.memory_bytes
+                if record.rests:
+                    asleep[record.marker] = holder.figures.memory_bytes
+                else:
+                    memory[record.partition] = holder.figures.memory_bytes
         samples = self._source.sample(holders, now)
-        return Reading(now, self._source.devices(), samples, self._host(), memory, self._source.driver())
+        return Reading(now, self._source.devices(), samples, self._host(), memory, self._source.driver(), asleep)
 
     def _holder(self, record: Record) -> Holder | None:
         if not record.is_live or record.process is None:

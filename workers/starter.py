@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import logging
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -51,8 +52,10 @@ class Starter:
         children: Children,
         nursery: Nursery | None = None,
     ) -> None:
+        self.may_sleep: Callable[[ReplicaSpec], bool] = lambda _: False  # whether it is started so that it can
         self._place, self._engines, self._source = place, engines, source
         self._book, self._logs, self._children, self._nursery = book, logs, children, nursery
+        self.asleep: Callable[[], Iterable[Record]] = tuple  # whose ports are taken, too
 
     def not_yet(self, spec: ReplicaSpec) -> str:
         """Why a start had better wait, "" if it need not: on few cores an import beside the nursery's takes longer than
@@ -71,8 +74,10 @@ class Starter:
     def start(self, action: Start, now: float) -> Record:
         """The record is on disk before the process exists: an agent that dies in between finds it by its marker."""
         spec, previous = action.spec, self._book.get(action.spec.partition)
+        can_sleep = self.may_sleep(spec)
         record = Record(
-            replica=Replica(spec, Phase.STARTING, now, restarts=action.restarts),
+            replica=Replica(spec, Phase.STARTING, now, restarts=action.restarts, can_sleep=can_sleep),
+            secret=secrets.token_urlsafe(32) if can_sleep else "",
             boot=boot_id(),
             marker=str(Marker(self._place.instance, spec.partition, spec.generation)),
             log=file_name(spec.name, spec.partition),
@@ -105,6 +110,7 @@ class Starter:
             port=port,
             side_port=side_port,
             cores=self._source.cores(spec.gpus),
+            secret=record.secret,
         )
         command = engine.command(launch)
         file = self._logs.of(record.log)
@@ -153,6 +159,7 @@ class Starter:
     def _lease(self, previous: Record | None) -> tuple[int, int]:
         """An engine that is down keeps its ports leased: it is soon started again, and found where it was."""
         others = [record for record in self._book if previous is None or record.partition != previous.partition]
+        others += self.asleep()
         place = self._place
         port = lease(place.engine_ports, {r.port for r in others}, place.host, previous.port if previous else 0)
         side = lease(place.side_ports, {r.side_port for r in others}, place.host, previous.side_port if previous else 0)

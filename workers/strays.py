@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 
 from workers import processes
-from workers.book import Book
+from workers.book import Record
 from workers.contract import Phase
 
 log = logging.getLogger(__name__)
@@ -13,8 +14,8 @@ SWEEP_S = 30.0  # how often they are looked for
 
 
 class Strays:
-    def __init__(self, instance: str, book: Book) -> None:
-        self._instance, self._book = instance, book
+    def __init__(self, instance: str, records: Callable[[], Iterable[Record]]) -> None:
+        self._instance, self._records = instance, records
         self._swept_at: float | None = None
         self.gpus: frozenset[str] = frozenset()  # where some were at the last sweep, and may not be gone yet
 
@@ -24,7 +25,7 @@ class Strays:
     def sweep(self, now: float) -> None:
         """Kill those that no record accounts for, by partition and generation."""
         self._swept_at = now
-        known = {record.marker for record in self._book if record.replica.phase != Phase.EXITED}
+        known = {record.marker for record in self._records() if record.replica.phase != Phase.EXITED}
         strays = [stray for stray in processes.marked(self._instance) if str(stray.marker) not in known]
         for stray in strays:
             log.warning("pid %d is a stray engine of generation %d: killed", stray.pid, stray.marker.generation)

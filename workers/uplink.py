@@ -9,7 +9,8 @@ from enum import StrEnum
 import httpx
 import msgspec
 
-from workers.contract import JoinReply, JoinRequest, NodeReport, ReportReply
+from workers.contract import NodeReport, ReportReply
+from workers.joining import JoinReply, JoinRequest
 
 log = logging.getLogger(__name__)
 TIMEOUT = httpx.Timeout(10.0, connect=3.0)

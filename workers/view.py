@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from workers.book import Record
 from workers.contract import ReplicaSpec
 from workers.qualification import Qualification
+from workers.sleep import SleepReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +18,12 @@ class View:
     waits: Mapping[int, tuple[ReplicaSpec, str]] = field(default_factory=dict)
     at: float = 0.0
     qualifications: tuple[Qualification, ...] = ()
+    sleep: SleepReport | None = None
 
     def shape(self) -> tuple[object, ...]:
         """What of it is worth an extra report when it changes."""
         replicas = tuple(
             (r.partition, r.replica.phase, r.replica.spec.generation, r.process, r.message) for r in self.records
         )
-        return self.generation, replicas, tuple((q.id, q.state) for q in self.qualifications)
+        sleepers = tuple((s.partition, s.pid, s.leaving) for s in (self.sleep.sleepers if self.sleep else ()))
+        return self.generation, replicas, tuple((q.id, q.state) for q in self.qualifications), sleepers

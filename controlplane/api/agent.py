@@ -30,7 +30,8 @@ from controlplane.fleet.errors import UnknownNode, UplinkError
 from controlplane.fleet.models import Node
 from controlplane.telemetry import logs
 from controlplane.telemetry import services as telemetry
-from workers.contract import JoinRequest, LogWanted, NodeReport
+from workers.contract import LogWanted, NodeReport
+from workers.joining import JoinRequest
 
 logger = logging.getLogger(__name__)
 MAX_BODY = 2 * 1024 * 1024

@@ -72,6 +72,7 @@ class _Fleet(Collector):
         yield from _scaling(timezone.now())
         yield _woken_ahead(timezone.now())
         yield _lent()
+        yield _asleep()
 
 
 def _gateways(now: datetime) -> Iterator[Metric]:
@@ -107,6 +108,13 @@ def _lent() -> Metric:
     )
     for name, count in pool_view.lent_slots().items():
         family.add_metric([name], count)
+    return family
+
+
+def _asleep() -> Metric:
+    family = GaugeMetricFamily("forebay_pool_sleepers", "Engines that sleep in slots of the pool", labels=["level"])
+    for level, count in sorted(pool_view.sleepers_by_level().items()):
+        family.add_metric([str(level)], count)
     return family
 
 

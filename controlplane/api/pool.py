@@ -20,8 +20,8 @@ from controlplane.api.pagination import Cursor
 from controlplane.api.resource import Resource
 from controlplane.api.shapes import Link
 from controlplane.api.strict import refuse_unknown_parameters
-from controlplane.fleet import pool_habits, pool_view
-from controlplane.fleet.models import Activation, PoolAim
+from controlplane.fleet import pool_habits, pool_view, sleeping
+from controlplane.fleet.models import Activation, PoolAim, Sleeper
 from controlplane.fleet.pool_view import Place, SlotNow
 from controlplane.teams import floors
 
@@ -40,7 +40,8 @@ class ActivationShape(serializers.ModelSerializer):
         model = Activation
         fields = [
             "id", "deployment", "shape", "partition", "partner", "slot", "evicted", "cause", "state", "reason",
-            "message", "waiters", "asked_at", "placed_at", "ended_at", "broke_at", "came_at", "wait_s",
+            "message", "waiters", "asked_at", "placed_at", "ended_at", "broke_at", "came_at", "woken",
+            "wait_s",
         ]  # fmt: skip
         extra_kwargs = {
             "shape": {"help_text": "As it was placed: in one slot, or as a pair in two."},
@@ -50,6 +51,7 @@ class ActivationShape(serializers.ModelSerializer):
             "message": {"help_text": "Why it failed, or why its engine broke."},
             "waiters": {"help_text": "Requests held for it at once, at most."},
             "ended_at": {"help_text": "Ready, failed or given up."},
+            "woken": {"help_text": "Its engine slept in the slot: it was to be woken, not started."},
             "broke_at": {"help_text": "It was ready, and its engine could not be kept up afterwards."},
             "came_at": {
                 "help_text": "Woken ahead of requests: when one was first known to have come, within a keep-alive."
@@ -58,6 +60,14 @@ class ActivationShape(serializers.ModelSerializer):
 
     def get_wait_s(self, row: Activation) -> float:
         return round(((row.ended_at or timezone.now()) - row.asked_at).total_seconds(), 3)
+
+
+class SleeperShape(serializers.Serializer):
+    deployment = Link()
+    since = serializers.FloatField(help_text="Unix seconds: asleep since.")
+    level = serializers.IntegerField(help_text="1: its weights lie in host memory; 2: they are read again on waking.")
+    host_bytes = serializers.IntegerField(help_text="What it counts for of the host memory for those that sleep.")
+    gpu_bytes = serializers.IntegerField(help_text="What it still holds of the slot's GPUs, all of them together.")
 
 
 class SlotShape(serializers.Serializer):
@@ -81,6 +91,8 @@ class SlotShape(serializers.Serializer):
     keep_alive_why = serializers.CharField(
         allow_null=True, help_text="Why so long: whose it is, or how it was learned."
     )
+    sleepers = SleeperShape(many=True, help_text="Engines that sleep there; the last to leave first.")
+    sleep_why_not = serializers.CharField(help_text="Why no engine is put to sleep there; empty: it may be.")
 
 
 class FloorShape(serializers.Serializer):
@@ -98,6 +110,7 @@ class PoolShape(serializers.Serializer):
     )
     held_reason = serializers.CharField(help_text="Why so many.")
     min_residence_s = serializers.FloatField(help_text="Nobody is made to leave sooner.")
+    sleepers_wanted = serializers.IntegerField(help_text="Engines that may sleep in a slot on GPUs, at most; 0: none.")
     predicts = serializers.BooleanField(help_text="Whether it uses what was learned of models' habits.")
     habits_at = serializers.FloatField(allow_null=True, help_text="Unix seconds: when they were learned; null: never.")
     woken_ahead = serializers.IntegerField(help_text="Models that were woken before anybody asked, in the last day.")
@@ -130,6 +143,7 @@ class Pool(APIView):
             "held_by_gpus": aim.by_gpus if aim else {},
             "held_reason": aim.reason if aim else "",
             "min_residence_s": settings.POOL_MIN_RESIDENCE_S,
+            "sleepers_wanted": settings.POOL_SLEEPERS,
             "predicts": settings.POOL_PREDICT,
             "habits_at": learned.timestamp() if learned else None,
             "woken_ahead": tally.ahead,
@@ -188,4 +202,16 @@ def _slot(slot: SlotNow) -> dict[str, Any]:
         "idle_s": resident.idle_s if resident and row.deployment else None,
         "keep_alive_s": resident.keep_alive_s if resident and row.deployment else None,
         "keep_alive_why": slot.keep_why if resident and row.deployment else None,
+        "sleepers": [_sleeper(one) for one in slot.sleepers],
+        "sleep_why_not": sleeping.why_not(row.node),
+    }
+
+
+def _sleeper(row: Sleeper) -> dict[str, Any]:
+    return {
+        "deployment": row.deployment,
+        "since": row.asleep_since.timestamp() if row.asleep_since else None,
+        "level": row.level,
+        "host_bytes": row.host_bytes,
+        "gpu_bytes": row.gpu_bytes,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 TRIES = 2  # starts before whoever waits is told that it cannot be had
 BACKOFF_S = 30.0
@@ -43,7 +43,7 @@ class Resident:
 @dataclass(frozen=True, slots=True)
 class Slot:
     """`clear`: no process has its devices. `failed`: the model that is asked for did not start there lately. `near`:
-    its weights lie on the slot's node."""
+    its weights lie on the slot's node. `asleep`: its engine sleeps in the slot."""
 
     partition: int
     memory_bytes: int
@@ -52,6 +52,7 @@ class Slot:
     failed: bool = False
     gpus: int = 1
     near: bool = False
+    asleep: bool = False
 
     @property
     def size(self) -> int:
@@ -76,10 +77,13 @@ class Choice:
 
 
 def choose(slots: Sequence[Slot], *, priority: int, min_residence_s: float) -> Choice:
-    """Among slots that hold the model: a free one first, the smallest, of equal ones one where its weights lie; else
-    that of the idle model least worth."""
+    """Among slots that hold the model: one where its engine sleeps and nobody is kept, or a free one, the smallest, of
+    equal ones one where its weights lie; else that of the idle model least worth."""
     if not slots:
         return Choice(None, None, "no pool slot holds this model")
+    beds = [slot for slot in slots if slot.asleep and not slot.failed]
+    if open_beds := [slot for slot in beds if _is_open(slot, priority, min_residence_s)]:
+        return _bed(min(open_beds, key=lambda slot: (slot.resident is not None, _room(slot))))
     free = [slot for slot in slots if slot.resident is None]
     if free:
         slot = min(free, key=_room)
@@ -187,6 +191,19 @@ def _room(slot: Slot) -> tuple[bool, bool, int, bool, int, int]:
 def _may_leave(resident: Resident, priority: int, min_residence_s: float) -> bool:
     may = resident.lent or resident.priority <= priority
     return may and resident.is_idle and resident.resident_s >= min_residence_s
+
+
+def _bed(slot: Slot) -> Choice:
+    if slot.resident is None:
+        return Choice(slot.partition, None, "its engine sleeps there")
+    choice = _left(slot)
+    return replace(choice, reason=f"its engine sleeps there; {choice.reason}")
+
+
+def _is_open(slot: Slot, priority: int, min_residence_s: float) -> bool:
+    """Whether nobody has it, or somebody who no longer counts as active and may leave."""
+    who = slot.resident
+    return who is None or (not who.is_kept and _may_leave(who, priority, min_residence_s))
 
 
 def worth(leaving: Sequence[Slot]) -> Callable[[Slot], Worth]:

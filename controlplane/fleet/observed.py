@@ -197,12 +197,19 @@ def _replica_news(partition: Partition, status: ReplicaStatus | None, values: di
     if new == Phase.STARTING and old != Phase.STARTING and not is_told:
         yield Event("engine-started", partition, facts | {"restarts": values["restarts"]})
     if new == Phase.READY and not is_told and (was_looping or old in DOWN):
-        yield Event("engine-ready", partition, facts | {"ready_after_s": values["ready_after_s"]})
+        yield _ready(partition, status, facts | {"ready_after_s": values["ready_after_s"]})
     same_process = partition.pid == values["pid"] and new == old == Phase.READY
     if same_process and partition.observed_role != values["observed_role"]:
         yield Event("engine-relabelled", partition, facts)
     if values["restarts"] >= CRASH_LOOP_AFTER and not was_looping:
         yield Event("engine-crash-looping", partition, facts | {"restarts": values["restarts"]}, _last_words(status))
+
+
+def _ready(partition: Partition, status: ReplicaStatus, facts: dict[str, Any]) -> Event:
+    """A wake is told apart from a start: it takes another time."""
+    if status.woken_after_s is None:
+        return Event("engine-ready", partition, facts)
+    return Event("engine-woke", partition, facts | {"woken_after_s": status.woken_after_s})
 
 
 def _has_died(partition: Partition, status: ReplicaStatus) -> bool:

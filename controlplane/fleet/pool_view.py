@@ -15,7 +15,7 @@ from controlplane.domain.health import partition_status
 from controlplane.domain.pool import Resident
 from controlplane.fleet import pool_keep
 from controlplane.fleet.facts import partition_view
-from controlplane.fleet.models import Activation, Deployment, Partition
+from controlplane.fleet.models import Activation, Deployment, Partition, Sleeper
 from controlplane.fleet.services import slots
 from controlplane.fleet.services.waking import OPEN
 
@@ -45,6 +45,7 @@ class SlotNow:
     keep_why: str  # the keep-alive; "" where no deployment is there
     lent_why: str = ""
     pair_with: Sequence[str] = ()  # the slot of the other half, where its model is woken as a pair
+    sleepers: Sequence[Sleeper] = ()  # those that sleep there, the last to leave first
 
     @property
     def gpus(self) -> list[int]:
@@ -58,6 +59,10 @@ class Pool:
 
     def count(self, *places: Place) -> int:
         return sum(slot.place in places for slot in self.slots)
+
+    @property
+    def asleep(self) -> int:
+        return sum(len(slot.sleepers) for slot in self.slots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ def look(now: datetime) -> Pool:
     views = slots.slots(found, now)
     waiting = Activation.objects.filter(state__in=OPEN).order_by("asked_at")
     waiting = waiting.select_related("deployment", "partition", "partner")
-    at, keeps, lent = time.time(), pool_keep.read(now), _lent_why(found)
+    at, keeps, lent, asleep = time.time(), pool_keep.read(now), _lent_why(found), _asleep()
     shown, names = [], {row.pk: str(row) for row in found}
     statuses = {row.pk: partition_status(partition_view(row), at, settings.SILENT_AFTER_S).value for row in found}
     for row, view in zip(found, views, strict=True):
@@ -86,9 +91,8 @@ def look(now: datetime) -> Pool:
         others = view.resident.others if view.resident else ()
         place = _place(row, view.resident, {status, *(statuses[pk] for pk in others)})
         pair_with = [names[pk] for pk in others]
-        shown.append(
-            SlotNow(row, place, view.memory_bytes, status, view.resident, why, lent.get(row.pk, ""), pair_with)
-        )
+        lent_why, beds = lent.get(row.pk, ""), asleep.get(row.pk, ())
+        shown.append(SlotNow(row, place, view.memory_bytes, status, view.resident, why, lent_why, pair_with, beds))
     return Pool(sorted(shown, key=lambda slot: (slot.partition.node.name, slot.partition.name)), list(waiting))
 
 
@@ -97,6 +101,11 @@ def lent_slots() -> dict[str, int]:
     count = Count("partitions", filter=Q(partitions__overflow=True))
     rows = Deployment.objects.filter(mode=Deployment.Mode.DEDICATED).annotate(lent=count)
     return dict(rows.filter(Q(overflow=True) | Q(lent__gt=0)).order_by("name").values_list("name", "lent"))
+
+
+def sleepers_by_level() -> dict[int, int]:
+    rows = Sleeper.objects.filter(asleep_since__isnull=False).order_by().values_list("level").annotate(Count("pk"))
+    return {1: 0, 2: 0} | dict(rows)
 
 
 def names() -> set[str]:
@@ -116,6 +125,14 @@ def tally(now: datetime) -> Tally:
         came=Count("pk", filter=ahead & Q(came_at__isnull=False)),
     )
     return Tally(**found)
+
+
+def _asleep() -> dict[int, list[Sleeper]]:
+    """By slot: those that sleep there."""
+    found: dict[int, list[Sleeper]] = {}
+    for row in Sleeper.objects.filter(asleep_since__isnull=False).select_related("deployment"):
+        found.setdefault(row.partition_id, []).append(row)
+    return found
 
 
 def _lent_why(found: Sequence[Partition]) -> dict[int, str]:

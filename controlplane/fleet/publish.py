@@ -11,10 +11,14 @@ from django.db import transaction
 
 from controlplane.domain.health import is_silent
 from controlplane.fleet import fetching, nudge, qualified
-from controlplane.fleet.models import Deployment, Node, Partition
+from controlplane.fleet.facts import facts_of
+from controlplane.fleet.models import Deployment, Node, Partition, Sleeper
 from workers.contract import NodeSpec, ReplicaSpec, Role
 from workers.qualification import QualifyWanted
+from workers.sleep import MOST_SLEEPERS
 from workers.weights import FetchWanted
+
+Besides = tuple[float | None, tuple[QualifyWanted, ...], tuple[FetchWanted, ...], tuple[ReplicaSpec, ...]]
 
 
 def publish(node: Node) -> bool:
@@ -30,7 +34,8 @@ def publish(node: Node) -> bool:
     wanted = {replica.partition: replica for replica in _replicas(node)}
     from_the_future = node.observed_generation > node.generation
     changed = set(wanted) | set(held) if from_the_future else _changed(held, wanted)
-    besides = drain_s, qualify, fetch = _drain_s(node), qualified.wanted(node), fetching.wanted(node)
+    drain_s, qualify, fetch, beds = _drain_s(node), qualified.wanted(node), fetching.wanted(node), _sleepers(node)
+    besides = drain_s, qualify, fetch, beds
     is_same = _stated(held) == _stated(wanted) and _besides(node) == besides
     if is_same and node.spec is not None and not from_the_future:
         return False
@@ -40,7 +45,15 @@ def publish(node: Node) -> bool:
         for partition, replica in wanted.items()
     )
     spec = msgspec.to_builtins(
-        NodeSpec(node=node.pk, generation=generation, replicas=replicas, drain_s=drain_s, qualify=qualify, fetch=fetch)
+        NodeSpec(
+            node=node.pk,
+            generation=generation,
+            replicas=replicas,
+            drain_s=drain_s,
+            qualify=qualify,
+            fetch=fetch,
+            sleepers=beds,
+        )
     )
     node.spec, node.generation = spec, generation
     node.save(update_fields=["spec", "generation"])
@@ -59,10 +72,10 @@ def _held(node: Node) -> dict[int, ReplicaSpec]:
     return {replica.partition: replica for replica in spec.replicas} if spec else {}
 
 
-def _besides(node: Node) -> tuple[float | None, tuple[QualifyWanted, ...], tuple[FetchWanted, ...]]:
+def _besides(node: Node) -> Besides:
     """What the stored spec says that no partition has to confirm."""
     spec = spec_of(node)
-    return (spec.drain_s, spec.qualify, spec.fetch) if spec else (None, (), ())
+    return (spec.drain_s, spec.qualify, spec.fetch, spec.sleepers) if spec else (None, (), (), ())
 
 
 def _drain_s(node: Node) -> float | None:
@@ -88,8 +101,8 @@ def _stated(replicas: dict[int, ReplicaSpec]) -> dict[int, ReplicaSpec]:
 
 
 def _to_confirm(replica: ReplicaSpec) -> ReplicaSpec:
-    """Without the partition's name and the drain deadline: an engine serves the same whatever they are."""
-    return msgspec.structs.replace(replica, generation=0, name="", drain_s=0.0)
+    """Without the partition's name, the drain deadline and whether it can sleep: it serves the same whatever those."""
+    return msgspec.structs.replace(replica, generation=0, name="", drain_s=0.0, sleeps=None)
 
 
 def _replicas(node: Node) -> list[ReplicaSpec]:
@@ -105,9 +118,26 @@ def _replicas(node: Node) -> list[ReplicaSpec]:
     return [replica_spec(partition) for partition in partitions]
 
 
+def _sleepers(node: Node) -> tuple[ReplicaSpec, ...]:
+    """Who may sleep there, the last to leave first: of slots alone, and where engines sleep at all."""
+    if node.draining or node.revoked or not settings.POOL_SLEEPERS:
+        return ()
+    found = Sleeper.objects.filter(partition__node=node, partition__pool=True)
+    rows = [
+        row
+        for row in found.select_related("partition", "deployment__model").prefetch_related("partition__gpus")
+        if row.deployment_id != row.partition.deployment_id
+    ][:MOST_SLEEPERS]
+    for row in rows:
+        row.partition.node = node
+    return tuple(_spec(row.partition, row.deployment, Role.AGGREGATED, row.engine_key) for row in rows)
+
+
 def replica_spec(partition: Partition) -> ReplicaSpec:
-    deployment = partition.deployment
-    role = Role(partition.role)
+    return _spec(partition, partition.deployment, Role(partition.role), partition.engine_key)
+
+
+def _spec(partition: Partition, deployment: Deployment, role: Role, key: str) -> ReplicaSpec:
     gpus = sorted(partition.gpus.all(), key=lambda gpu: gpu.index)
     return ReplicaSpec(
         partition=partition.pk,
@@ -122,9 +152,19 @@ def replica_spec(partition: Partition) -> ReplicaSpec:
         args=_args(deployment, role),
         kv_connector="" if role is Role.AGGREGATED and not deployment.convertible else deployment.kv_connector,
         kv_lease_s=settings.KV_LEASE_S,
-        api_key=partition.engine_key,
+        api_key=key,
         drain_s=float(deployment.drain_s),
+        sleeps=sleeps(partition, deployment, role),
     )
+
+
+def sleeps(partition: Partition, deployment: Deployment, role: Role) -> int | None:
+    """Bytes of its weights where it is to be able to sleep (0: not known), None where it is not: an engine of its own,
+    in a slot on GPUs of a node that lets engines sleep. One that others pull KV from cannot."""
+    node, alone = partition.node, role is Role.AGGREGATED and not deployment.convertible
+    if not (settings.POOL_SLEEPERS and partition.pool and alone and node.sleep_cap_bytes and not node.sleep_why_not):
+        return None
+    return facts_of(deployment.model).parameter_bytes or 0
 
 
 def _args(deployment: Deployment, role: Role) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import DatabaseError, transaction
 
 from controlplane.audit.services import Actor, record
-from controlplane.fleet import fetching, identity, observed, qualified, weights
+from controlplane.fleet import fetching, identity, observed, qualified, sleeping, weights
 from controlplane.fleet.errors import BadReport, IdentityConflict, UnknownNode
 from controlplane.fleet.heard import Entry, Touch, heard, is_silent
 from controlplane.fleet.models import Node
@@ -208,6 +208,7 @@ def _apply(report: NodeReport, now: datetime) -> Node | None:
         record(Actor.agent(node.name), event.verb, event.subject, after=event.after, detail=event.detail)
     weights.take(node, report)
     fetching.take(node, report)
+    sleeping.take(node, report, now)
     is_measured = qualified.take(node, report, now)
     if is_measured or node.observed_generation > node.generation or node.spec is None:
         publish(node)
@@ -282,7 +283,7 @@ def _news(report: NodeReport) -> bytes:
             (report.host.memory_bytes, report.host.cpu_count) if report.host else None,
             [_replica_news(status) for status in report.replicas],
             [(said.id, said.state) for said in report.qualifications],
-            report.weights_mark, fetching.news(report),
+            report.weights_mark, fetching.news(report), sleeping.news(report),
         )
     )  # fmt: skip
 
@@ -295,5 +296,5 @@ def _replica_news(status: ReplicaStatus) -> tuple[object, ...]:
 
 
 def _rest(report: NodeReport) -> bytes:
-    waits = [said.message for said in report.qualifications]
-    return _encode(([(status.message, status.ready_after_s) for status in report.replicas], waits, report.fetch))
+    told = [(status.message, status.ready_after_s, status.woken_after_s) for status in report.replicas]
+    return _encode((told, [said.message for said in report.qualifications], report.fetch, sleeping.held(report)))

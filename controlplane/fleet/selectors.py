@@ -88,7 +88,8 @@ def redacted_spec(node: Node) -> dict[str, Any] | None:
     replicas = [
         {**replica, "api_key": HIDDEN} if replica.get("api_key") else replica for replica in node.spec["replicas"]
     ]
-    return {**node.spec, "replicas": replicas}
+    asleep = [{**one, "api_key": HIDDEN} for one in node.spec.get("sleepers", ())]
+    return {**node.spec, "replicas": replicas} | ({"sleepers": asleep} if asleep else {})
 
 
 def routing_rows(now: datetime) -> list[RoutingRow]:

@@ -15,7 +15,7 @@ from django.db.models import Count
 from controlplane.audit.services import Actor
 from controlplane.fleet import services as fleet
 from controlplane.fleet.models import Deployment, Node, Partition, RegisteredModel
-from workers.contract import JoinRequest
+from workers.joining import JoinRequest
 
 ACTOR = Actor.system("manage.py simulate_fleet")
 LABEL = {"simulated": "yes"}

@@ -30,6 +30,8 @@ def shoot(shooter: Shooter, options: argparse.Namespace) -> None:
     shooter.take("pool-lent", "/pool/")
     shooter.take("deployment-overflow", f"/deployments/{deployment}/")
     shooter.take("deployment-overflow-form", f"/deployments/{deployment}/edit")
+    put_to_sleep(names)
+    shooter.take("pool-asleep", "/pool/")
     make_teams(names)
     shooter.take("pool-floors", "/pool/")
     shooter.take("teams-floors", "/cost/teams/")
@@ -54,6 +56,20 @@ def furnish(models: int) -> list[str]:
         if taken:
             make_ready(partition, phase_since=_now() - timedelta(minutes=20 * number))
     return names
+
+
+def put_to_sleep(names: list[str]) -> None:
+    """One asleep beside an active model, three in a slot of nobody."""
+    from controlplane.fleet.models import Deployment, Partition, Sleeper
+
+    slots = Partition.objects.filter(pool=True).order_by("pk")
+    beds = [slots.filter(deployment__isnull=False).first(), *[slots.filter(deployment=None).first()] * 3]
+    for place, (slot, name) in enumerate(zip(beds, names[SLOTS:], strict=False)):
+        at = _now() - timedelta(minutes=4 + 55 * place)
+        Sleeper.objects.create(
+            partition=slot, deployment=Deployment.objects.get(name=name), engine_key="", left_at=at, asleep_since=at,
+            level=1 + place % 2, host_bytes=(19 - 8 * (place % 2)) * 2**30, gpu_bytes=1_200 * 2**20,
+        )  # fmt: skip
 
 
 def make_teams(names: list[str]) -> None:

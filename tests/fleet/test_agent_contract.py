@@ -15,7 +15,7 @@ from controlplane.fleet import services
 from controlplane.fleet.models import Node
 from tests.factories import make_deployment, make_node, make_partition, token_of
 from tests.fleet.reporting import report_of
-from workers.contract import JoinRequest
+from workers.joining import JoinRequest
 from workers.uplink import Answer, JoinFailed, Outcome, Uplink, join
 
 pytestmark = pytest.mark.django_db

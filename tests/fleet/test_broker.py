@@ -25,7 +25,8 @@ from controlplane.fleet.tasks import sweep
 from tests.conftest import Broker, free_port
 from tests.factories import make_deployment, make_node, make_partition
 from workers.app import Nudges, build_app
-from workers.contract import JoinRequest, NodeSpec
+from workers.contract import NodeSpec
+from workers.joining import JoinRequest
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "node-password"

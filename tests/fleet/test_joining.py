@@ -15,7 +15,7 @@ from controlplane.fleet.credentials import digest
 from controlplane.fleet.errors import Invalid, JoinRefused, Refused
 from controlplane.fleet.models import JoinToken, Node
 from tests.factories import make_node, make_partition, token_of
-from workers.contract import JoinReply, JoinRequest
+from workers.joining import JoinReply, JoinRequest
 
 pytestmark = pytest.mark.django_db
 

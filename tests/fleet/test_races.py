@@ -17,7 +17,7 @@ from controlplane.fleet.models import Deployment, JoinToken, Node, Partition, Re
 from controlplane.fleet.publish import spec_of
 from tests.factories import make_deployment, make_model, make_node, make_partition
 from tests.fleet.reporting import report_of
-from workers.contract import JoinRequest
+from workers.joining import JoinRequest
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

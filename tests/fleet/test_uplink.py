@@ -17,7 +17,8 @@ from controlplane.fleet import services
 from controlplane.fleet.models import Node
 from tests.factories import make_deployment, make_node, make_partition, token_of
 from tests.fleet.reporting import report_of, status_of
-from workers.contract import JoinReply, NodeReport, ReportReply
+from workers.contract import NodeReport, ReportReply
+from workers.joining import JoinReply
 
 pytestmark = pytest.mark.django_db
 

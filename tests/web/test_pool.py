@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
 
 from controlplane.audit.services import Actor
 from controlplane.fleet import pool_use, verified
-from controlplane.fleet.models import Activation, Deployment, Partition
+from controlplane.fleet.models import Activation, Deployment, Partition, Sleeper
 from controlplane.fleet.services import pool as services
 from controlplane.teams.services import change_team, create_team
 from tests.factories import make_deployment, make_node, make_partition, make_ready
@@ -198,3 +199,26 @@ def test_overflow_is_allowed_in_the_form_and_over_rest(as_role: Clients) -> None
     client.post(f"/deployments/{steady.pk}/edit", form | {"overflow": "on"})
     steady.refresh_from_db()
     assert steady.overflow
+
+
+def test_who_sleeps_beside_whom_is_told_on_the_page_over_rest_and_to_prometheus(
+    pool: Partition, as_role: Clients, settings: Any
+) -> None:
+    busy, far = Partition.objects.get(deployment__name="busy"), make_deployment("far", mode="pooled")
+    since = timezone.now() - timedelta(minutes=5)
+    Sleeper.objects.create(
+        partition=busy, deployment=far, engine_key="hidden-key", left_at=since, asleep_since=since, level=2,
+        host_bytes=3 * 2**30, gpu_bytes=2**30,
+    )  # fmt: skip
+    viewer = as_role("viewer")
+    page = viewer.get("/pool/").content.decode()
+    assert "sleeps, level 2, for 5 min" in page and "leave when needed; 1 asleep" in page and "hidden-key" not in page
+    found = viewer.get("/api/v1/pool")
+    assert "hidden-key" not in found.content.decode() and found.json()["sleepers_wanted"] == 0
+    by_id = {slot["partition"]["id"]: slot for slot in found.json()["slots"]}
+    [one] = by_id[busy.pk]["sleepers"]
+    assert (one["deployment"]["name"], one["level"], one["gpu_bytes"]) == ("far", 2, 2**30)
+    assert "switched off" in by_id[busy.pk]["sleep_why_not"] and by_id[pool.pk]["sleepers"] == []
+    settings.POOL_SLEEPERS = 2
+    assert "not said" in viewer.get("/api/v1/pool").json()["slots"][0]["sleep_why_not"]
+    assert 'forebay_pool_sleepers{level="2"} 1.0' in viewer.get("/metrics").content.decode()

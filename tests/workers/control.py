@@ -19,8 +19,6 @@ import msgspec
 import psutil
 
 from workers.contract import (
-    JoinReply,
-    JoinRequest,
     LogWanted,
     NodeReport,
     NodeSpec,
@@ -30,6 +28,7 @@ from workers.contract import (
     ReportReply,
     Role,
 )
+from workers.joining import JoinReply, JoinRequest
 from workers.qualification import QualifyWanted
 from workers.weights import FetchWanted
 

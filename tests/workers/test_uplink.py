@@ -7,7 +7,8 @@ import httpx
 import msgspec
 import pytest
 
-from workers.contract import JoinRequest, LogChunk, NodeReport, NodeSpec, ReportReply
+from workers.contract import LogChunk, NodeReport, NodeSpec, ReportReply
+from workers.joining import JoinRequest
 from workers.uplink import MAX_REPORT_BYTES, Answer, JoinFailed, Uplink, join
 
 REPORT = NodeReport(node=7, instance="i", seq=1, at=0.0, generation=3)

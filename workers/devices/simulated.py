@@ -43,19 +43,21 @@ class SimulatedDevices:
         return 0
 
     def sample(self, holders: Sequence[Holder], now: float) -> tuple[DeviceSample, ...]:
-        by_device = {uuid: holder for holder in holders for uuid in holder.gpus}
         faults = self._read_faults()
-        return tuple(self._reading(device, by_device.get(device.uuid), faults) for device in self._devices)
+        return tuple(
+            self._reading(device, [holder for holder in holders if device.uuid in holder.gpus], faults)
+            for device in self._devices
+        )
 
-    def _reading(self, device: Device, holder: Holder | None, faults: dict[int, tuple[str, str]]) -> DeviceSample:
+    def _reading(self, device: Device, holders: Sequence[Holder], faults: dict[int, tuple[str, str]]) -> DeviceSample:
         health, detail = faults.get(device.index, ("ok", ""))
         if health == "lost":
             return DeviceSample(uuid=device.uuid, health=health, health_detail=detail)
-        running = (holder.running or 0.0) if holder else 0.0
+        running = sum(holder.running or 0.0 for holder in holders)
         return DeviceSample(
             uuid=device.uuid,
             utilization=min(1.0, running / FULL_AT),
-            memory_used_bytes=holder.figures.memory_bytes // len(holder.gpus) if holder else 0,
+            memory_used_bytes=sum(holder.figures.memory_bytes // len(holder.gpus) for holder in holders),
             health=health,
             health_detail=detail,
         )

@@ -1,20 +1,31 @@
 """The stand-in engine's process: /health, /v1/models, /v1/completions, /metrics. Standard library only.
 
-It serves no model: every answer says that it is simulated. Its metrics count what it really served.
+It serves no model: every answer says that it is simulated. Its metrics count what it really served. With sleep mode it
+answers the calls of vLLM's development mode as strictly (simulated_sleep.py), behind the same guard.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 MAX_BODY = 2**20
+# It is run alone, without site-packages: what lies beside it is imported by its own name.
+HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib would be the dearest import here
+
+
+def _beside(name: str, folder: str = "") -> Any:
+    if (path := os.path.join(HERE, folder)) not in sys.path:  # noqa: PTH118
+        sys.path.insert(0, path)
+    return importlib.import_module(name)
 
 
 class State:
@@ -24,6 +35,11 @@ class State:
         self.lock = threading.Lock()
         self.running = self.requests = self.prompt_tokens = self.tokens = 0
         self.closing = False
+        dev_mode = os.environ.get("VLLM_SERVER_DEV_MODE") == "1"
+        guard = _beside("forebay_guard", "guard") if dev_mode else None
+        self.rule = guard.Rule(os.environ.get(guard.SECRET, "")) if guard else None
+        self.sleep = _beside("simulated_sleep").Sleep(options) if options.enable_sleep_mode and dev_mode else None
+        self.held = bytearray(options.gpu_mb * 2**20) if self.sleep is None else b""  # stands for memory of the GPU
 
     def metrics(self) -> str:
         figures = {
@@ -33,7 +49,8 @@ class State:
             "generation_tokens_total": self.tokens,
             "request_success_total": self.requests,
         }
-        return "".join(f'vllm:{name}{{engine="simulated"}} {value}\n' for name, value in figures.items())
+        told = "".join(f'vllm:{name}{{engine="simulated"}} {value}\n' for name, value in figures.items())
+        return told + (self.sleep.metrics() if self.sleep else "")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -42,7 +59,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         state = self.state
-        if self.path == "/health":
+        if self._is_refused():
+            return
+        if self.path == "/is_sleeping" and state.sleep:
+            self._told(*state.sleep.is_sleeping())
+        elif self.path == "/health":
             self._send(200 if time.monotonic() >= state.ready_at else 503, b"")
         elif self.path == "/metrics":
             self._send(200, state.metrics().encode(), "text/plain")
@@ -55,6 +76,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(min(length, MAX_BODY))
+        path, _, query = self.path.partition("?")
+        if self._is_refused():
+            return
+        if self.state.sleep and path in self.state.sleep.CALLS:
+            if path == "/sleep" and self.state.rule:
+                self.state.rule.asleep = True  # as the guard has it: from now on, not from the answer on
+            self._told(*self.state.sleep.call(path, query, body, self.state))
+            return
         if not self._is_known():
             return
         if self.state.closing:
@@ -75,9 +104,25 @@ class Handler(BaseHTTPRequestHandler):
             state.requests += 1
             state.prompt_tokens += prompt
             state.tokens += wanted
-        choice = {"index": 0, "text": " simulated" * wanted, "finish_reason": "length"}
+        word = self.state.sleep.word() if self.state.sleep else " simulated"
+        choice = {"index": 0, "text": word * wanted, "finish_reason": "length"}
         usage = {"prompt_tokens": prompt, "completion_tokens": wanted, "total_tokens": prompt + wanted}
         self._json(200, {"object": "text_completion", "model": body.get("model"), "choices": [choice], "usage": usage})
+
+    def _is_refused(self) -> bool:
+        """By the guard, which stands before everything else."""
+        rule = self.state.rule
+        header = (self.headers.get("x-forebay-agent") or "").encode()
+        status = rule.refusal(self.path.partition("?")[0], header) if rule else 0
+        if status:
+            self._json(status, {"error": {"message": "refused by the guard", "code": status}})
+        return bool(status)
+
+    def _told(self, status: int, value: object) -> None:
+        body = json.dumps(value).encode()
+        if self.state.rule:
+            self.state.rule.note(self.path.partition("?")[0], status, body)
+        self._send(status, body, "application/json")
 
     def _is_known(self) -> bool:
         if self.state.key and self.headers.get("Authorization") != f"Bearer {self.state.key}":
@@ -107,6 +152,13 @@ def main() -> None:
     parser.add_argument("--start-s", type=float, default=0.0, help="seconds until it is healthy")
     parser.add_argument("--token-s", type=float, default=0.0, help="seconds per token")
     parser.add_argument("--exit-after-s", type=float, default=0.0, help="exit with code 3 after so long")
+    parser.add_argument("--gpu-mb", type=int, default=0, help="memory that stands for the GPU's, really held")
+    parser.add_argument("--enable-sleep-mode", action="store_true")
+    parser.add_argument("--sleep-s", type=float, default=0.0, help="seconds to fall asleep")
+    parser.add_argument("--wake-s", type=float, default=0.0, help="seconds to wake, and to read weights again")
+    parser.add_argument("--leaks", action="store_true", help="asleep, it holds its memory all the same")
+    parser.add_argument("--wake-fails", action="store_true", help="it does not wake: out of memory")
+    parser.add_argument("--dies-asleep", action="store_true", help="it ends as soon as it sleeps")
     options = parser.parse_args()
     state = Handler.state = State(options)
     server = ThreadingHTTPServer((options.host, options.port), Handler)

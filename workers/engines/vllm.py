@@ -25,6 +25,7 @@ CPU_CONTEXT = 2048
 CPU_KV_CAP_BYTES = 256 * 2**20
 CPU_KV_FLOOR_BYTES = 64 * 2**20
 CPU_PLUGIN = Path(__file__).parent / "cpu" / "site"
+GUARD = Path(__file__).parent / "guard"
 # Not the engine's business: the agent's own settings and the Python environment it happens to run in.
 _DROPPED = ("FOREBAY_", "DJANGO_", "CELERY_", "PYTHON", "VIRTUAL_ENV", "VLLM_API_KEY", "VLLM_SERVER_DEV_MODE")
 
@@ -101,7 +102,7 @@ class Vllm:
         if spec.kv_connector:
             env["VLLM_NIXL_SIDE_CHANNEL_HOST"] = launch.address
             env["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(launch.side_port)
-        return env | (_cpu_env(launch) if on_cpu else _gpu_env(launch))
+        return env | (_cpu_env(launch) if on_cpu else _gpu_env(launch)) | (_guard_env(launch) if launch.secret else {})
 
 
 def kv_transfer_config(spec: ReplicaSpec, on_cpu: bool) -> dict[str, object]:
@@ -139,6 +140,9 @@ def _owned(launch: Launch, on_cpu: bool) -> Iterator[str]:
         yield from ("--distributed-executor-backend", "uni")  # more slots are more threads, not more ranks
     else:
         yield from ("--tensor-parallel-size", str(len(spec.gpus)))
+    if launch.secret:
+        # Last, so outermost: what the development mode opens must not be reached from outside the node.
+        yield from ("--enable-sleep-mode", "--middleware", "forebay_guard.Guard")
     if spec.kv_connector:
         yield from ("--kv-transfer-config", json.dumps(kv_transfer_config(spec, on_cpu), separators=(",", ":")))
 
@@ -192,3 +196,8 @@ def _gpu_env(launch: Launch) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": ",".join(device.uuid for device in launch.devices),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
+
+
+def _guard_env(launch: Launch) -> dict[str, str]:
+    """Of an engine that can sleep."""
+    return {"VLLM_SERVER_DEV_MODE": "1", "FOREBAY_GUARD_SECRET": launch.secret, "PYTHONPATH": str(GUARD)}

@@ -149,7 +149,9 @@ class Fetcher:
     def _protected(self) -> set[str]:
         """Looked up when something is to go: the spec may be a new one."""
         spec, records = self._spec(), self._view().records
-        told = {one.model for one in spec.replicas} | {one.source for one in spec.fetch} if spec else set()
+        # Who sleeps may have to read its weights again.
+        engines = (*spec.replicas, *spec.sleepers) if spec else ()
+        told = {one.model for one in engines} | {one.source for one in (spec.fetch if spec else ())}
         return told | {record.replica.spec.model for record in records if record.is_live}
 
     def _finish(self, one: FetchWanted, download: Download, why: str, now: float) -> None:

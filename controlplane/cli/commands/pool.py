@@ -71,6 +71,8 @@ def _told(found: Row) -> str:
     counts = [slot["place"] for slot in found["slots"]]
     parts = [f"{len(counts)} slots: " + ", ".join(f"{counts.count(one)} {one}" for one in sorted(set(counts)))]
     parts.append(table(["SLOT", "IS", "MODEL", "IN FLIGHT", "IDLE", "KEEP-ALIVE"], _slots(found), right=(3, 4, 5)))
+    if asleep := _asleep(found):
+        parts.append(table(["ASLEEP", "SLOT", "LEVEL", "FOR"], asleep, right=(2, 3)))
     if found["floors"]:
         rows = [[one["team"], str(one["floor"]), str(one["used"])] for one in found["floors"]]
         parts.append(table(["TEAM", "FLOOR, GPUS", "IN USE"], rows, right=(1, 2)))
@@ -82,7 +84,7 @@ def _told(found: Row) -> str:
 def _slots(found: Row) -> list[list[str]]:
     return [
         [
-            f"{slot['node']['name']}/{slot['partition']['name']}",
+            _name(slot),
             slot["place"],
             _model(slot),
             _known(slot, "in_flight", str),
@@ -97,6 +99,18 @@ def _model(slot: Row) -> str:
     """With the role and the slot of the other half where it is one of a pair."""
     name = slot["deployment"]["name"] if slot["deployment"] else ""
     return f"{name} ({slot['role']}, with {', '.join(slot['pair_with'])})" if slot["pair_with"] else name
+
+
+def _asleep(found: Row) -> list[list[str]]:
+    return [
+        [one["deployment"]["name"], _name(slot), str(one["level"]), span(max(0.0, found["now"] - one["since"]))]
+        for slot in found["slots"]
+        for one in slot["sleepers"]
+    ]
+
+
+def _name(slot: Row) -> str:
+    return f"{slot['node']['name']}/{slot['partition']['name']}"
 
 
 def _known(slot: Row, key: str, say: object) -> str:

@@ -2,7 +2,7 @@
 
 desired: fleet.services    published: fleet.publish    observed: fleet.reports    verified: fleet.verified
 qualified: fleet.qualified    activations: fleet.services.pool    pool use: fleet.pool_use    weights: fleet.weights
-fetching: fleet.fetching
+fetching: fleet.fetching    sleeping: fleet.sleeping
 """
 
 from controlplane.fleet.models.changes import BrakeRow, Change, FleetVersion, Revision
@@ -11,6 +11,7 @@ from controlplane.fleet.models.nodes import JoinToken, Node
 from controlplane.fleet.models.pool import Activation, PoolAim, PoolHint, PoolUse
 from controlplane.fleet.models.qualifying import GpuQualification
 from controlplane.fleet.models.serving import Deployment, GatewayBeat, Gpu, Partition, RegisteredModel, Role
+from controlplane.fleet.models.sleeping import Sleeper
 
 __all__ = [
     "Activation",
@@ -31,5 +32,6 @@ __all__ = [
     "RegisteredModel",
     "Revision",
     "Role",
+    "Sleeper",
     "WantedWeights",
 ]

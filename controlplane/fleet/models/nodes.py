@@ -47,6 +47,10 @@ class Node(Owned):
     # fetching
     fetch_room_bytes = models.BigIntegerField(null=True)  # what fetched weights may come to; null: not told
     fetch_why_not = models.CharField(max_length=256, blank=True)  # why nothing is fetched there
+    # sleeping
+    sleep_why_not = models.CharField(max_length=256, blank=True)  # why no engine sleeps there
+    sleep_cap_bytes = models.BigIntegerField(null=True)  # of host memory, for those that do; null: not told
+    sleep_held_bytes = models.BigIntegerField(default=0)
 
     class Meta:
         ordering = ["name"]

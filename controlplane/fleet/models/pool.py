@@ -44,6 +44,7 @@ class Activation(models.Model):
     placed_at = models.DateTimeField(null=True)  # a slot was given to it
     ended_at = models.DateTimeField(null=True)  # ready, failed or given up
     broke_at = models.DateTimeField(null=True)  # ready, but its engine could not be kept up afterwards
+    woken = models.BooleanField(default=False)  # its engine slept in the slot: a wake, not a start
     came_at = models.DateTimeField(null=True)  # woken ahead of requests: when one was first known to have come
 
     class Meta:

@@ -14,7 +14,7 @@ from controlplane.domain import prewarming
 from controlplane.domain.pool import Slot
 from controlplane.domain.prewarming import Due, Sleeper
 from controlplane.domain.tenancy import NONE, Floors
-from controlplane.fleet import pool_habits, pool_keep, pool_use
+from controlplane.fleet import pool_habits, pool_keep, pool_use, sleeping
 from controlplane.fleet.models import Activation, Deployment
 from controlplane.fleet.services import waking
 
@@ -69,11 +69,13 @@ def _told(sleepers: Sequence[Sleeper], now: datetime) -> list[Sleeper]:
         return []
     names = [one.name for one in sleepers]
     rows = Activation.objects.filter(deployment__name__in=names, state=READY, placed_at__isnull=False).order_by("-id")
+    asleep = sleeping.names()
     took: dict[str, list[float]] = defaultdict(list)
     missed, over = dict.fromkeys(names, 0), set()
-    columns = ("deployment__name", "cause", "placed_at", "ended_at", "came_at")
-    for name, cause, placed_at, ended_at, came_at in rows.values_list(*columns)[:STARTS]:
-        took[name].append((ended_at - placed_at).total_seconds())
+    columns = ("deployment__name", "cause", "placed_at", "ended_at", "came_at", "woken")
+    for name, cause, placed_at, ended_at, came_at, woken in rows.values_list(*columns)[:STARTS]:
+        if woken == (name in asleep):  # a wake says little of a start, nor a start of a wake
+            took[name].append((ended_at - placed_at).total_seconds())
         if cause == AHEAD and name not in over and ended_at > now - REMEMBERED:
             if came_at is None:
                 missed[name] += 1

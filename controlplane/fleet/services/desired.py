@@ -9,6 +9,7 @@ from controlplane.fleet import versions
 from controlplane.fleet.credentials import new_engine_key
 from controlplane.fleet.models import Deployment, Partition
 from controlplane.fleet.publish import publish
+from controlplane.fleet.services import sleepers
 
 
 def write(
@@ -21,14 +22,14 @@ def write(
     detail: str = "",
     change: int | None = None,
     overflow: bool = False,
+    sleep: bool = False,
 ) -> None:
     """Its node is locked, and so are both deployments. Records the change and publishes it. `overflow`: the pool lends
-    the slot, and takes it back."""
+    the slot, and takes it back. `sleep`: whoever leaves may stay asleep there, as may those who do; else nobody."""
     before, left = assignment(partition), partition.deployment_id
-    if deployment is None:
-        partition.engine_key = ""
-    elif left != deployment.pk:
-        partition.engine_key = new_engine_key()
+    if deployment is None or left != deployment.pk or not sleep:
+        key = sleepers.change_places(partition, deployment, sleep=sleep)
+        partition.engine_key = partition.engine_key if deployment and left == deployment.pk else key
     partition.deployment, partition.role, partition.overflow = deployment, role, overflow
     partition.save(update_fields=["deployment", "role", "engine_key", "overflow"])
     publish(partition.node)

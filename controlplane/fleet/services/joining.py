@@ -19,7 +19,7 @@ from controlplane.fleet.errors import Invalid, JoinRefused, NotFound, Refused
 from controlplane.fleet.models import JoinToken, Node
 from controlplane.fleet.nudge import queue_of
 from controlplane.fleet.publish import publish
-from workers.contract import JoinReply, JoinRequest
+from workers.joining import JoinReply, JoinRequest
 
 LONGEST_TTL_S = 30 * 86400
 REPEAT_WITHIN = timedelta(minutes=2)  # an agent whose answer was lost asks again with the same token

@@ -10,7 +10,7 @@ from django.conf import settings
 
 from controlplane.domain.health import is_silent
 from controlplane.fleet import starts
-from controlplane.fleet.models import Activation, Deployment, Partition, RegisteredModel
+from controlplane.fleet.models import Activation, Deployment, Node, Partition, RegisteredModel
 from controlplane.fleet.services import exclusive, rows, taking
 from controlplane.fleet.services.asks import Standing, State
 from controlplane.fleet.services.verdicts import broken, fault, gone, is_ready
@@ -33,15 +33,22 @@ def judge(current: Activation, now: datetime) -> Standing | None:
     if not starting:
         _end(current, Activation.State.READY, now)
         return Standing(State.READY)
-    usual, spent = longest(current.deployment.model, starting), (now - (current.placed_at or now)).total_seconds()
+    usual, spent = longest(current, starting), (now - (current.placed_at or now)).total_seconds()
     return Standing(State.STARTING, None if usual is None else max(1.0, usual - spent))
 
 
-def longest(model: RegisteredModel, slots: Sequence[Partition]) -> float | None:
-    """Seconds that engines of the model usually take to start there, all of them; None: not known of one."""
-    measured = [starts.start_s(model, partition.node) for partition in slots]
+def longest(current: Activation, slots: Sequence[Partition]) -> float | None:
+    """Seconds that engines of its model usually take to start there, all of them; None: not known of one. A wake that
+    was never measured takes as long as a start at most."""
+    model = current.deployment.model
+    measured = [_usual_s(model, partition.node, current.woken) for partition in slots]
     known = [seconds for seconds in measured if seconds is not None]
     return max(known) if known and len(known) == len(measured) else None
+
+
+def _usual_s(model: RegisteredModel, node: Node, woken: bool) -> float | None:
+    wake_s = starts.wake_s(model, node) if woken else None
+    return starts.start_s(model, node) if wake_s is None else wake_s
 
 
 def partitions(deployment: Deployment) -> list[Partition]:
@@ -95,7 +102,8 @@ def _fail(current: Activation, slots: Sequence[Partition], at_fault: Partition |
     mine = [row for row in locked.values() if row.deployment_id == current.deployment_id]
     exclusive.require_free([row.pk for row in mine])
     own, other = f"it did not start: {why}", f"the other engine of its pair did not start: {why}"
-    taking.release(mine, {row.pk: own if at_fault is None or row.pk == at_fault.pk else other for row in mine})
+    reasons = {row.pk: own if at_fault is None or row.pk == at_fault.pk else other for row in mine}
+    taking.release(mine, reasons, sleep=True)
     if current.shape == Deployment.PoolShape.PAIR and at_fault is not None:
         why = f"{at_fault}: {why}"
     current.partition, current.partner = at_fault, None

@@ -10,7 +10,7 @@ from django.conf import settings
 from controlplane.domain import pool as rules
 from controlplane.domain import pool_pairs
 from controlplane.domain.pool_pairs import Half
-from controlplane.fleet import weights
+from controlplane.fleet import sleeping, weights
 from controlplane.fleet.models import Activation, Deployment, Partition
 from controlplane.fleet.services import lending
 from controlplane.fleet.services.asks import Ask
@@ -30,6 +30,7 @@ class Plan:
     reason: str
     takes: tuple[tuple[Partition, Role], ...] = ()
     leaving: tuple[Partition, ...] = ()
+    woken: bool = False  # its engine sleeps there
 
     @property
     def evicted(self) -> list[Deployment]:
@@ -56,8 +57,8 @@ def _single(deployment: Deployment, ask: Ask, look: Round, failed: Collection[in
         return Plan(NONE_TO_SPARE if ask.cause == OVERFLOW else choice.reason)
     if choice.evicted is not None and not _may_evict(ask, look):
         return Plan("no slot that holds it is free")
-    seen = next(row for row, slot in fitting if slot.partition == choice.slot)
-    return Plan(choice.reason, ((seen, Role.AGGREGATED),), tuple(look.row(pk) for pk in choice.also))
+    seen, slot = next(one for one in fitting if one[1].partition == choice.slot)
+    return Plan(choice.reason, ((seen, Role.AGGREGATED),), tuple(look.row(pk) for pk in choice.also), slot.asleep)
 
 
 def _pair(deployment: Deployment, ask: Ask, look: Round, failed: Collection[int | None]) -> Plan:
@@ -93,10 +94,20 @@ def _told(half: Half, near: bool, failed: Collection[int | None]) -> Half:
 
 def _fitting(deployment: Deployment, ask: Ask, look: Round) -> list[tuple[Partition, rules.Slot]]:
     if ask.cause != OVERFLOW:
-        return look.empty(deployment) or look.holding(deployment)
+        return _beds(deployment, ask, look) or look.empty(deployment) or look.holding(deployment)
     lending.take_turns()
     look.forget()  # what others took meanwhile
     return look.lendable(deployment)
+
+
+def _beds(deployment: Deployment, ask: Ask, look: Round) -> list[tuple[Partition, rules.Slot]]:
+    """Slots in which its engine sleeps, and all others that it may be given: only where it sleeps somewhere."""
+    if not (asleep := sleeping.beds(deployment)):
+        return []
+    found = look.holding(deployment)
+    if not _may_evict(ask, look):
+        found = [one for one in found if one[1].resident is None]
+    return [(row, replace(slot, asleep=row.pk in asleep)) for row, slot in found]
 
 
 def _near(deployment: Deployment) -> Collection[int]:

@@ -15,7 +15,7 @@ from controlplane.domain.tenancy import NONE, Floors
 from controlplane.fleet import brake, owners, pool_use, versions
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Activation, Partition, PoolAim
-from controlplane.fleet.services import ahead, exclusive, giving, rows, slots, taking, waking
+from controlplane.fleet.services import ahead, exclusive, giving, rows, sleepers, slots, taking, waking
 from controlplane.fleet.services.lending import AIM, to_keep_free
 from controlplane.fleet.services.slots import Chances
 
@@ -34,6 +34,7 @@ def set_pool(partition_id: int, *, pool: bool, actor: Actor, reason: str = "") -
         return partition
     partition.pool, partition.overflow = pool, partition.overflow and pool
     partition.save(update_fields=["pool", "overflow"])
+    sleepers.put_away(partition)
     versions.record(actor, "pool", partition, before={"pool": not pool}, after={"pool": pool}, reason=reason)
     return partition
 
@@ -62,6 +63,7 @@ def sweep(
         except FleetError as error:
             log.info("an activation cannot be looked at just now", deployment=deployment_id, why=str(error))
     _give_up(now)
+    sleepers.forget_gone(now)
     if brake.state(now).on:
         return []
     found = slots.rows()
@@ -122,7 +124,7 @@ def _empty(found: Mapping[int, Partition], choice: rules.Choice, why: str) -> st
             if now != {row.pk: (choice.evicted, row.generation) for row in seen}:
                 return None
             exclusive.require_free(choice.emptied)
-            taking.release(list(locked.values()), dict.fromkeys(locked, f"{why}; {choice.reason}"))
+            taking.release(list(locked.values()), dict.fromkeys(locked, f"{why}; {choice.reason}"), sleep=True)
             return deployment.name
     except FleetError as error:
         log.info("a slot cannot be emptied just now", slots=list(map(str, seen)), why=str(error))

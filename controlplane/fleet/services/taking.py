@@ -22,16 +22,19 @@ def take(plan: Plan, deployment: Deployment, *, reason: str, lent: bool) -> list
     exclusive.require_free(locked.keys())
     for row in plan.leaving:
         left = f"the other half of its pair made room for {deployment.name}"
-        desired.write(locked[row.pk], None, "", actor=ACTOR, reason=left[:500])
+        desired.write(locked[row.pk], None, "", actor=ACTOR, reason=left[:500], sleep=True)
     for row, role in plan.takes:
-        desired.write(locked[row.pk], deployment, role.value, actor=ACTOR, reason=reason[:500], overflow=lent)
+        desired.write(
+            locked[row.pk], deployment, role.value, actor=ACTOR, reason=reason[:500], overflow=lent, sleep=True
+        )
     return [locked[row.pk] for row in (*(row for row, _ in plan.takes), *plan.leaving)]
 
 
-def release(locked: Sequence[Partition], reasons: Mapping[int, str]) -> None:
-    """They are nobody's now. `reasons`: by partition, for the trail."""
+def release(locked: Sequence[Partition], reasons: Mapping[int, str], *, sleep: bool = False) -> None:
+    """They are nobody's now. `reasons`: by partition, for the trail. `sleep`: who leaves may stay asleep there, and who
+    sleeps there stays."""
     for row in locked:
-        desired.write(row, None, "", actor=ACTOR, reason=reasons[row.pk][:500])
+        desired.write(row, None, "", actor=ACTOR, reason=reasons[row.pk][:500], sleep=sleep)
 
 
 def _is_as_seen(now: Partition, seen: Partition) -> bool:

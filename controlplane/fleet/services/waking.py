@@ -139,8 +139,9 @@ class _Look:
         row.slot, row.evicted = " + ".join(map(str, slots))[:255], evicted[:255]
         row.reason = self.ask.because(plan.reason)[:255]
         row.waiters, row.wanted_at, row.placed_at = max(row.waiters, self.ask.waiters), self.now, self.now
+        row.woken = plan.woken
         row.save()
-        return Standing(State.STARTING, judging.longest(self.deployment.model, slots))
+        return Standing(State.STARTING, judging.longest(row, slots))
 
     def _wait(self, current: Activation | None, reason: str) -> Standing:
         if not self.ask.waiters:
