@@ -44,7 +44,7 @@ class WeighedShape(serializers.Serializer):
     waits_per_hour = serializers.FloatField(allow_null=True)
     cost = serializers.FloatField(allow_null=True, help_text="Of 30 days; null without both prices.")
     days = serializers.FloatField(help_text="Of record that it is from.")
-    about = serializers.BooleanField(help_text="Read between the curves of two other keep-alives.")
+    about = serializers.BooleanField(help_text="Read off the curves of other keep-alives.")
 
 
 class HeldSizeShape(serializers.Serializer):

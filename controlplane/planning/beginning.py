@@ -13,7 +13,7 @@ from controlplane.planning import history as past
 from controlplane.planning import policy
 from controlplane.planning.forecasting import PACES
 from controlplane.planning.models import ActivityDay, Forecast
-from controlplane.planning.standing import AGAIN_S
+from controlplane.planning.standing import FIRST_S
 
 LIVES = timedelta(seconds=90)  # a gateway that was heard within tells what it was asked
 WORKER_SILENT_S = 120.0
@@ -52,7 +52,7 @@ def beginning(now: float) -> Beginning | None:
         first_at=None
         if begin is None
         else {horizon: math.ceil(begin / pace.step_s) * pace.step_s for horizon, pace in PACES.items()},
-        what_if_at=None if begin is None else begin + AGAIN_S,
+        what_if_at=None if begin is None else begin + FIRST_S,
         anew=Forecast.objects.exists(),
         worker_silent_s=None if looked_at is None else max(0.0, now - looked_at.timestamp()),
     )

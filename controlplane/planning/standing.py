@@ -20,6 +20,7 @@ from controlplane.planning.slot_sizes import Sizes
 
 KEEP_ALIVES_S = (60, 300, 900, 3600)
 DAYS = 7.0
+FIRST_S = 600.0  # on record before the first curve, and between two until AGAIN_S are on record
 AGAIN_S = 3600.0
 POINTS = 48  # of a curve
 LEAST_COLD = 1e-4  # what a curve goes down to
@@ -39,14 +40,18 @@ class OfSize:
 
 
 def refresh(now: float) -> int:
-    """Make the curves anew, once an hour, also that of the keep-alive in use; how many."""
-    keep_alives_s = {*KEEP_ALIVES_S, policy.current().keep_alive_s}
+    """Make the curves anew, once an hour, also that of the keep-alive in use; how many. In the first hour on record
+    each ten minutes, of those keep-alives that are no longer than the record: of others it cannot tell who rests."""
     newest = Standing.objects.order_by("at").values_list("at", flat=True).first()
     begin = past.first()
-    if begin is None or now - begin < AGAIN_S:
+    if begin is None or now - begin < FIRST_S:
         return 0
+    keep_alives_s = {*KEEP_ALIVES_S, policy.current().keep_alive_s}
+    again_s = AGAIN_S
+    if now - begin < AGAIN_S:
+        again_s, keep_alives_s = FIRST_S, {one for one in keep_alives_s if one <= now - begin}
     have = set(Standing.objects.values_list("keep_alive_s", flat=True))
-    if newest is not None and now - newest.timestamp() < AGAIN_S and have >= keep_alives_s:
+    if newest is not None and now - newest.timestamp() < again_s and have >= keep_alives_s:
         return 0
     since = max(begin, now - DAYS * DAY_S)
     seconds = sum(end - start for start, end in past.recorded(since, now))

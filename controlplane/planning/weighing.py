@@ -19,7 +19,7 @@ Curve = Sequence[Sequence[float]]
 class Weighed:
     """`slots`: None where no record tells, or the curve ends before; `gpus`: that they have; `waits_per_hour`:
     activations that find none; `cost`: of 30 days, GPUs held and waits, None without both prices; `about`: read
-    between two keep-alives."""
+    off other keep-alives' curves."""
 
     slots: int | None
     gpus: int | None
@@ -58,8 +58,9 @@ def weigh(row: CapacityPolicy) -> Weighed:
         return Weighed(None, None, None, None, None, None, None, days, about=False)
     slots, gpus = (math.ceil(one - LEAST) for one in (found.slots, found.gpus))
     rate, waits = found.activations_per_hour, found.waits_per_hour
+    about = len(near) > 1 or near[0][0].keep_alive_s != row.keep_alive_s
     cold, cost = waits / rate if rate else 0.0, _cost(row, gpus, waits)
-    return Weighed(slots, gpus, cold, found.idle, rate, waits, cost, days, about=len(near) > 1)
+    return Weighed(slots, gpus, cold, found.idle, rate, waits, cost, days, about)
 
 
 def _read(row: CapacityPolicy, one: Standing) -> _Read | None:

@@ -92,6 +92,7 @@ def hour() -> None:
     found = ending(fleet(5, 0.03, wakes_a_day=200.0, busy_s=120.0), now)
     keeping.save_import(found, actor=ACTOR, now=now)
     Forecasting().tick(now)
+    standing.refresh(now)
 
 
 def pool() -> None:

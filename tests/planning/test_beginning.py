@@ -29,7 +29,7 @@ MINUTE = 60.0
 def begun(minutes: float, **values: object) -> Beginning:
     fixed = {"models": 3, "gateways": 1, "anew": False, "worker_silent_s": 5.0}
     first = {600: NOON, 3600: NOON, 86_400: NOON + 3600}
-    at = {"recorded_since": NOON - minutes * MINUTE, "first_at": first, "what_if_at": NOON + 54 * MINUTE}
+    at = {"recorded_since": NOON - minutes * MINUTE, "first_at": first, "what_if_at": NOON + 4 * MINUTE}
     return Beginning(**(fixed | at | values))  # type: ignore[arg-type]
 
 
@@ -41,7 +41,7 @@ def test_what_is_missing_is_told_step_by_step_and_when_it_comes() -> None:
     [record, first, what_if, _] = said(begun(6), NOON - 2 * MINUTE)
     assert record[0] == "done" and record[1].endswith("UTC, 4 min: 3 models.")
     assert first == ("now", "At 2027-01-15 08:00 UTC, in 2 min. That of the day ahead comes at 2027-01-15 09:00 UTC.")
-    assert what_if[0] == "later" and "at 2027-01-15 08:54 UTC" in what_if[1]
+    assert what_if[0] == "later" and "at 2027-01-15 08:04 UTC" in what_if[1]
     due = said(begun(6), NOON + 30)[1]
     assert due[0] == "now" and due[1].startswith("It is being made.")
     assert said(begun(6, anew=True), NOON + 30)[1][1].startswith("The keep-alive was changed")

@@ -20,10 +20,11 @@ from controlplane.domain.forecast.activity import Requests, count, runs
 from controlplane.domain.forecast.hazards import DAY_S
 from controlplane.domain.problems import DomainError
 from controlplane.gateway.models import DemandMinute
-from controlplane.planning import forecasting, history, keeping, outlook, standing
+from controlplane.planning import forecasting, history, keeping, outlook, policy, standing
 from controlplane.planning.forecasting import Forecasting, Pace
 from controlplane.planning.models import ActivityDay, Forecast, RecordedSpan, Standing
 from controlplane.planning.packing import Damaged, Packed, pack, unpack
+from controlplane.planning.weighing import weigh
 from tests.domain.forecast.worlds import fleet
 
 T0 = datetime(2026, 3, 2, tzinfo=UTC).timestamp()
@@ -194,6 +195,23 @@ def test_more_slots_leave_less_cold_and_a_longer_keep_alive_needs_more(imported:
     assert expected == sorted(expected) and rows[0].keep_alive_s < rows[-1].keep_alive_s
     seen = count(runs(imported, 300.0)).mean(T0 + 3600, now)
     assert rows[1].expected == pytest.approx(seen, rel=0.1), "E[m] is the mean that was"
+
+
+def test_after_ten_minutes_there_is_a_first_curve_of_keep_alives_that_so_little_tells_of(db: None) -> None:
+    keeping.note_recorded(T0)
+    minutes = [DemandMinute(deployment=name, minute=datetime.fromtimestamp(T0 + 60 * at, UTC), arrivals=2)
+               for at, name in ((0, "a"), (1, "b"), (7, "a"))]  # fmt: skip
+    DemandMinute.objects.bulk_create(minutes)
+    for minute in range(1, 13):
+        keeping.note_recorded(T0 + 60 * minute)
+    assert standing.refresh(T0 + 540) == 0, "too little"
+    assert standing.refresh(T0 + 720) == 2 and standing.refresh(T0 + 780) == 0
+    assert [one.keep_alive_s for one in Standing.objects.order_by("keep_alive_s")] == [60, 300]
+    first = Standing.objects.get(keep_alive_s=60)
+    assert first.days == pytest.approx(0.2 / 24, rel=0.05) and first.activations_per_hour == pytest.approx(15, rel=0.05)
+    weighed = weigh(policy.changed({"keep_alive_s": 1800}))
+    assert weighed.about, "of half an hour nothing can be known yet"
+    assert standing.refresh(T0 + 1400) == 3, "each ten minutes in the first hour, and the next keep-alive"
 
 
 def test_the_command_imports_a_trace_says_what_it_did_and_a_dry_run_does_nothing(db: None, tmp_path: Path) -> None:

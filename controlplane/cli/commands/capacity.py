@@ -10,7 +10,7 @@ from controlplane.cli.client import Row
 from controlplane.cli.commands.capacity_policy import policy
 from controlplane.cli.options import json_option
 from controlplane.cli.session import Session, pass_session
-from controlplane.cli.text import UNKNOWN, table
+from controlplane.cli.text import UNKNOWN, span, table
 
 MOST_WAITING = (0.1, 0.05, 0.01, 0.001)  # shares of activations, a line each
 AHEAD = {600: "10 min", 3600: "1 h", 86_400: "24 h"}
@@ -115,7 +115,7 @@ def _at_most(levels: list[float], one: Row | None) -> str:
 
 def _expected(one: Row) -> str:
     return (
-        f"E[m] {one['expected']:.1f} at a keep-alive of {one['keep_alive_s']} s, by {one['days']:.1f} days "
+        f"E[m] {one['expected']:.1f} at a keep-alive of {one['keep_alive_s']} s, by {span(86_400 * one['days'])} "
         f"(Aegaeon's formula: {one['aegaeon']:.1f}); {one['activations_per_hour']:.1f} activations an hour."
     )
 

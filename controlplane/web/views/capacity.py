@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from controlplane.audit.requests import actor_of
+from controlplane.domain.forecast.hazards import DAY_S
 from controlplane.planning import comparing
 from controlplane.planning import policy as rules
 from controlplane.planning.beginning import beginning
@@ -20,7 +21,7 @@ from controlplane.planning.weighing import HOURS, weigh
 from controlplane.web import undo
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, done, refused, sent, show
-from controlplane.web.capacity_beginning import steps
+from controlplane.web.capacity_beginning import lasting, steps
 from controlplane.web.capacity_forms import Policy, as_fields
 from controlplane.web.capacity_methods import section
 
@@ -115,6 +116,7 @@ def _told(row: CapacityPolicy) -> dict[str, Any]:
     return {
         "held": held(row, time.time()),
         "weighed": weighed,
+        "on_record": lasting(DAY_S * weighed.days),
         "waits_per_day": None if weighed.waits_per_hour is None else 24 * weighed.waits_per_hour,
         "slot_hours": None if weighed.slots is None else HOURS * weighed.slots,
         "priced": row.gpu_hour_price is not None and row.cold_price is not None,
