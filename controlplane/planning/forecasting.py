@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import structlog
 
-from controlplane.domain.forecast.activity import Requests
+from controlplane.domain.forecast.activity import Floats, Ints, Requests
 from controlplane.domain.forecast.blend import Blend
 from controlplane.domain.forecast.hazards import DAY_S, Outage
 from controlplane.domain.forecast.history import UNKNOWN, History
 from controlplane.domain.forecast.methods import Forecaster, make
 from controlplane.domain.forecast.tracker import whole
-from controlplane.planning import comparing, policy, slot_sizes
+from controlplane.planning import comparing, policy, settling, slot_sizes
 from controlplane.planning import history as past
 from controlplane.planning.models import Forecast
 from controlplane.planning.slot_sizes import Sizes
@@ -114,7 +114,8 @@ class Forecasting:
             for rows in self._rows(due, keep_alive_s, method, now, begin) if due else ():
                 Forecast.objects.bulk_create(rows, ignore_conflicts=True, batch_size=500)
                 made += len(rows)
-        settle(now, keep_alive_s, self.paces)
+        days = {horizon: (pace.step_s, pace.replay_days + 1) for horizon, pace in self.paces.items()}
+        settling.settle(now, keep_alive_s, days)
         return made
 
     def _forget_others(self, keep_alive_s: int, method: str) -> None:
@@ -180,12 +181,13 @@ class Forecasting:
         asked = self._asked.get(span.key)
         if asked is None or (asked.anchor, asked.models) != (anchor, names) or asked.following > last:
             asked = self._asked[span.key] = _Asked(anchor, names, make([span.key.method], LEVELS)[0], span.first)
-        found = {}
+        found, most = {}, _most(requests, history.moments, span.key.horizon_s)
         for place in range(asked.following, last + 1):
             values, active = asked.forecaster.tell(history.seen_at(place)), int(history.active[place])
+            said = np.maximum(np.minimum(whole(values), most[place]), active)  # the peak is no less than now
             found[float(history.moments[place])] = _Said(
                 active=None if active == UNKNOWN else active,
-                values=[int(value) for value in np.maximum(whole(values), active)],  # the peak is no less than now
+                values=[int(value) for value in said],
                 method=asked.forecaster.name,
                 shares=_shares(asked.forecaster),
             )
@@ -208,6 +210,15 @@ def _count_in(by_size: list[dict[str, Any]], size: dict[str, int], said: _Said, 
     mine["values"] = [one + more for one, more in zip(mine["values"], values, strict=True)]
 
 
+def _most(requests: Requests, moments: Floats, horizon_s: float) -> Ints:
+    """At each moment: the models that were seen by then, and as many new ones as the day or horizon before brought, one
+    at least. The first surprises of a record widen a forecast beyond that, but there are no more models."""
+    first = np.sort(requests.at[np.unique(requests.model, return_index=True)[1]])
+    known = np.searchsorted(first, moments, side="right")
+    before = np.searchsorted(first, moments - max(horizon_s, DAY_S), side="right")
+    return np.asarray(known + np.maximum(known - before, 1), np.int64)
+
+
 def _due(horizon: int, pace: Pace, keep_alive_s: int, now: float, begin: float) -> float | None:
     """The moment of the last whole step; None where a forecast was made at it, or nothing was on record by then."""
     at = float(np.floor(now / pace.step_s) * pace.step_s)
@@ -224,58 +235,6 @@ def _anchor(at: float, known_from: float, pace: Pace) -> float:
 def _steps_before(anchor: float, known_from: float, pace: Pace) -> int:
     """Moments before the first that is asked about of which methods see the peaks."""
     return max(0, int((anchor - known_from) // pace.step_s))
-
-
-def settle(now: float, keep_alive_s: int, paces: Mapping[int, Pace] = PACES) -> int:
-    """Write what the forecasts that are over by now came to; how many. What an outage hid stays unknown."""
-    settled, sizes = 0, slot_sizes.read()
-    for horizon, pace in paces.items():
-        over = Forecast.objects.filter(
-            horizon_s=horizon, keep_alive_s=keep_alive_s, peak=None, at__lte=_moment(now - horizon),
-            at__gt=_moment(now - horizon - (pace.replay_days + 1) * DAY_S),
-        )  # fmt: skip
-        rows = list(over.order_by("at"))
-        if not rows:
-            continue
-        since = rows[0].at.timestamp()
-        requests = past.requests(since - DAY_S, now)
-        key, gaps = _Key(horizon, keep_alive_s, ""), past.outages(since - DAY_S, now)
-        span = _Span(key, since, now - horizon + 1.0, pace.step_s, 0, gaps)
-        split = sizes.split(requests.models) if any(row.by_size for row in rows) else {}
-        by_size = {gpus: _peaks_of_size(span, requests, places) for gpus, places in split.items()}
-        settled += _settle(rows, _peaks(span.seen(requests)), by_size)
-        Forecast.objects.bulk_update([row for row in rows if row.peak is not None], ["peak", "by_size"])
-    return settled
-
-
-def _settle(rows: list[Forecast], peaks: dict[float, int], by_size: Mapping[int, dict[float, int]]) -> int:
-    """How many were over and on record. Of a size that no model has any longer the peak is 0."""
-    settled = 0
-    for row in rows:
-        at = row.at.timestamp()
-        if at not in peaks:
-            continue
-        row.peak = peaks[at]
-        for one in row.by_size:
-            one["peak"] = by_size.get(one["gpus"], {}).get(at, 0)
-        settled += 1
-    return settled
-
-
-def _peaks_of_size(span: _Span, requests: Requests, places: Mapping[int, int]) -> dict[float, int]:
-    """In slots; where some models take two, at most: the peak of these and that of the others may be apart."""
-    found: dict[float, int] = {}
-    for slots in sorted(set(places.values())):
-        part = requests.only([place for place, count in places.items() if count == slots])
-        for at, peak in _peaks(span.seen(part)).items():
-            found[at] = found.get(at, 0) + slots * peak
-    return found
-
-
-def _peaks(seen: History) -> dict[float, int]:
-    """By moment, of those on record."""
-    found = zip(seen.moments.tolist(), seen.peaks.tolist(), strict=True)
-    return {at: int(peak) for at, peak in found if peak != UNKNOWN}
 
 
 def _shares(forecaster: Forecaster) -> dict[str, float]:

@@ -9,6 +9,8 @@ come at their hours.
 
 None talks a method down at a level before it has seen windows enough to know of it: of n windows and one to come
 each is as likely to be the greatest, so that of 99% less than 99 tell nothing. Those that overlap count as parts.
+Before even 19 are known, as for weeks of the day ahead, residuals are taken to be normal, and what is told is what
+Student's law of so few leaves possible: the mean of a handful of days is uncertain, and so is how unlike days are.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from controlplane.domain.forecast.activity import Floats
 
@@ -30,6 +33,10 @@ WEEK = 1008  # residuals whose quantile is taken
 SLOW = 0.02  # rate at which the conformal way leaves its quantile where that misses too often
 LEAK = 0.998  # of that departure is kept from one outcome to the next
 NEAR = 1 / 12  # of a day: residuals so far from this time of it count 0.6 as much as those at it
+PRIOR = (
+    4.0  # windows that would have been missed or undercut by the root of what was told, taken to be known beforehand
+)
+BARELY = 19.0  # windows up to which Student's law is told
 FAR = 0.1  # and those at any other time at least so much
 
 
@@ -66,7 +73,9 @@ class Tracker:
         self._residuals = np.empty((0, len(self.levels)))
 
     def correct(self, quantiles: Floats, when: float = 0.0) -> Floats:
-        return _rising(quantiles + _known(self._shift, self.levels, self._windows))
+        unit = _unit(quantiles)
+        shift = _known(self._shift, self.levels, self._windows)
+        return _rising(quantiles + _wider(shift, unit, self._residuals, self.levels, self._windows))
 
     def update(self, quantiles: Floats, outcome: float, missed: Floats, part: float = 1.0, when: float = 0.0) -> None:
         self._windows += part
@@ -105,8 +114,10 @@ class Conformal:
         self._residuals = np.empty((0, len(self.levels)))
 
     def correct(self, quantiles: Floats, when: float = 0.0) -> Floats:
+        unit, one = _unit(quantiles), np.ones(len(quantiles))
         shift = _known(self._quantile + self._drift, self.levels, self._windows)
-        return _rising(quantiles + _unit(quantiles) * shift)
+        wider = _wider(shift, one, self._residuals, self.levels, self._windows)
+        return _rising(quantiles + unit * wider)
 
     def update(self, quantiles: Floats, outcome: float, missed: Floats, part: float = 1.0, when: float = 0.0) -> None:
         self._windows += part
@@ -165,6 +176,17 @@ def _known(shift: Floats, levels: Floats, windows: float) -> Floats:
     few = windows < np.maximum(levels, 1.0 - levels) / np.maximum(np.minimum(levels, 1.0 - levels), 1e-9)
     wider = np.where(levels > 0.5, np.maximum(shift, 0.0), np.where(levels < 0.5, np.minimum(shift, 0.0), shift))
     return np.where(few, wider, shift)
+
+
+def _wider(shift: Floats, unit: Floats, residuals: Floats, levels: Floats, windows: float) -> Floats:
+    """At least as far from the middle as Student's law says, while few windows are known. Residuals are in `unit`."""
+    if windows >= BARELY or not len(residuals):
+        return shift
+    mean = residuals.mean(axis=0)
+    freedom = PRIOR + windows
+    spread = np.sqrt((PRIOR * unit**2 + windows * residuals.var(axis=0)) / freedom)
+    law = mean + stdtrit(freedom, levels) * spread * np.sqrt(1.0 + 1.0 / max(windows, 1.0))
+    return np.where(levels > 0.5, np.maximum(shift, law), np.where(levels < 0.5, np.minimum(shift, law), shift))
 
 
 def _unit(quantiles: Floats) -> Floats:
