@@ -6,7 +6,7 @@ last days anew, in order, and then knows what one that ran all the while would k
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +19,7 @@ from controlplane.domain.forecast.blend import Blend
 from controlplane.domain.forecast.hazards import DAY_S, Outage
 from controlplane.domain.forecast.history import UNKNOWN, History
 from controlplane.domain.forecast.methods import Forecaster, make
+from controlplane.domain.forecast.montecarlo import MonteCarlo
 from controlplane.domain.forecast.tracker import whole
 from controlplane.planning import comparing, policy, settling, slot_sizes
 from controlplane.planning import history as past
@@ -85,6 +86,7 @@ class _Asked:
 
     anchor: float
     models: tuple[str, ...]
+    plays: MonteCarlo
     forecaster: Forecaster
     following: int
 
@@ -143,7 +145,7 @@ class Forecasting:
     def _told(self, requests: Requests, span: _Span, begin: float, sizes: Sizes) -> list[Forecast]:
         """A row for each moment that was not asked about, of all models and of each size; all but the last are said
         afterwards, of what was known by then."""
-        key, last = span.key, span.end - span.step_s
+        key, last, parts = span.key, span.end - span.step_s, _parts(sizes, requests.models)
         rows = [
             Forecast(
                 at=_moment(at),
@@ -158,29 +160,43 @@ class Forecasting:
                 recorded_s=at - begin,
                 replayed=at < last,
             )
-            for at, said in self._ask(requests, span).items()
+            for at, said in self._ask(requests, span, parts=tuple(parts.values())).items()
         ]
-        self._by_size(rows, requests, span, sizes)
+        self._by_size(rows, requests, span, sizes, parts)
         return rows
 
-    def _by_size(self, rows: list[Forecast], requests: Requests, span: _Span, sizes: Sizes) -> None:
-        """Those that take two slots of a size are asked about by themselves: what is told of them counts twice."""
-        for gpus, places in sizes.split(requests.models).items():
-            for slots in sorted(set(places.values())):
-                part = requests.only([place for place, count in places.items() if count == slots])
-                said = self._ask(part, replace(span, key=replace(span.key, gpus=gpus, slots=slots)))
-                size = {"gpus": gpus, "models": len(part.models), "assumed": sizes.assumed(part.models)}
-                for row in rows:
-                    if (one := said.get(row.at.timestamp())) is not None:
-                        _count_in(row.by_size, size, one, slots)
+    def _by_size(
+        self, rows: list[Forecast], requests: Requests, span: _Span, sizes: Sizes, parts: Mapping[tuple[int, int], Ints]
+    ) -> None:
+        """Those that take two slots of a size are asked about by themselves: what is told of them counts twice. All are
+        read off the plays of the whole fleet, which take most of the time."""
+        plays = self._asked[span.key].plays
+        for number, ((gpus, slots), places) in enumerate(parts.items()):
+            part = requests.only(places)
+            said = self._ask(part, replace(span, key=replace(span.key, gpus=gpus, slots=slots)), of=(plays, number))
+            size = {"gpus": gpus, "models": len(part.models), "assumed": sizes.assumed(part.models)}
+            for row in rows:
+                if (one := said.get(row.at.timestamp())) is not None:
+                    _count_in(row.by_size, size, one, slots)
+        plays.kept.clear()
 
-    def _ask(self, requests: Requests, span: _Span) -> dict[float, _Said]:
+    def _ask(
+        self,
+        requests: Requests,
+        span: _Span,
+        *,
+        parts: tuple[Ints, ...] = (),
+        of: tuple[MonteCarlo, int] | None = None,
+    ) -> dict[float, _Said]:
         """By moment, of those that this forecaster was not asked about."""
         history, names = span.seen(requests), requests.models
         last, anchor = len(history.moments) - 1, float(history.moments[span.first])
         asked = self._asked.get(span.key)
         if asked is None or (asked.anchor, asked.models) != (anchor, names) or asked.following > last:
-            asked = self._asked[span.key] = _Asked(anchor, names, make([span.key.method], LEVELS)[0], span.first)
+            plays = MonteCarlo()
+            (forecaster,) = make([span.key.method], LEVELS, plays=plays)
+            asked = self._asked[span.key] = _Asked(anchor, names, plays, forecaster, span.first)
+        asked.plays.parts, asked.plays.of = parts, of
         found, most = {}, _most(requests, history.moments, span.key.horizon_s)
         for place in range(asked.following, last + 1):
             values, active = asked.forecaster.tell(history.seen_at(place)), int(history.active[place])
@@ -208,6 +224,15 @@ def _count_in(by_size: list[dict[str, Any]], size: dict[str, int], said: _Said, 
     mine["slots"] += slots * size["models"]
     mine["active"] = None if active is None or mine["active"] is None else mine["active"] + active
     mine["values"] = [one + more for one, more in zip(mine["values"], values, strict=True)]
+
+
+def _parts(sizes: Sizes, models: Sequence[str]) -> dict[tuple[int, int], Ints]:
+    """By the GPUs of a slot and how many such a model takes: the places of these models."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for gpus, places in sizes.split(models).items():
+        for slots in sorted(set(places.values())):
+            found[gpus, slots] = [place for place, count in places.items() if count == slots]
+    return {key: np.array(places, np.int64) for key, places in found.items()}
 
 
 def _most(requests: Requests, moments: Floats, horizon_s: float) -> Ints:

@@ -45,10 +45,13 @@ BASELINES = ("last", "empirical", "hour", "ar", "binomial", "aegaeon")
 NAMES = (DEFAULT, *METHODS)
 
 
-def make(names: Sequence[str], levels: Sequence[float], *, seed: int = 7) -> list[Forecaster]:
-    """`levels`: rising, within 0..1. `seed`: of the plays, which all that use them share, timed with the first of
-    them. Raises KeyError for a name that is not in NAMES."""
-    wanted, plays = np.asarray(levels, np.float64), MonteCarlo(seed=seed)
+def make(
+    names: Sequence[str], levels: Sequence[float], *, seed: int = 7, plays: MonteCarlo | None = None
+) -> list[Forecaster]:
+    """`levels`: rising, within 0..1. `plays`, by default of this seed, are shared by all that use them, and timed with
+    the first of them. Raises KeyError for a name that is not in NAMES."""
+    wanted = np.asarray(levels, np.float64)
+    plays = MonteCarlo(seed=seed) if plays is None else plays
     return [best(wanted, plays) if name == DEFAULT else Tracked(METHODS[name](plays), wanted) for name in names]
 
 

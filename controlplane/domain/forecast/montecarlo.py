@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,10 +26,17 @@ FEW = 4  # own durations that are longer than a run already lasts: with fewer, t
 
 @dataclass(slots=True)
 class MonteCarlo:
-    """The reference: conditioned on who is active, since when, and how long the others have been idle."""
+    """The reference: conditioned on who is active, since when, and how long the others have been idle.
+
+    A horizon is played once for all models and for parts of them, as those of one size, which may have models in
+    common: `parts` has the places of each one's, and `of` names the plays that a part is read off, and which it is
+    there."""
 
     name: str = "Monte Carlo, idle age"
     seed: int = 7
+    parts: tuple[Ints, ...] = ()
+    of: tuple[MonteCarlo, int] | None = None
+    kept: dict[float, Floats] = field(default_factory=dict)  # by moment: Y by part and play; to be cleared by who reads
     _habits: Habits | None = None
     _learned_at: float = -np.inf
     _played: tuple[int, Floats] = field(default_factory=lambda: (-1, np.empty(0)))
@@ -40,13 +48,31 @@ class MonteCarlo:
         """Y of each play, shape (plays,). Asked twice in one moment, it says the same."""
         if self._played[0] == seen.place:
             return self._played[1]
+        if self.of is not None and (found := self.of[0].kept.get(seen.now)) is not None:
+            self._played = (seen.place, found[self.of[1]])
+            return self._played[1]
         runs = seen.runs(SPAN_S)
         if self._habits is None or seen.now - self._learned_at >= LEARN_EVERY_S:
             self._habits, self._learned_at = learn(runs, seen.sighted, SPAN_S, seen.outages), seen.now
         random = np.random.default_rng([self.seed, seen.place])
-        active = play(self._habits, at(runs, seen.sighted), now=seen.now, horizon_s=seen.horizon_s, random=random)
-        self._played = (seen.place, active.max(axis=1).astype(np.float64))
+        state = at(runs, seen.sighted)
+        group, within = _groups(self.parts, len(state.is_on))
+        active = play(self._habits, state, now=seen.now, horizon_s=seen.horizon_s, random=random, group=group)
+        if self.parts:
+            self.kept[seen.now] = np.array([active[one].sum(axis=0).max(axis=1) for one in within], np.float64)
+        self._played = (seen.place, active.sum(axis=0).max(axis=1).astype(np.float64))
         return self._played[1]
+
+
+def _groups(parts: Sequence[Ints], count: int) -> tuple[Ints, NDArray[np.bool_]]:
+    """(group of each model, which groups each part has): those that are in the same parts are counted together."""
+    if not parts or not count:
+        return np.zeros(count, np.int64), np.ones((len(parts), 1), bool)
+    mine = np.zeros((count, len(parts)), bool)
+    for number, places in enumerate(parts):
+        mine[places, number] = True
+    rows, group = np.unique(mine, axis=0, return_inverse=True)
+    return np.asarray(group, np.int64).ravel(), rows.T
 
 
 def play(
@@ -56,15 +82,14 @@ def play(
     now: float,
     horizon_s: float,
     random: np.random.Generator,
-    weights: Ints | None = None,
+    group: Ints,
 ) -> Ints:
-    """Active models in each cell of the horizon, shape (plays, cells); with `weights` by model, their sum."""
+    """Active models in each cell of the horizon, shape (groups, plays, cells); `group`: in which each model is."""
     models = np.flatnonzero(np.isfinite(state.age_s))  # who was never seen cannot be told of
     lives = DRAWS / max(1.0, horizon_s / LONG_S)
     plays = int(np.clip(lives // max(1, len(models)), LEAST, MOST))
     cells = int(np.clip(horizon_s / CELL_S, FEWEST, FINEST))
-    each = np.ones(len(state.is_on), np.int64) if weights is None else weights
-    tally = _Tally(plays, cells, cells / horizon_s, each)
+    tally = _Tally(plays, cells, cells / horizon_s, group)
 
     on, idle = models[state.is_on[models]], models[~state.is_on[models]]
     who, turn = np.repeat(on, plays), np.tile(np.arange(plays), len(on))
@@ -111,23 +136,22 @@ class _Tally:
     plays: int
     cells: int
     per_s: float
-    weights: Ints
+    group: Ints
     change: Floats = field(init=False)
 
     def __post_init__(self) -> None:
-        self.change = np.zeros(self.plays * (self.cells + 1))
+        self.change = np.zeros((int(self.group.max(initial=0)) + 1) * self.plays * (self.cells + 1))
 
     def add(self, who: Ints, turn: Ints, begin_s: Floats, end_s: Floats) -> None:
-        row = turn * (self.cells + 1)
+        row = (self.group[who] * self.plays + turn) * (self.cells + 1)
         first = (begin_s * self.per_s).astype(np.int64)
         last = np.maximum(np.minimum(np.ceil(end_s * self.per_s), self.cells).astype(np.int64), first + 1)
-        weight = self.weights[who].astype(np.float64)
-        self.change += np.bincount(row + first, weight, minlength=len(self.change))
-        self.change -= np.bincount(row + last, weight, minlength=len(self.change))
+        self.change += np.bincount(row + first, minlength=len(self.change))
+        self.change -= np.bincount(row + last, minlength=len(self.change))
 
     def active(self) -> Ints:
-        steps = self.change.reshape(self.plays, self.cells + 1)
-        return np.cumsum(steps, axis=1)[:, : self.cells].astype(np.int64)
+        steps = self.change.reshape(-1, self.plays, self.cells + 1)
+        return np.cumsum(steps, axis=2)[:, :, : self.cells].astype(np.int64)
 
 
 def _wait(

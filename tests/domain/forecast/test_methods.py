@@ -10,6 +10,7 @@ from controlplane.domain.forecast.backtest import run
 from controlplane.domain.forecast.hazards import DAY_S, Outage
 from controlplane.domain.forecast.history import UNKNOWN, History
 from controlplane.domain.forecast.methods import NAMES, make
+from controlplane.domain.forecast.montecarlo import MonteCarlo
 from tests.domain.forecast.worlds import fleet, with_more
 
 LEVELS = (0.5, 0.95, 0.99)
@@ -53,6 +54,25 @@ def test_the_same_history_and_seed_give_the_same_decisions() -> None:
     requests = fleet(10, 0.5)
     first, second = (told(requests, 0.5, ("best",)) for _ in range(2))
     np.testing.assert_array_equal(first["average of the best"], second["average of the best"])
+
+
+def test_parts_are_read_off_the_plays_of_all_and_change_nothing_for_the_whole() -> None:
+    requests = fleet(12, 1.5)
+    places = tuple(np.array(one, np.int64) for one in (range(12), range(8), range(6, 12), ()))
+    alone, whole = MonteCarlo(), MonteCarlo(parts=places)
+    parts = [MonteCarlo(of=(whole, number)) for number in range(4)]
+    mine = [requests.only(one) for one in places]
+    histories = [History(one, 300.0, 600.0, 0.0, 1.5 * DAY_S) for one in (requests, *mine)]
+    spread = 0.0
+    for place in range(150, 200):
+        seen, *of_parts = (one.seen_at(place) for one in histories)
+        every = whole.peaks(seen)
+        np.testing.assert_array_equal(every, alone.peaks(seen))
+        found = [one.peaks(part) for one, part in zip(parts, of_parts, strict=True)]
+        np.testing.assert_array_equal(found[0], every)
+        assert (found[1] <= every).all() and (found[1] + found[2] >= every).all() and not found[3].any()
+        spread += abs(found[1].mean() - MonteCarlo().peaks(of_parts[1]).mean())
+    assert spread / 50 < 0.3, "as if they had been played alone"
 
 
 def test_every_answer_is_finite_not_negative_and_rises_with_the_level() -> None:
