@@ -1,14 +1,16 @@
 """What measuring a real engine says, and what its knee is worth: a CPU engine is profiled by `forebay profile run`, the
 smallest batch that fills it is applied, and bursts of prompts are sent before and after.
 
-    python -m bench.profile
+    python -m bench.profile [--quick]
 
 SmolLM2-135M, a prefill and a decode engine on a CPU slot each; the prefill engine is measured. A burst is PROMPTS
 different prompts at once, through the gateway and both engines; its times to the first token are as clients see them.
+--quick: engines of 512 tokens of context, whose sweep is short, and one burst each.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -27,27 +29,31 @@ from tests.e2e.stack import ROOT, Stack, eventually
 
 PROMPTS, BURSTS = 6, 3
 WORDS_EACH = 380  # about 400 tokens
+QUICK = ("--max-model-len=512",)
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
     home = Path(tempfile.mkdtemp(prefix="forebay-profile-")) / "home"
     stack = Stack(home, demo="smollm2", slots=2)
     try:
         print(f"up after {stack.up():.0f} s", flush=True)
-        in_float32(stack)
+        in_float32(stack, QUICK if quick else ())
         profile = measured(stack)
-        before = asyncio.run(bursts(stack))
+        before = asyncio.run(bursts(stack, 1 if quick else BURSTS))
         applied = restarted(stack, profile)
-        after = asyncio.run(bursts(stack))
+        after = asyncio.run(bursts(stack, 1 if quick else BURSTS))
     finally:
         stack.clean_up()
     report(profile, applied, before, after)
 
 
-def in_float32(stack: Stack) -> None:
+def in_float32(stack: Stack, more: tuple[str, ...]) -> None:
     """A CPU without bf16 instructions is as slow a token in large steps as in small ones: it has no knee to find."""
     found = stack.rest("GET", "/deployments")["results"][0]
-    stack.rest("PATCH", f"/deployments/{found['id']}", json={"engine_args": ["--dtype=float32"], "force": True})
+    stack.rest("PATCH", f"/deployments/{found['id']}", json={"engine_args": ["--dtype=float32", *more], "force": True})
     time.sleep(3.0)
     ready = "both engines started again"
     eventually(lambda: all(one["confirmed"] for one in stack.partitions()), within_s=300, what=ready)
@@ -84,13 +90,13 @@ def forebay(stack: Stack, *words: str) -> str:
     return run.stdout
 
 
-async def bursts(stack: Stack) -> list[list[float]]:
+async def bursts(stack: Stack, number: int) -> list[list[float]]:
     """By burst: milliseconds to the first token of each prompt, in order of their coming. The first burst warms."""
     dice = random.Random(7)
     headers = {"Authorization": f"Bearer {stack.key}"}
     async with aiohttp.ClientSession(headers=headers) as session:
         found = []
-        for _ in range(BURSTS + 1):
+        for _ in range(number + 1):
             texts = [" ".join(dice.choices(WORDS, k=WORDS_EACH)) for _ in range(PROMPTS)]
             found.append(sorted(await asyncio.gather(*(first_ms(session, stack, text) for text in texts))))
             await asyncio.sleep(0.3)
@@ -110,7 +116,7 @@ async def first_ms(session: aiohttp.ClientSession, stack: Stack, text: str) -> f
 
 
 def report(profile: dict[str, object], applied: str, before: list[list[float]], after: list[list[float]]) -> None:
-    print(f"TTFT of {PROMPTS} prompts of about {WORDS_EACH + 20} tokens at once, ms, medians of {BURSTS} bursts")
+    print(f"TTFT of {PROMPTS} prompts of about {WORDS_EACH + 20} tokens at once, ms, medians of {len(before)} bursts")
     rows = {"the engine's own batch": before, applied.strip().rpartition(" ")[2]: after}
     figures = {}
     for (name, bursts_), key in zip(rows.items(), ("before", "after"), strict=True):

@@ -56,8 +56,8 @@ function within(one) {
 function rough(one) {
   const count = seen(one), short = one.days * DAY < DAY;
   if (!short && count >= ENOUGH) return "";
-  const [low, high] = bounds(count), range = count ? `as many an hour as ${count} tell can be ${(low / count).toFixed(1)} to ${(high / count).toFixed(1)} times that, and slots with them` : "none was seen";
-  return `Rough: by ${count} ${count === 1 ? "activation" : "activations"}${count < ENOUGH ? `; ${range}` : ""}.${short ? " Less than a day is on record: other hours may be busier." : ""}`;
+  const [low, high] = bounds(count), range = count ? `so few tell how many come in an hour to within ${(low / count).toFixed(1)} to ${(high / count).toFixed(1)} times, and slots follow that` : "so far nothing wakes";
+  return `Rough: it is known by ${count} ${count === 1 ? "activation" : "activations"}${count < ENOUGH ? `; ${range}` : ""}.${short ? " Less than a day is on record: other hours may be busier." : ""}`;
 }
 
 /** What a first answer waits for. */
