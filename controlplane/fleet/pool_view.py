@@ -64,6 +64,10 @@ class Pool:
     def asleep(self) -> int:
         return sum(len(slot.sleepers) for slot in self.slots)
 
+    def models(self, place: Place) -> int:
+        """That are there so: one that is woken as a pair has two slots."""
+        return len({slot.partition.deployment_id for slot in self.slots if slot.place is place})
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:

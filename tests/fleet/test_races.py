@@ -15,6 +15,7 @@ from controlplane.fleet import reports, services
 from controlplane.fleet.errors import Conflict, JoinRefused, Refused
 from controlplane.fleet.models import Deployment, JoinToken, Node, Partition, RegisteredModel
 from controlplane.fleet.publish import spec_of
+from controlplane.fleet.services.waking import Ask, State, wake
 from tests.factories import make_deployment, make_model, make_node, make_partition
 from tests.fleet.reporting import report_of
 from workers.joining import JoinRequest
@@ -214,3 +215,20 @@ def test_an_operator_and_a_report_never_undo_each_other(actor: Actor) -> None:
     assert (node.driver, partition.role) == ("driver 7", "decode")
     assert spec_of(node).replicas[0].role == "decode"
     assert node.generation == partition.generation >= 8
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_of_two_pairs_that_race_for_three_slots_on_two_nodes_one_has_two_and_the_other_none(attempt: int) -> None:
+    for name in ("n1", "n2"):
+        node = make_node(name)
+        for _ in range(1 if name == "n1" else 2):
+            make_partition(node, pool=True)
+    for name in ("a", "b"):
+        make_deployment(name, mode="pooled", pool_shape="pair")
+
+    results = at_once(*(lambda name=name: wake({name: Ask()})[name].state for name in ("a", "b", "a", "b")))
+
+    assert set(results) == {State.STARTING, State.WAITING}, results
+    held = sorted(Partition.objects.exclude(deployment=None).values_list("deployment__name", "role"))
+    assert held in ([("a", "decode"), ("a", "prefill")], [("b", "decode"), ("b", "prefill")])
+    assert AuditEvent.objects.filter(verb="assign").count() == 2

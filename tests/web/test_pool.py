@@ -152,8 +152,11 @@ def test_the_halves_of_a_pair_are_told_together_on_the_page_over_rest_and_in_the
     )  # fmt: skip
     viewer = as_role("viewer")
     page = viewer.get("/pool/").content.decode()
-    for text in (f"with {halves['prefill']}", f"with {halves['decode']}", both, "pair"):
+    for text in (f"with {halves['prefill']}", f"with {halves['decode']}", "pair"):
         assert text in page, text
+    unbroken = " + ".join(f'<span class="nowrap">{slot}</span>' for slot in both.split(" + "))
+    assert unbroken in page
+    assert 'Idle models</dt><dd class="v">2<' in page, "the pair is one"
     slots = {one["partition"]["id"]: one for one in viewer.get("/api/v1/pool").json()["slots"]}
     assert {role: (slots[row.pk]["role"], slots[row.pk]["pair_with"]) for role, row in halves.items()} == {
         "prefill": ("prefill", [str(halves["decode"])]), "decode": ("decode", [str(halves["prefill"])]),

@@ -5,48 +5,59 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('fleet', '0017_pairs_in_the_pool'),
+        ("fleet", "0017_pairs_in_the_pool"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='activation',
-            name='woken',
+            model_name="activation",
+            name="woken",
             field=models.BooleanField(default=False),
         ),
         migrations.AddField(
-            model_name='node',
-            name='sleep_cap_bytes',
+            model_name="node",
+            name="sleep_cap_bytes",
             field=models.BigIntegerField(null=True),
         ),
         migrations.AddField(
-            model_name='node',
-            name='sleep_held_bytes',
+            model_name="node",
+            name="sleep_held_bytes",
             field=models.BigIntegerField(default=0),
         ),
         migrations.AddField(
-            model_name='node',
-            name='sleep_why_not',
+            model_name="node",
+            name="sleep_why_not",
             field=models.CharField(blank=True, max_length=256),
         ),
         migrations.CreateModel(
-            name='Sleeper',
+            name="Sleeper",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('engine_key', models.CharField(max_length=64)),
-                ('left_at', models.DateTimeField()),
-                ('asleep_since', models.DateTimeField(null=True)),
-                ('level', models.PositiveSmallIntegerField(default=0)),
-                ('host_bytes', models.BigIntegerField(default=0)),
-                ('gpu_bytes', models.BigIntegerField(default=0)),
-                ('deployment', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='sleepers', to='fleet.deployment')),
-                ('partition', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='sleepers', to='fleet.partition')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("engine_key", models.CharField(max_length=64)),
+                ("left_at", models.DateTimeField()),
+                ("asleep_since", models.DateTimeField(null=True)),
+                ("level", models.PositiveSmallIntegerField(default=0)),
+                ("host_bytes", models.BigIntegerField(default=0)),
+                ("gpu_bytes", models.BigIntegerField(default=0)),
+                (
+                    "deployment",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="sleepers", to="fleet.deployment"
+                    ),
+                ),
+                (
+                    "partition",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="sleepers", to="fleet.partition"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-left_at', 'pk'],
-                'constraints': [models.UniqueConstraint(fields=('partition', 'deployment'), name='sleeps_once_in_a_slot')],
+                "ordering": ["-left_at", "pk"],
+                "constraints": [
+                    models.UniqueConstraint(fields=("partition", "deployment"), name="sleeps_once_in_a_slot")
+                ],
             },
         ),
     ]

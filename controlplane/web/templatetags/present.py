@@ -9,7 +9,7 @@ from django import template
 from django.db.models import Model
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from controlplane.alerts.models import Alert
@@ -150,6 +150,12 @@ def brief(seconds: float | None) -> str:
 def unlocalized(value: float) -> str:
     """For an attribute."""
     return f"{value:.1f}"
+
+
+@register.filter
+def unbroken(slots: str) -> SafeString:
+    """Two slots, as an activation names them, with no line that ends within a name."""
+    return format_html_join(" + ", '<span class="nowrap">{}</span>', ((slot,) for slot in slots.split(" + ") if slot))
 
 
 @register.filter

@@ -92,6 +92,8 @@ def _now() -> dict[str, Any]:
         "pool": found,
         "counts": counts,
         "unusable": found.count(Place.UNUSABLE),
+        "active_models": found.models(Place.ACTIVE),
+        "idle_models": found.models(Place.IDLE),
         "aim": PoolAim.objects.first(),
         "free_wanted": settings.POOL_FREE,
         "tally": pool_view.tally(at),
