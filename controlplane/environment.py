@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 from collections.abc import Sequence
@@ -10,9 +11,41 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from controlplane.domain import sign_on
 
+YES, NO = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
+
 
 def flag(name: str, default: bool) -> bool:
-    return os.environ.get(name, "1" if default else "0").lower() in {"1", "true", "yes", "on"}
+    """Raises ValueError for a word that is neither: it must not quietly mean no."""
+    value = os.environ.get(name, "1" if default else "0").strip().lower()
+    if value not in YES | NO:
+        raise ValueError(f"{name} is {os.environ[name]!r}; use 1 or 0.")
+    return value in YES
+
+
+def whole(name: str, default: int, least: int = 0) -> int:
+    """A whole number, at least `least`. Raises ValueError, which names the variable and what it may be."""
+    value = os.environ.get(name, str(default))
+    try:
+        found = int(value)
+    except ValueError:
+        raise ValueError(f"{name} is {value!r}; use a whole number.") from None
+    if found < least:
+        raise ValueError(f"{name} is {value!r}; use {least} or more.")
+    return found
+
+
+def number(name: str, default: float, least: float = 0.0) -> float:
+    """As `whole`, with decimals."""
+    value = os.environ.get(name, str(default))
+    try:
+        found = float(value)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise ValueError(f"{name} is {value!r}; use a number.")
+    if found < least:
+        raise ValueError(f"{name} is {value!r}; use {least:g} or more.")
+    return found
 
 
 def words(name: str, default: str) -> list[str]:

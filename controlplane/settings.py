@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from controlplane.environment import choice, database, flag, oidc, secret_key, words
+from controlplane.environment import choice, database, flag, number, oidc, secret_key, whole, words
 from controlplane.log_lines import logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -238,65 +238,65 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"
 # --- Forebay ---------------------------------------------------------------------------------------------
 # Threads of the web process that take the nodes' reports, each with its own database connection; 0: none of their own.
 # SQLite has one writer at a time: more threads would wait for each other.
-_UPLINK_THREADS = "2" if "sqlite" in str(DATABASES["default"]["ENGINE"]) else "4"
-UPLINK_THREADS = int(os.environ.get("FOREBAY_UPLINK_THREADS", _UPLINK_THREADS))
-WEB_PROCESSES = int(os.environ.get("FOREBAY_WEB_PROCESSES", "1"))
-REPORT_PERIOD_S = float(os.environ.get("FOREBAY_REPORT_PERIOD_S", "1.0"))
-SILENT_AFTER_S = float(os.environ.get("FOREBAY_SILENT_AFTER_S", "10"))
+_UPLINK_THREADS = 2 if "sqlite" in str(DATABASES["default"]["ENGINE"]) else 4
+UPLINK_THREADS = whole("FOREBAY_UPLINK_THREADS", _UPLINK_THREADS)
+WEB_PROCESSES = whole("FOREBAY_WEB_PROCESSES", 1, least=1)
+REPORT_PERIOD_S = number("FOREBAY_REPORT_PERIOD_S", 1.0, least=0.1)
+SILENT_AFTER_S = number("FOREBAY_SILENT_AFTER_S", 10, least=0.5)
 # Nothing happens by itself while this share of the nodes, and so many at the least, are silent; a node counts for so
 # long after it was heard, and things must be well again for so long.
-BRAKE_SHARE = float(os.environ.get("FOREBAY_BRAKE_SHARE", str(1 / 3)))
-BRAKE_LEAST = int(os.environ.get("FOREBAY_BRAKE_LEAST", "2"))
-BRAKE_WITHIN_S = float(os.environ.get("FOREBAY_BRAKE_WITHIN_S", "3600"))
-BRAKE_SETTLE_S = float(os.environ.get("FOREBAY_BRAKE_SETTLE_S", "60"))
-JOIN_TOKEN_TTL_S = int(os.environ.get("FOREBAY_JOIN_TOKEN_TTL_S", "3600"))
-KV_LEASE_S = int(os.environ.get("FOREBAY_KV_LEASE_S", "30"))
-KV_DEADLINE_S = float(os.environ.get("FOREBAY_KV_DEADLINE_S", "10"))
-GATEWAY_CONTINUATIONS = int(os.environ.get("FOREBAY_GATEWAY_CONTINUATIONS", "3"))
-GATEWAY_WAIT_S = float(os.environ.get("FOREBAY_GATEWAY_WAIT_S", "20"))
-GATEWAY_OVERFLOW_S = float(os.environ.get("FOREBAY_GATEWAY_OVERFLOW_S", "2"))
-GATEWAY_HOLD_S = float(os.environ.get("FOREBAY_GATEWAY_HOLD_S", "180"))
+BRAKE_SHARE = number("FOREBAY_BRAKE_SHARE", 1 / 3)
+BRAKE_LEAST = whole("FOREBAY_BRAKE_LEAST", 2)
+BRAKE_WITHIN_S = number("FOREBAY_BRAKE_WITHIN_S", 3600)
+BRAKE_SETTLE_S = number("FOREBAY_BRAKE_SETTLE_S", 60)
+JOIN_TOKEN_TTL_S = whole("FOREBAY_JOIN_TOKEN_TTL_S", 3600, least=1)
+KV_LEASE_S = whole("FOREBAY_KV_LEASE_S", 30, least=1)
+KV_DEADLINE_S = number("FOREBAY_KV_DEADLINE_S", 10, least=0.1)
+GATEWAY_CONTINUATIONS = whole("FOREBAY_GATEWAY_CONTINUATIONS", 3)
+GATEWAY_WAIT_S = number("FOREBAY_GATEWAY_WAIT_S", 20)
+GATEWAY_OVERFLOW_S = number("FOREBAY_GATEWAY_OVERFLOW_S", 2)
+GATEWAY_HOLD_S = number("FOREBAY_GATEWAY_HOLD_S", 180)
 # So much later is a token of a stream, at most, for several of them to be passed on at one waking; 0: at once.
-GATEWAY_STREAM_REST_MS = float(os.environ.get("FOREBAY_GATEWAY_STREAM_REST_MS", "2"))
+GATEWAY_STREAM_REST_MS = number("FOREBAY_GATEWAY_STREAM_REST_MS", 2)
 # A stream that waits for that says so this often, for proxies that end quiet connections; 0: never.
-GATEWAY_HOLD_COMMENTS_S = float(os.environ.get("FOREBAY_GATEWAY_HOLD_COMMENTS_S", "0"))
+GATEWAY_HOLD_COMMENTS_S = number("FOREBAY_GATEWAY_HOLD_COMMENTS_S", 0)
 # Which devices are measured without being asked for, when they join and every so often while nothing is assigned to
 # them; for how long they are kept at work; and below what share of their siblings' median, or of the published figure,
 # or by what loss of rate, they are kept out of placement.
 QUALIFY = choice("FOREBAY_QUALIFY", "gpus", ["gpus", "all", "never"])  # all: CPU slots, too
-QUALIFY_EVERY_H = float(os.environ.get("FOREBAY_QUALIFY_EVERY_H", "168"))
-QUALIFY_SOAK_S = float(os.environ.get("FOREBAY_QUALIFY_SOAK_S", "30"))
-QUALIFY_SOAK_CPU_S = float(os.environ.get("FOREBAY_QUALIFY_SOAK_CPU_S", "2"))
-QUALIFY_SIBLINGS = float(os.environ.get("FOREBAY_QUALIFY_SIBLINGS", "0.8"))
-QUALIFY_PUBLISHED = float(os.environ.get("FOREBAY_QUALIFY_PUBLISHED", "0.6"))
-QUALIFY_DRIFT = float(os.environ.get("FOREBAY_QUALIFY_DRIFT", "0.15"))
-SAMPLE_EVERY_S = int(os.environ.get("FOREBAY_SAMPLE_EVERY_S", "10"))
-SAMPLE_KEEP_H = int(os.environ.get("FOREBAY_SAMPLE_KEEP_H", "48"))
-SAMPLE_MINUTE_KEEP_DAYS = int(os.environ.get("FOREBAY_SAMPLE_MINUTE_KEEP_DAYS", "30"))
-SAMPLE_HOUR_KEEP_DAYS = int(os.environ.get("FOREBAY_SAMPLE_HOUR_KEEP_DAYS", "400"))
-RECORD_KEEP_DAYS = int(os.environ.get("FOREBAY_RECORD_KEEP_DAYS", "30"))
+QUALIFY_EVERY_H = number("FOREBAY_QUALIFY_EVERY_H", 168)
+QUALIFY_SOAK_S = number("FOREBAY_QUALIFY_SOAK_S", 30)
+QUALIFY_SOAK_CPU_S = number("FOREBAY_QUALIFY_SOAK_CPU_S", 2)
+QUALIFY_SIBLINGS = number("FOREBAY_QUALIFY_SIBLINGS", 0.8)
+QUALIFY_PUBLISHED = number("FOREBAY_QUALIFY_PUBLISHED", 0.6)
+QUALIFY_DRIFT = number("FOREBAY_QUALIFY_DRIFT", 0.15)
+SAMPLE_EVERY_S = whole("FOREBAY_SAMPLE_EVERY_S", 10, least=1)
+SAMPLE_KEEP_H = whole("FOREBAY_SAMPLE_KEEP_H", 48, least=1)
+SAMPLE_MINUTE_KEEP_DAYS = whole("FOREBAY_SAMPLE_MINUTE_KEEP_DAYS", 30, least=1)
+SAMPLE_HOUR_KEEP_DAYS = whole("FOREBAY_SAMPLE_HOUR_KEEP_DAYS", 400, least=1)
+RECORD_KEEP_DAYS = whole("FOREBAY_RECORD_KEEP_DAYS", 30, least=1)
 # A model counts as active until so long after its last request; of what is held ready so many activations may wait.
-CAPACITY_KEEP_ALIVE_S = int(os.environ.get("FOREBAY_CAPACITY_KEEP_ALIVE_S", "300"))
-CAPACITY_MOST_COLD = float(os.environ.get("FOREBAY_CAPACITY_MOST_COLD", "0.01"))
-SCALING_EVERY_S = float(os.environ.get("FOREBAY_SCALING_EVERY_S", "60"))  # between two looks of the planner
-POOL_FREE = int(os.environ.get("FOREBAY_POOL_FREE", "1"))
-POOL_EMPTIED = int(os.environ.get("FOREBAY_POOL_EMPTIED", "2"))  # of those held beyond the active ones, at most
-POOL_MIN_RESIDENCE_S = float(os.environ.get("FOREBAY_POOL_MIN_RESIDENCE_S", "30"))
-POOL_START_S = float(os.environ.get("FOREBAY_POOL_START_S", "900"))
-POOL_PREDICT = os.environ.get("FOREBAY_POOL_PREDICT", "1") == "1"
-POOL_FETCH = os.environ.get("FOREBAY_POOL_FETCH", "1") == "1"
-POOL_LEARN_KEEP_ALIVE = os.environ.get("FOREBAY_POOL_LEARN_KEEP_ALIVE", "1") == "1"
-POOL_SLEEPERS = int(os.environ.get("FOREBAY_POOL_SLEEPERS", "0"))  # engines that may sleep in a slot on GPUs; 0: none
-POOL_KEEP_DAYS = int(os.environ.get("FOREBAY_POOL_KEEP_DAYS", "30"))
-ACTIVITY_KEEP_DAYS = int(os.environ.get("FOREBAY_ACTIVITY_KEEP_DAYS", "400"))
-FORECAST_KEEP_DAYS = int(os.environ.get("FOREBAY_FORECAST_KEEP_DAYS", "90"))
-ALERT_KEEP_DAYS = int(os.environ.get("FOREBAY_ALERT_KEEP_DAYS", "90"))
+CAPACITY_KEEP_ALIVE_S = whole("FOREBAY_CAPACITY_KEEP_ALIVE_S", 300)
+CAPACITY_MOST_COLD = number("FOREBAY_CAPACITY_MOST_COLD", 0.01)
+SCALING_EVERY_S = number("FOREBAY_SCALING_EVERY_S", 60, least=1)  # between two looks of the planner
+POOL_FREE = whole("FOREBAY_POOL_FREE", 1)
+POOL_EMPTIED = whole("FOREBAY_POOL_EMPTIED", 2)  # of those held beyond the active ones, at most
+POOL_MIN_RESIDENCE_S = number("FOREBAY_POOL_MIN_RESIDENCE_S", 30)
+POOL_START_S = number("FOREBAY_POOL_START_S", 900, least=1)
+POOL_PREDICT = flag("FOREBAY_POOL_PREDICT", True)
+POOL_FETCH = flag("FOREBAY_POOL_FETCH", True)
+POOL_LEARN_KEEP_ALIVE = flag("FOREBAY_POOL_LEARN_KEEP_ALIVE", True)
+POOL_SLEEPERS = whole("FOREBAY_POOL_SLEEPERS", 0)  # engines that may sleep in a slot on GPUs; 0: none
+POOL_KEEP_DAYS = whole("FOREBAY_POOL_KEEP_DAYS", 30, least=1)
+ACTIVITY_KEEP_DAYS = whole("FOREBAY_ACTIVITY_KEEP_DAYS", 400, least=1)
+FORECAST_KEEP_DAYS = whole("FOREBAY_FORECAST_KEEP_DAYS", 90, least=1)
+ALERT_KEEP_DAYS = whole("FOREBAY_ALERT_KEEP_DAYS", 90, least=1)
 # Where alerts by e-mail go out: smtp://user:password@host:587 (STARTTLS), smtps://host:465, or smtp+plain://host:25.
 SMTP_URL = os.environ.get("FOREBAY_SMTP_URL", "")
 SMTP_FROM = os.environ.get("FOREBAY_SMTP_FROM", "forebay@localhost")
 # What money is counted in; a label, nothing is converted.
 CURRENCY = os.environ.get("FOREBAY_CURRENCY", "USD")
-USAGE_KEEP_DAYS = int(os.environ.get("FOREBAY_USAGE_KEEP_DAYS", "800"))
-IDEMPOTENCY_KEEP_H = int(os.environ.get("FOREBAY_IDEMPOTENCY_KEEP_H", "24"))
+USAGE_KEEP_DAYS = whole("FOREBAY_USAGE_KEEP_DAYS", 800, least=1)
+IDEMPOTENCY_KEEP_H = whole("FOREBAY_IDEMPOTENCY_KEEP_H", 24, least=1)
 
 LOGGING = logging_config(os.environ.get("FOREBAY_LOG_LEVEL", "INFO"), as_json=flag("FOREBAY_LOG_JSON", False))

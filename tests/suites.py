@@ -26,7 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DATABASE_TESTS = tuple(
     f"tests/{name}"
     for name in (
+        "alerts",
         "audit",
+        "bench",
         "fleet",
         "teams",
         "telemetry",

@@ -29,6 +29,7 @@ from controlplane.gateway.trip import Outcome, Trip
 
 log = structlog.get_logger(__name__)
 JSON = "application/json"
+FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")  # what proxies add
 
 
 class Gateway:
@@ -180,8 +181,8 @@ class Gateway:
         return web.Response(status=200 if state == "ok" else 503, body=body, content_type=JSON)
 
     def _metrics(self, request: web.BaseRequest) -> web.Response:
-        """They name deployments, so other machines need a key."""
-        if request.remote not in {"127.0.0.1", "::1"}:
+        """They name deployments, so other machines need a key; so does who comes through a proxy on this one."""
+        if request.remote not in {"127.0.0.1", "::1"} or any(name in request.headers for name in FORWARDED):
             self._key(request)
         self.metrics.in_flight.set(self.in_flight)
         self.metrics.unwritten.set(self.recorder.waiting)

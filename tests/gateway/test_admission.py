@@ -256,6 +256,14 @@ async def test_the_metrics_are_of_what_went_through(make_site: MakeSite) -> None
     assert "no-such" not in text, "clients make no labels"
 
 
+@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
+async def test_who_reads_the_metrics_through_a_proxy_on_this_host_needs_a_key(header: str, make_site: MakeSite) -> None:
+    site = await make_site()
+    through = {header: "203.0.113.7"}
+    assert is_error(await site.client.get("/metrics", headers={"Authorization": "", **through}), 401, "invalid_api_key")
+    assert (await site.client.get("/metrics", headers=through)).status_code == 200
+
+
 async def raw(site: Site, rest: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\n" % KEY.encode() + rest)
