@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.utils import timezone
 
 from controlplane.fleet import verified
-from controlplane.fleet.models import Activation, Partition
+from controlplane.fleet.models import Activation, Partition, Sleeper
 from controlplane.fleet.publish import publish
 from controlplane.fleet.services.waking import Ask, wake
 from tests.cli.conftest import Terminal
@@ -34,3 +36,13 @@ def test_slots_are_added_looked_at_and_taken_back(operator: Terminal) -> None:
     Activation.objects.update(state="failed", message="no such weights", ended_at=timezone.now())
     assert "no such weights" in operator.ok("pool", "history", "--failed", "--deployment", "rare")
     assert "no such weights" not in operator.ok("pool", "history", "--deployment", "there")
+
+
+def test_who_sleeps_where_is_told(operator: Terminal) -> None:
+    slot = make_partition(make_node("n1"), name="p0", pool=True)
+    assert "ASLEEP" not in operator.ok("pool")
+    since = timezone.now() - timedelta(minutes=5)
+    far = make_deployment("far", mode="pooled")
+    Sleeper.objects.create(partition=slot, deployment=far, engine_key="k", left_at=since, asleep_since=since, level=2)
+    [line] = [line for line in operator.ok("pool").splitlines() if line.startswith("far")]
+    assert line.split()[:3] == ["far", "n1/p0", "2"] and "5 min" in line

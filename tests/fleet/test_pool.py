@@ -397,6 +397,24 @@ def test_activations_are_kept_as_long_as_configured(node: Node, settings: pytest
     assert Activation.objects.count() == 1
 
 
+@pytest.mark.parametrize(("was_ready", "state"), [(True, "ready"), (False, "failed")])
+def test_a_slot_that_was_taken_meanwhile_counts_against_nobody(node: Node, was_ready: bool, state: str) -> None:
+    """The only slot stays open to it. Where its engine was ready before anybody noted that, it was woken."""
+    pooled("rare")
+    partition = slot(node)
+    ask("rare")
+    partition.refresh_from_db()
+    if was_ready:
+        tell(node, replicas=(status_of(partition, "ready"),))
+        partition.refresh_from_db()
+    make_ready(partition, deployment=pooled("other"), phase_since=timezone.now() - timedelta(seconds=600))
+    used("other", ago_s=500)
+    assert ask("rare").state == State.STARTING
+    partition.refresh_from_db()
+    assert partition.deployment.name == "rare"
+    assert [row.state for row in Activation.objects.all()] == ["starting", state]
+
+
 def crowd(nodes: int, each: int, free: int, models: int) -> dict[str, Ask]:
     """So many slots of which so many are free, and in each of the others a model with a request in flight."""
     for number in range(nodes):

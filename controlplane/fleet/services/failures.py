@@ -12,6 +12,7 @@ from controlplane.fleet.models import Activation, Deployment, Partition
 
 WITHIN = timedelta(hours=1)  # what failed before that counts no more
 LOOK_AT = 20
+GIVEN_AWAY = "its slot was given to something else"
 
 
 def over(now: datetime) -> QuerySet[Activation]:
@@ -28,8 +29,10 @@ def is_failure(row: Activation) -> bool:
 
 
 def in_a_row(deployment: Deployment, now: datetime) -> list[Activation]:
-    """The deployment's failures since it last went well, newest first, as `over` tells them."""
-    return list(takewhile(is_failure, over(now).filter(deployment=deployment)[:LOOK_AT]))
+    """The deployment's failures since it last went well, newest first, as `over` tells them. That a slot was given to
+    something else meanwhile says nothing of the model, nor of the slot."""
+    mine = over(now).filter(deployment=deployment).exclude(state=Activation.State.FAILED, message=GIVEN_AWAY)
+    return list(takewhile(is_failure, mine[:LOOK_AT]))
 
 
 def note_broken(deployment: Deployment, partition: Partition, why: str, now: datetime) -> None:

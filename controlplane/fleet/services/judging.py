@@ -13,11 +13,11 @@ from controlplane.fleet import starts
 from controlplane.fleet.models import Activation, Deployment, Node, Partition, RegisteredModel
 from controlplane.fleet.services import exclusive, rows, taking
 from controlplane.fleet.services.asks import Standing, State
-from controlplane.fleet.services.verdicts import broken, fault, gone, is_ready
+from controlplane.fleet.services.failures import GIVEN_AWAY
+from controlplane.fleet.services.verdicts import broken, fault, gone, is_ready, was_ready
 from workers.contract import Role
 
 log = structlog.get_logger(__name__)
-ELSE = "its slot was given to something else"
 
 
 def judge(current: Activation, now: datetime) -> Standing | None:
@@ -26,6 +26,9 @@ def judge(current: Activation, now: datetime) -> Standing | None:
     found = _slots(current)
     for partition, role in found:
         if why := _fault(current, partition, role, now):
+            if why == GIVEN_AWAY and was_ready(current):
+                _end(current, Activation.State.READY, now)  # and gone for another model before anybody noted that
+                return None
             _fail(current, [row for row, _ in found if row is not None], partition, why, now)
             return None
     there = [row for row, _ in found if row is not None]
@@ -90,7 +93,7 @@ def _fault(current: Activation, partition: Partition | None, role: str, now: dat
     """None while nothing is wrong with it. What befell one that is ready by now is over, and how long the other half
     takes is not its fault."""
     if partition is None or partition.deployment_id != current.deployment_id or partition.role != role:
-        return ELSE
+        return GIVEN_AWAY
     if not is_ready(partition, now):
         return fault(current, partition, now)
     return gone(partition, now)

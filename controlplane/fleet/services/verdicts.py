@@ -11,8 +11,10 @@ from controlplane.audit.models import AuditEvent
 from controlplane.domain.health import is_crash_looping, is_silent
 from controlplane.fleet.facts import has_process, partition_view
 from controlplane.fleet.models import Activation, Partition
+from controlplane.fleet.services.failures import GIVEN_AWAY
 from workers.contract import Phase
 
+READY_VERBS = ("engine-ready", "engine-woke")
 GONE_S = 60.0  # a node that is silent for so long is not waited for
 
 
@@ -22,10 +24,19 @@ def is_ready(partition: Partition, now: datetime) -> bool:
     return there and partition.deployment_id is not None and not _is_silent(partition, now)
 
 
+def was_ready(activation: Activation) -> bool:
+    """Whether its engines have been ready since it was placed, by the trail, whatever has their slots now."""
+    slots = {pk for pk in (activation.partition_id, activation.partner_id) if pk is not None}
+    events = AuditEvent.objects.filter(subject_type="partition", subject_id__in=slots, verb__in=READY_VERBS)
+    since = events.filter(at__gte=activation.placed_at).values_list("subject_id", "after") if slots else ()
+    name = activation.deployment.name
+    return bool(slots) and {pk for pk, after in since if (after or {}).get("deployment") == name} == slots
+
+
 def fault(activation: Activation, partition: Partition | None, now: datetime) -> str | None:
     """Why this start will come to nothing; None while it may yet. `partition` with its node and GPUs."""
     if partition is None or partition.deployment_id != activation.deployment_id:
-        return "its slot was given to something else"
+        return GIVEN_AWAY
     if _is_silent(partition, now):
         return f"node {partition.node.name} fell silent"
     if partition.node.draining or partition.node.revoked:
