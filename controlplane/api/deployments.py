@@ -23,6 +23,8 @@ from controlplane.fleet.models import Deployment
 
 LARGEST = 2_147_483_647
 
+LENT = "lent"  # beside the roles: what the pool lends, and takes back
+
 
 class RoleCount(serializers.Serializer):
     assigned = serializers.IntegerField(help_text="Partitions that shall run it.")
@@ -33,6 +35,7 @@ class RoleCounts(serializers.Serializer):
     prefill = RoleCount()
     decode = RoleCount()
     aggregated = RoleCount()
+    lent = RoleCount(help_text="Slots of the pool that it has for a while; they count for no role.")
 
 
 class Words(serializers.ListField):
@@ -86,8 +89,8 @@ class DeploymentShape(serializers.ModelSerializer):
         partitions = deployment.partitions.all()
         confirmed = {partition.pk for partition in partitions if is_confirmed(partition_view(partition, gpus=()))}
         counts = {}
-        for role in ROLES:
-            held = [partition.pk for partition in partitions if partition.role == role]
+        for role in (*ROLES, LENT):
+            held = [row.pk for row in partitions if role == (LENT if row.overflow else row.role)]
             counts[role] = {"assigned": len(held), "confirmed": len(confirmed.intersection(held))}
         return counts
 

@@ -63,6 +63,7 @@ class LivePartition(serializers.Serializer):
     gpus = serializers.ListField(child=serializers.IntegerField(), help_text="Ids, in the order of their index.")
     deployment = Named(allow_null=True)
     role = serializers.CharField(allow_null=True)
+    overflow = serializers.BooleanField(help_text="The pool lends it to a dedicated deployment, and takes it back.")
     status = serializers.CharField(help_text="Derived from what is desired, what the agent says, and the clock.")
     phase = serializers.CharField(allow_null=True, help_text="What the agent says of the replica.")
     confirmed = serializers.BooleanField(help_text="The replica is ready, and exactly what is desired.")

@@ -14,6 +14,7 @@ _GONE = {"silent", "never_seen"}
 _SET_ASIDE = {"cordoned", "draining", "drained", "revoked"}
 _ON_ITS_WAY = {"pending", "starting", "draining", "stopping"}
 _ROLES = ("prefill", "decode", "aggregated")
+LENT = "lent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,15 @@ def _of_server(health: Row, live: Row) -> Iterator[Finding]:
 
 
 def engines(live: Row) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
-    """How many are assigned and how many can be sent requests now, by deployment and role."""
+    """How many are assigned and how many can be sent requests now, by deployment and role; of the role `lent` are those
+    in slots that the pool lends."""
     assigned: Counter[tuple[str, str]] = Counter()
     ready: Counter[tuple[str, str]] = Counter()
     for node in live["nodes"]:
         for partition in node["partitions"]:
             if partition["deployment"] is not None:
-                key = (partition["deployment"]["name"], partition["role"])
+                lent = partition.get("overflow", False)  # a server of an earlier version does not say
+                key = (partition["deployment"]["name"], LENT if lent else partition["role"])
                 assigned[key] += 1
                 ready[key] += partition["confirmed"] and partition["status"] == "ready"
     return assigned, ready
@@ -78,8 +81,8 @@ def _of_deployment(
 ) -> Iterator[Finding]:
     name = deployment["name"]
     look = "forebay partitions --deployment " + name
-    answering = ready[name, "decode"] + ready[name, "aggregated"]
-    if deployment["mode"] != "pooled" and any(assigned[name, role] for role in _ROLES) and not answering:
+    answering = sum(ready[name, role] for role in ("decode", "aggregated", LENT))
+    if deployment["mode"] != "pooled" and any(assigned[name, role] for role in (*_ROLES, LENT)) and not answering:
         text = "serves nobody: no decode or aggregated engine is ready"
         yield Finding(True, "serves-nobody", name, text, look)
     elif assigned[name, "prefill"] and not ready[name, "prefill"]:

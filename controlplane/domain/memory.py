@@ -130,10 +130,8 @@ def fit(
     """Numbers for one GPU of `tp`, by the arithmetic above; raises nothing: `note` says what is unknown."""
     shape = shape or EngineShape(utilization=utilization)
     if cpu:
-        gpu_memory_bytes, tp = gpu_memory_bytes * tp, 1
-        shape = replace(shape, kv_cache_bytes=shape.kv_cache_bytes or cpu_kv_bytes(gpu_memory_bytes))
-    whole = cpu or shape.kv_cache_bytes is not None  # a KV cache reserved by hand sets the utilization aside
-    available = gpu_memory_bytes if whole else math.ceil(gpu_memory_bytes * shape.utilization)
+        gpu_memory_bytes, tp, shape = _one_slot(gpu_memory_bytes * tp, shape)
+    available = _available(gpu_memory_bytes, shape, cpu=cpu)
     overhead = overhead_bytes(facts, tp=tp, gpu_memory_bytes=gpu_memory_bytes, shape=shape, cpu=cpu)
     weights = loaded_bytes(facts, tp)
     per_token = kv_bytes_per_token(facts, tp, shape.kv_element_bytes) if facts.is_known else None
@@ -158,6 +156,17 @@ def fit(
         kv_tokens_capacity=capacity,
         max_concurrency_at_context=_concurrency(capacity, context_tokens, shape),
     )
+
+
+def _one_slot(memory_bytes: int, shape: EngineShape) -> tuple[int, int, EngineShape]:
+    """CPU slots together, as one device without tensor parallelism."""
+    return memory_bytes, 1, replace(shape, kv_cache_bytes=shape.kv_cache_bytes or cpu_kv_bytes(memory_bytes))
+
+
+def _available(memory_bytes: int, shape: EngineShape, *, cpu: bool) -> int:
+    """A KV cache that is reserved by hand sets the utilization aside."""
+    whole = cpu or shape.kv_cache_bytes is not None
+    return memory_bytes if whole else math.ceil(memory_bytes * shape.utilization)
 
 
 def cpu_kv_bytes(memory_bytes: int) -> int:

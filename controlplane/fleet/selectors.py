@@ -274,6 +274,7 @@ def _partition(partition: Partition, now: datetime, endpoints: bool) -> dict[str
         "gpus": [gpu.pk for gpu in gpus],
         "deployment": {"id": deployment.pk, "name": deployment.name} if deployment else None,
         "role": partition.role or None,
+        "overflow": partition.overflow,
         "status": health.partition_status(view, now.timestamp(), settings.SILENT_AFTER_S).value,
         "phase": partition.phase or None,
         "confirmed": health.is_confirmed(view),

@@ -183,6 +183,7 @@ def _partition(row: Partition, gpus: list[Gpu], node: NodeView, now: float) -> d
         "gpus": [gpu.pk for gpu in gpus if gpu.partition_id == row.pk],
         "deployment": {"id": row.deployment_id, "name": row.deployment.name} if row.deployment else None,
         "role": row.role or None,
+        "overflow": row.overflow,
         "status": str(health.partition_status(view, now, settings.SILENT_AFTER_S)),
         "phase": row.phase or None,
         "confirmed": health.is_confirmed(view),

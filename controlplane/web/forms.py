@@ -174,14 +174,14 @@ class Serve(forms.Form):
     prefill_max_requests = forms.IntegerField(
         min_value=1,
         required=False,
-        label="Most at a prefill engine",
-        help_text="Requests of one gateway; others wait in line. Empty: no limit.",
+        label="Requests per prefill engine",
+        help_text="At most, of one gateway; others wait in line. Empty: no limit.",
     )
     decode_max_requests = forms.IntegerField(
-        min_value=1, required=False, label="Most at a decode engine", help_text="Empty: no limit."
+        min_value=1, required=False, label="Requests per decode engine", help_text="Empty: no limit."
     )
     aggregated_max_requests = forms.IntegerField(
-        min_value=1, required=False, label="Most at an aggregated engine", help_text="Empty: no limit."
+        min_value=1, required=False, label="Requests per aggregated engine", help_text="Empty: no limit."
     )
     drain_s = forms.IntegerField(
         min_value=0,

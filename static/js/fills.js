@@ -23,7 +23,7 @@ export function read(fill, gpu, part, node) {
 export function describe(gpu, part, node) {
   const told = (fill, value, words) => (known(value) && !isBehind(node, fill) ? [words(value)] : []);
   const lines = [`${node.name} GPU ${gpu.index}: ${gpu.name}`];
-  if (part) lines.push(`${part.name}: ${part.deployment ? `${part.role} of ${part.deployment.name}` : "not assigned"}`);
+  if (part) lines.push(`${part.name}: ${part.deployment ? `${part.role} of ${part.deployment.name}${part.overflow ? ", lent by the pool" : ""}` : "not assigned"}`);
   lines.push(...told("utilization", gpu.utilization, (v) => `utilization ${Math.round(v * 100)}%`));
   lines.push(...told("kv", part?.engine?.kv_usage, (v) => `KV cache ${Math.round(v * 100)}%`));
   lines.push(...told("memory", gpu.memory_used_bytes, (v) => `memory ${bytes(v)} of ${bytes(gpu.memory_bytes)}`));

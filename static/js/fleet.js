@@ -14,7 +14,7 @@ import "./fleet_charts.js";
 import { kept } from "./timerange.js";
 import { drawGroups, groupKeys, groupsOf, keeps, matches } from "./groups.js";
 
-const DENSE_OVER = 50, GAP = 12, LINES = 6;
+const DENSE_OVER = 50, GAP = 12, LINES = 6, NARROW = 480;
 const map = document.getElementById("map"), filter = document.getElementById("filter"), groupBy = document.getElementById("group");
 const url = new URLSearchParams(location.search), inOrder = new Intl.Collator("en", { numeric: true }).compare;
 let drawn = -1, across = 1; // how many nodes there were at the last drawing, and how many of them side by side
@@ -53,7 +53,7 @@ function legend() {
 function redraw() {
   const nodes = [...store.nodes.values()].sort((a, b) => inOrder(a.name, b.name));
   const shown = nodes.filter((node) => matches(node, filter.value));
-  Object.assign(view, { dense: shown.length > DENSE_OVER, columns: columns(nodes) });
+  view.dense = shown.length > DENSE_OVER; view.columns = columns(nodes);
   drawn = nodes.length;
   map.classList.toggle("dense", view.dense);
   map.style.setProperty("--cols", view.columns);
@@ -67,7 +67,8 @@ function redraw() {
   groupKeys(nodes, groupBy, view.group);
 }
 
-const columns = (nodes) => Math.min(16, Math.max(4, ...nodes.map((node) => node.gpus.length)));
+/** On a phone four GPUs side by side, or nothing could be read of a partition of one. */
+const columns = (nodes) => Math.min(!view.dense && map.clientWidth < NARROW ? 4 : 16, Math.max(4, ...nodes.map((node) => node.gpus.length)));
 
 const fitting = () => Math.max(1, Math.floor((map.clientWidth + GAP) / (view.columns * 9 + 34 + GAP)));
 
@@ -134,7 +135,7 @@ document.getElementById("fill").addEventListener("click", (event) => {
 });
 groupBy.addEventListener("change", () => { view.group = groupBy.value; redraw(); remember(); });
 filter.addEventListener("input", () => { redraw(); remember(); });
-new ResizeObserver(() => { if (view.dense && fitting() !== across) redraw(); }).observe(map);
+new ResizeObserver(() => { if (view.dense ? fitting() !== across : drawn > 0 && columns([...store.nodes.values()]) !== view.columns) redraw(); }).observe(map);
 document.addEventListener("forebay:theme", () => { legend(); if (store.ready) redraw(); });
 panel.attach(map, { onSelect: () => { remember(); tellView(); }, initial: url.get("sel") });
 map.addEventListener("pointerover", (event) => { point(event.target.closest(".cell")); tellView(); });

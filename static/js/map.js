@@ -14,7 +14,7 @@ export const partOf = (node, gpu) => node.partitions.find((part) => part.id === 
 
 /** Everything that changes a row's shape; the rest is repainted in place. */
 export function shape(node, view) {
-  const parts = node.partitions.map((p) => [p.id, p.name, p.role, p.deployment?.name, p.status, p.confirmed, p.gpus.join()]);
+  const parts = node.partitions.map((p) => [p.id, p.name, p.role, p.deployment?.name, p.status, p.confirmed, p.overflow, p.gpus.join()]);
   const gpus = node.gpus.map((g) => [g.id, g.index, g.partition, g.health, g.present, g.foreign, g.flag]);
   return JSON.stringify([node.name, node.labels, node.status, node.schedulable, node.draining, node.simulated, parts, gpus, view.columns, view.dense]);
 }
@@ -78,7 +78,7 @@ function frame(node, run, view, keep) {
 
 function tag({ part, again }) {
   if (!part) return el("span", { class: "tag" }, el("span", { class: "what" }, "free"));
-  const state = CALM.has(part.status) && (part.confirmed || !part.deployment) ? null : el("span", { class: "state" }, part.status === "ready" ? "unconfirmed" : SHORT[part.status] || words(part.status));
+  const state = CALM.has(part.status) && (part.confirmed || !part.deployment) && !part.overflow ? null : el("span", { class: "state" }, part.status === "ready" ? (part.confirmed ? "lent" : "unconfirmed") : SHORT[part.status] || words(part.status));
   const what = part.deployment ? part.deployment.name : `${part.name} idle`;
   return el("span", { class: "tag" }, part.role ? glyph(part.role) : null, el("span", { class: "what" }, again ? `+ ${what}` : what), again ? null : state);
 }
@@ -86,7 +86,7 @@ function tag({ part, again }) {
 function label(node, { part, gpus }) {
   const where = `${node.name}, GPU ${gpus.map((g) => g.index).join(" ")}`;
   if (!part) return `${where}: in no partition`;
-  return `${where}: partition ${part.name}, ${part.deployment ? `${part.role} of ${part.deployment.name}, ${words(part.status)}` : "not assigned"}`;
+  return `${where}: partition ${part.name}, ${part.deployment ? `${part.role} of ${part.deployment.name}, ${words(part.status)}${part.overflow ? ", lent by the pool" : ""}` : "not assigned"}`;
 }
 
 const trouble = (gpu) => gpu.health !== "ok" || !gpu.present || gpu.foreign || Boolean(gpu.flag);

@@ -9,7 +9,7 @@ import pytest
 from rest_framework.test import APIClient
 
 from controlplane.audit.models import AuditEvent
-from controlplane.fleet.models import Deployment, RegisteredModel
+from controlplane.fleet.models import Deployment, Partition, RegisteredModel
 from tests.api.conftest import World, problem_of
 from tests.factories import SMOLLM2, make_model, make_node
 
@@ -176,6 +176,14 @@ def test_arguments_are_taken_exactly_as_they_are(operator: APIClient, world: Wor
 def test_replicas_are_counted_by_role(viewer: APIClient, world: World) -> None:
     [row] = viewer.get("/api/v1/deployments?name=chat").json()["results"]
     assert row["replicas"]["aggregated"] == {"assigned": 1, "confirmed": 1}
+    assert row["replicas"]["lent"] == {"assigned": 0, "confirmed": 0}
+
+
+def test_a_replica_in_a_slot_that_the_pool_lends_counts_for_no_role(viewer: APIClient, world: World) -> None:
+    Partition.objects.filter(pk=world.partition.pk).update(pool=True, overflow=True)
+    [row] = viewer.get("/api/v1/deployments?name=chat").json()["results"]
+    assert row["replicas"]["aggregated"] == {"assigned": 0, "confirmed": 0}
+    assert row["replicas"]["lent"] == {"assigned": 1, "confirmed": 1}
 
 
 def test_a_deployment_is_deleted_once_nothing_is_assigned(operator: APIClient, world: World) -> None:

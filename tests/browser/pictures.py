@@ -13,6 +13,16 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, Running, temporary
 
+PAST = """
+async () => {
+  const rest = (ms) => new Promise((done) => setTimeout(done, ms));
+  if (document.documentElement.scrollHeight < 1.2 * innerHeight) return;
+  for (let y = 0; y < document.documentElement.scrollHeight; y += innerHeight * 0.8) {
+    scrollTo(0, y); await rest(250);
+  }
+  scrollTo(0, 0); await rest(500);
+}
+"""
 WIDTHS = {"1440": (1440, 1000), "380": (380, 800)}
 
 
@@ -63,6 +73,8 @@ class Shooter:
                     page.wait_for_timeout(settle_s * 1000)
                     if prepare:
                         prepare(page)
+                    elif full:
+                        page.evaluate(PAST)  # charts are drawn once they come into sight
                     page.screenshot(path=self.folder / f"{name}-{width}-{theme}.png", full_page=full)
                     self._complain(page, name, width)
 

@@ -56,6 +56,12 @@ def test_a_ready_engine_that_is_not_confirmed_serves_nobody() -> None:
     assert kinds(node(partition("decode", "ready", confirmed=False))) == [(True, "serves-nobody")]
 
 
+def test_an_engine_that_the_pool_lends_serves_but_is_none_of_the_minimum() -> None:
+    lent = partition("aggregated", "ready", overflow=True)
+    assert kinds(node(lent)) == []
+    assert kinds(node(lent), min_aggregated=1) == [(True, "under-minimum")]
+
+
 def test_fewer_ready_than_the_minimum() -> None:
     assert kinds(node(partition("decode", "ready")), min_decode=2) == [(True, "under-minimum")]
 

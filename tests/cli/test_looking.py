@@ -108,9 +108,17 @@ def test_models(viewer: Terminal, fleet: None) -> None:
 def test_deployments(viewer: Terminal, fleet: None) -> None:
     row = viewer.ok("deployments").splitlines()[1].split()
     assert row[:6] == ["chat", "smollm2", "dedicated", "1/1", "1/1", "0/0"]
+    assert row[6] == "0/0"  # lent
     (entry,) = viewer.json("deployments")
     assert entry["replicas"]["decode"] == {"assigned": 1, "confirmed": 1}
-    assert entry["ready"] == {"prefill": 1, "decode": 1, "aggregated": 0}
+    assert entry["ready"] == {"prefill": 1, "decode": 1, "aggregated": 0, "lent": 0}
+
+
+def test_an_engine_that_the_pool_lends_counts_for_no_role(viewer: Terminal) -> None:
+    chat = make_deployment("chat")
+    make_ready(make_partition(deployment=chat, role="aggregated", pool=True, overflow=True))
+    assert viewer.ok("deployments").splitlines()[1].split()[3:7] == ["0/0", "0/0", "0/0", "1/1"]
+    assert "Engines   1 ready of 1 assigned" in viewer.ok("status")
 
 
 def test_the_engines_of_a_silent_node_do_not_count_as_ready(viewer: Terminal) -> None:

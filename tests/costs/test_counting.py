@@ -20,6 +20,7 @@ from controlplane.teams.models import TeamSpend
 from controlplane.telemetry import rollup
 from controlplane.telemetry.models import EngineSample, GpuSample, Rollup
 from tests.costs.conftest import HOUR, LATER, Past
+from tests.factories import make_partition
 
 pytestmark = pytest.mark.django_db
 
@@ -85,6 +86,19 @@ def test_a_request_across_the_hours_end_has_its_time_in_both_and_its_tokens_wher
     assert mine.requests == 1
     before = UsageHour.objects.get(hour=HOUR - timedelta(hours=1), share="active")
     assert (before.gpu_s, before.requests) == (0.0, 0), "nothing is known of the engine then"
+
+
+def test_a_slot_that_the_pool_lends_is_paid_like_the_deployments_other_engines(past: Past) -> None:
+    slot = make_partition(past.node, name="s", deployment=past.deployment, role="aggregated", pool=True, overflow=True)
+    past.up(slot, range(10))
+    past.asked(60, 40, path="overflow", prefill="", decode="alpha/s", prefill_ms=None, ttft_ms=10e3)
+    counting.count(LATER)
+    rows = of_hour()
+    mine = rows["active", "users", "bot"]
+    assert mine.gpu_s == pytest.approx(40), "its own second of the slot's one GPU"
+    assert (mine.in_gpu_s, mine.out_gpu_s) == pytest.approx((10, 30))
+    assert (mine.requests, mine.prompt_tokens, mine.completion_tokens, mine.deployment) == (1, 1000, 100, "chat")
+    assert rows["reserved", "owners", None].gpu_s == pytest.approx(600 - 40), "while it is lent, and no longer"
 
 
 def test_after_an_outage_all_hours_are_counted_in_bounded_runs(past: Past) -> None:

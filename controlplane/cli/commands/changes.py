@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from controlplane.cli import moves, names
+from controlplane.cli import change_words, moves, names
 from controlplane.cli.changing import Proposal, Wish, always, answer, carry_out
 from controlplane.cli.client import Row
-from controlplane.cli.explaining import assigned, explained
+from controlplane.cli.explaining import explained
 from controlplane.cli.failures import Exit, failure
 from controlplane.cli.following import follow
 from controlplane.cli.options import (
@@ -24,7 +24,6 @@ from controlplane.cli.options import (
     yes_option,
 )
 from controlplane.cli.session import Session, pass_session
-from controlplane.cli.text import UNKNOWN, moment, plain, table
 
 change_argument = click.argument("change", type=click.IntRange(min=1), shell_complete=moves.complete_mine)
 move_arguments = click.argument("words", metavar="MOVE...", nargs=-1, required=True, shell_complete=moves.complete)
@@ -175,12 +174,12 @@ def changes(
             raise failure(Exit.USAGE, "Which change shall be watched?", "Say its number: forebay changes 7 --watch")
         asked = {"actor": actor, "open": "true" if only_open else None}
         rows = session.client.every("changes", limit, **{key: value for key, value in asked.items() if value})
-        session.answer(rows, lambda: _table(rows))
+        session.answer(rows, lambda: change_words.table(rows))
         return
     row = session.client.get(f"changes/{change}")
     if watch and row["state"] == "running":
         row, _ = follow(session, row, timeout_s=timeout_s, since=time.monotonic())
-    session.answer(row, lambda: _detailed(row))
+    session.answer(row, lambda: change_words.detailed(row))
 
 
 @click.command()
@@ -264,42 +263,3 @@ def _kept(file: Path, session: Session) -> Proposal:
         message = f"This plan was made at {server}, and you are signed in at {session.client.url}."
         raise failure(Exit.USAGE, message, "Plan again there.")
     return Proposal("changes", {"moves": rows}, version)
-
-
-def _table(rows: list[Row]) -> str:
-    if not rows:
-        return "No such changes."
-    headers = ("CHANGE", "AT (UTC)", "WHO", "KIND", "STATE", "STEPS", "MOVES", "REASON")
-    cells = [
-        (
-            str(row["id"]),
-            moment(row["created_at"]),
-            row["actor"],
-            row["kind"] if row["undoes"] is None else f"undo of {row['undoes']}",
-            _state(row),
-            f"{row['steps_done']}/{row['steps_total']}",
-            " ".join(moves.text(move) for move in row["moves"]) or UNKNOWN,
-            row["reason"] or UNKNOWN,
-        )
-        for row in rows
-    ]
-    return table(headers, cells, right=(0,))
-
-
-def _state(row: Row) -> str:
-    if row["undone_by"] is not None:
-        return f"undone by {row['undone_by']}"
-    state = str(row["state"]).replace("_", " ")
-    return f"{state}, backwards" if row["backwards"] and row["state"] in ("running", "stopped") else state
-
-
-def _detailed(row: Row) -> str:
-    why = f": {row['reason']}" if row["reason"] else ""
-    lines = [f"Change {row['id']} ({row['kind']}) by {row['actor']} at {moment(row['created_at'])} UTC{why}"]
-    lines.append(f"State: {_state(row)}. {row['message']}".rstrip())
-    for move in row["moves"]:
-        lines.append(f"  {move['partition']['name']}: {assigned(move['before'])} -> {assigned(move['after'])}")
-    for step in row["steps"]:
-        said = " ".join(part for part in (step["text"], step["progress"], step["message"]) if part)
-        lines.append(f"{step['number']:3}. {step['state']}: {said}")
-    return plain("\n".join(lines))

@@ -8,7 +8,7 @@ import click
 
 from controlplane.cli import names
 from controlplane.cli.client import Row
-from controlplane.cli.findings import Finding, engines, findings
+from controlplane.cli.findings import LENT, Finding, engines, findings
 from controlplane.cli.options import ROLES, json_option
 from controlplane.cli.session import Session, pass_session
 from controlplane.cli.text import UNKNOWN, figure, moment, plain, share, size, span, table, word
@@ -86,7 +86,7 @@ def deployments(session: Session) -> None:
     rows = session.client.every("deployments")
     _, ready = engines(session.client.get("live"))
     for row in rows:  # the rows' own counts do not know that a silent node's engines are out of reach
-        row["ready"] = {role: ready[row["name"], role] for role in ROLES}
+        row["ready"] = {role: ready[row["name"], role] for role in (*ROLES, LENT)}
     session.answer(rows, lambda: _table_of_deployments(rows))
 
 
@@ -208,12 +208,13 @@ def _mode(row: Row) -> str:
 def _table_of_deployments(rows: list[Row]) -> str:
     if not rows:
         return "There is no deployment yet."
-    headers = ("DEPLOYMENT", "MODEL", "MODE", "PREFILL", "DECODE", "AGGREGATED", "TTFT AIM", "ITL AIM", "ALIASES")
+    roles = [role.upper() for role in (*ROLES, LENT)]
+    headers = ("DEPLOYMENT", "MODEL", "MODE", *roles, "TTFT AIM", "ITL AIM", "ALIASES")
     cells = []
     for row in rows:
-        counts = [f"{row['ready'][role]}/{row['replicas'][role]['assigned']}" for role in ROLES]
+        counts = [f"{row['ready'][role]}/{row['replicas'][role]['assigned']}" for role in (*ROLES, LENT)]
         aims = (figure(row["slo_ttft_ms"], "ms"), figure(row["slo_itl_ms"], "ms"))
         cells.append(
             (row["name"], row["model"]["name"], _mode(row), *counts, *aims, plain(" ".join(row["aliases"])) or UNKNOWN)
         )
-    return table(headers, cells, right=(3, 4, 5, 6, 7))
+    return table(headers, cells, right=(3, 4, 5, 6, 7, 8))

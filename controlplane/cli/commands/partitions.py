@@ -183,6 +183,6 @@ def _lost(session: Session, row: Row) -> str:
     name, role = row["deployment"]["name"], row["role"]
     text = f"{names.label(row)} runs {name} as {role} ({row['status']}); its engine ends."
     replicas = session.client.get(f"deployments/{row['deployment']['id']}")["replicas"]
-    if replicas[role]["assigned"] == 1:
+    if not row["overflow"] and replicas[role]["assigned"] == 1:
         text += f" It is the last {role} partition of {name}."
     return text
