@@ -8,7 +8,7 @@ export function summary() {
   if (!s) return;
   const put = (id, value, sub) => { text(document.getElementById(`k-${id}`), value); if (sub !== undefined) text(document.getElementById(`k-${id}-sub`), sub); };
   put("gpus", `${number(s.gpus.assigned)} of ${number(s.gpus.total)}`, `${number(s.gpus.idle)} idle, ${number(s.gpus.unhealthy)} unhealthy`);
-  put("nodes", number(s.nodes.total), s.nodes.silent ? `${number(s.nodes.silent)} silent` : "all reporting");
+  put("nodes", number(s.nodes.total), s.nodes.silent ? `${number(s.nodes.silent)} silent` : s.nodes.total ? "all reporting" : "none has joined yet");
   put("models", number(s.active_models), s.window_s ? `in the last ${number(s.window_s)} s` : "no request figures yet");
   for (const key of ["ttft_ms", "itl_ms"]) put(key, unit(s[key]?.p95, "ms"), s[key]?.p50 == null ? "no requests in the window" : `p50 ${unit(s[key].p50, "ms")}`);
   put("out", unit(s.tokens_out_per_s, "tok/s"), s.rps == null ? UNKNOWN : `${number(s.rps, 1)} requests/s`);
