@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
@@ -13,6 +14,7 @@ from django.db import connections
 from django.test import AsyncClient
 from django.urls import reverse
 
+from controlplane.web.views.deployments import SLACK_S
 from tests import factories
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -34,6 +36,8 @@ async def gateway(settings: object) -> AsyncIterator[list[dict]]:
     async def chat(request: web.Request) -> web.StreamResponse:
         body = await request.json()
         asked.append({"body": body, "key": request.headers["Authorization"]})
+        if body["model"] == "waking":
+            await asyncio.sleep(0.5)
         if body["model"] == "missing":
             return web.json_response({"error": {"message": "no such model", "code": 404}}, status=404)
         answer = web.StreamResponse(
@@ -111,6 +115,18 @@ async def test_what_is_no_chat_is_refused(body: object, gateway: list[dict]) -> 
     answer = await say(await client_of("operator"), "chat", body)
     assert answer.status_code == 400
     assert not gateway
+
+
+async def test_a_model_that_is_woken_is_waited_for_as_long_as_the_gateway_holds_it(
+    gateway: list[dict], settings: object
+) -> None:
+    client = await client_of("operator")
+    settings.GATEWAY_HOLD_S = 0.1 - SLACK_S  # type: ignore[attr-defined]
+    assert (await say(client, "waking", CHAT)).status_code == 502, "it would take longer"
+    settings.GATEWAY_HOLD_S = 5.0 - SLACK_S  # type: ignore[attr-defined]
+    answer = await say(client, "waking", CHAT)
+    assert answer.status_code == 200
+    assert (await drain(answer)).endswith(b"data: [DONE]\n\n")
 
 
 async def test_a_gateway_that_is_down_is_told_in_words(settings: object) -> None:

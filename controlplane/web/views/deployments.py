@@ -22,7 +22,7 @@ from controlplane.web.answers import find, show
 
 _PASSED = ("x-request-id", "x-forebay-path", "x-forebay-prefill", "x-forebay-decode", "server-timing", "retry-after")
 _LONGEST_BODY = 256 * 1024
-_WAIT = httpx.Timeout(connect=3, read=120, write=10, pool=3)
+SLACK_S = 120.0  # beyond what the gateway holds a request for a model that is being woken
 
 
 @require_GET
@@ -65,7 +65,7 @@ async def playground(request: HttpRequest, name: str) -> HttpResponseBase:
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         return _problem(400, f"The message could not be read: {error}.")
     key = await sync_to_async(gateway.internal_key)()
-    client = httpx.AsyncClient(timeout=_WAIT, trust_env=False)
+    client = httpx.AsyncClient(timeout=_wait(), trust_env=False)
     headers = {"Authorization": f"Bearer {key}", "X-Request-ID": request.request_id}
     try:
         outgoing = client.build_request(
@@ -83,6 +83,10 @@ async def playground(request: HttpRequest, name: str) -> HttpResponseBase:
         content_type=kind,
         headers={**kept, "Cache-Control": "no-store"},
     )
+
+
+def _wait() -> httpx.Timeout:
+    return httpx.Timeout(connect=3, read=settings.GATEWAY_HOLD_S + SLACK_S, write=10, pool=3)
 
 
 def _replicas(deployment: Deployment) -> list[rows.PartitionRow]:
