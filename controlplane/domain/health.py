@@ -7,12 +7,14 @@ from controlplane.domain.types import NodeStatus, NodeView, PartitionStatus, Par
 SILENT_AFTER_S = 10.0  # reports come each second; ten missed ones are not a hiccup
 CRASH_LOOP_AFTER = 3  # starts in a row that ended without staying up
 
-_SAME_NAME = {
+_STATUS = {
     Phase.STARTING: PartitionStatus.STARTING,
     Phase.READY: PartitionStatus.READY,
     Phase.DRAINING: PartitionStatus.DRAINING,
     Phase.STOPPING: PartitionStatus.STOPPING,
     Phase.ASLEEP: PartitionStatus.ASLEEP,
+    Phase.DOZING: PartitionStatus.STOPPING,  # these two agents keep to themselves; one that told them breaks no page
+    Phase.WAKING: PartitionStatus.STARTING,
 }
 # A released partition whose agent has not acted yet: what will become of the process it still has.
 _RELEASED = {
@@ -21,6 +23,8 @@ _RELEASED = {
     Phase.DRAINING: PartitionStatus.DRAINING,
     Phase.STOPPING: PartitionStatus.STOPPING,
     Phase.ASLEEP: PartitionStatus.STOPPING,
+    Phase.DOZING: PartitionStatus.STOPPING,
+    Phase.WAKING: PartitionStatus.STOPPING,
 }
 
 
@@ -51,10 +55,10 @@ def partition_status(partition: PartitionView, now: float, silent_after_s: float
     if is_crash_looping(partition):
         return PartitionStatus.CRASH_LOOPING
     if partition.phase in (Phase.DRAINING, Phase.STOPPING):
-        return _SAME_NAME[partition.phase]
+        return _STATUS[partition.phase]
     if partition.phase is None or partition.phase is Phase.EXITED or not _is_heard(partition):
         return PartitionStatus.PENDING
-    return _SAME_NAME[partition.phase]
+    return _STATUS[partition.phase]
 
 
 def is_confirmed(partition: PartitionView) -> bool:
