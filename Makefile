@@ -39,5 +39,5 @@ fmt: dev ## format and sort imports
 	$(BIN)/ruff check --fix-only -q .
 	$(BIN)/ruff format .
 
-bench: dev ## measure; BENCH=gateway (default), fleet, lists, map, charts, alerts, forecast, reserve, sizing, autoscale, overflow, starts, qualify, reassign or faults (these two on real engines; stand-ins with QUICK=1)
+bench: dev ## measure; BENCH=NAME for python -m bench.NAME (default gateway; all: ls bench), QUICK=1: under a minute, reassign and faults then on stand-in engines
 	$(BIN)/python -m bench.$(or $(BENCH),gateway) $(if $(QUICK),--quick)

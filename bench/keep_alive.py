@@ -2,7 +2,7 @@
 times. Each model by itself, as if it had a slot whenever it needs one: what counts is how often it had to be woken, and
 for how long a slot was held while nothing was asked.
 
-    python -m bench.keep_alive [TRACE]
+    python -m bench.keep_alive [TRACE] [--quick]
 
 TRACE: clients of a model service standing in for models (ServeGen), those that are active less than half of the time.
 Learned anew each six hours from the eight days before; judged from day 5 on.
@@ -32,6 +32,7 @@ Rule = Callable[[Floats], float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trace", nargs="?", type=Path, default=TRACE)
+    parser.add_argument("--quick", action="store_true", help="the same: it takes 20 s")
     report(sporadic(read(parser.parse_args().trace).requests))
 
 
