@@ -25,6 +25,11 @@ TAIL_BYTES = 16 * 1024
 MARK_S = 5.0  # between two remembered moments of a log
 MARKS = 24 * 720  # a day of them
 OWN = "agent.log"  # the agent's own
+WIDE_BYTES = 64 * 1024  # how far back what was wrong is looked for
+CAUSES, CAUSE_CHARS = 3, 500  # lines of it
+# vLLM's server process ends with this once its engine's process has: that one's traceback is a hundred lines above.
+_POINTS_ABOVE = re.compile(r"see (the )?root cause above|see stack trace", re.IGNORECASE)
+_ERROR = re.compile(r"(\([^)]*\) )?(ERROR \S+ \S+ \[[^\]]*\] )?[\w.]*(Error|Exception)\b.*: ")
 
 
 class Log:
@@ -128,15 +133,20 @@ class Log:
         return start, decoded(shown[start - begin : stop - begin])
 
     def last_lines(self, since: int, secrets: Iterable[str], lines: int = 40, limit: int = 8 * 1024) -> str:
-        """The end of what was written after `since`, for a report of how an engine ended."""
-        start = max(since, self.base, self.end() - limit)
+        """The end of what was written after `since`, for a report of how an engine ended. Where that only points to
+        what was wrong in an engine's own process, lines of further above that say it come first."""
+        start = max(since, self.base, self.end() - WIDE_BYTES)
         try:
             with self.path.open("rb") as file:
                 file.seek(start - self.base)
-                text = decoded(file.read(limit))
+                whole = decoded(file.read(WIDE_BYTES)).splitlines()
         except FileNotFoundError:
             return ""
-        return redact("\n".join(text.splitlines()[-lines:]), secrets)
+        text = "\n".join(whole[-lines:])[-limit:]
+        if _POINTS_ABOVE.search(text):
+            causes = dict.fromkeys(line[:CAUSE_CHARS] for line in whole[:-lines] if _ERROR.match(line))
+            text = "\n".join([*list(causes)[-CAUSES:], "...", text])
+        return redact(text, secrets)
 
     def _files(self) -> list[tuple[Path, int, int]]:
         """What is there, oldest first: file, where it begins, how long it is."""

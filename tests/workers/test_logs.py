@@ -123,6 +123,22 @@ def test_a_moment_is_found_in_a_log(tmp_path):
     assert log.at(-5.0) == 0 and log.at(99.0) == log.end()
 
 
+def test_where_the_end_only_points_above_the_lines_that_say_what_was_wrong_come_first(tmp_path):
+    log = Log(tmp_path / "vllm.log")
+    frames = [f'  File "/site-packages/vllm/step{number}.py", line {number}, in run' for number in range(60)]
+    why = "torch.OutOfMemoryError: CUDA out of memory of hunter2-key. Tried to allocate 2.00 GiB."
+    its_own = [f"(EngineCore pid=561) ERROR 11-28 03:59:24 [core.py:1510] {why}", "Process EngineCore:", *frames, why]
+    said = (
+        "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}"
+    )
+    log.path.write_text("\n".join([*its_own, *frames, "    raise RuntimeError(", said]) + "\n")
+    told = log.last_lines(0, {"hunter2-key"}).splitlines()
+    assert told[1] == why.replace("hunter2-key", "***********") and told[2] == "..." and told[-1] == said
+    assert len(told) == 3 + 40
+    log.path.write_text("\n".join([*its_own, *frames]) + "\n")
+    assert len(log.last_lines(0, set()).splitlines()) == 40, "an end that says it by itself"
+
+
 def test_the_last_lines_are_those_of_the_last_start(tmp_path):
     log = Log(tmp_path / "a.log")
     log.path.write_text("earlier\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,8 @@ from controlplane.fleet.services.failures import GIVEN_AWAY
 from workers.contract import Phase
 
 READY_VERBS = ("engine-ready", "engine-woke")
+# Code in a traceback, and how vLLM's server process ends once its engine's process has, which said what was wrong.
+_SAYS_NOTHING = re.compile(r'^(raise |File ")|see (the )?root cause above|see stack trace', re.IGNORECASE)
 GONE_S = 60.0  # a node that is silent for so long is not waited for
 
 
@@ -105,9 +108,10 @@ def _last_words(partition: Partition, name: str, since: datetime | None) -> str 
 
 
 def _told(code: object, detail: str) -> str:
-    """The last line that says something of an error, else the last one."""
+    """The last line that says something of an error and does not only point to one above, else the last one."""
     lines = [line.strip() for line in detail.splitlines() if line.strip()]
-    telling = [line for line in lines if "error" in line.lower()] or lines
+    errors = [line for line in lines if "error" in line.lower()]
+    telling = [line for line in errors if not _SAYS_NOTHING.search(line)] or errors or lines
     ended = "its engine ended" + (f" with code {code}" if code is not None else "")
     return f"{ended}: {telling[-1][:180]}" if telling else ended
 
