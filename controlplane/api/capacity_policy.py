@@ -30,7 +30,8 @@ TEXT = {
     "most_cold": "The share of activations that may find no slot ready.",
     "gpu_hour_price": "Of an hour of one GPU, in any currency; a slot costs as many as it has GPUs.",
     "cold_price": "Of an activation that waits, in the same.",
-    "floors": "At least so many slots, by the clock: `Mon-Fri 9:00-12:00 12`. They replace those there are.",
+    "floors": "At least so many slots, by the clock: `Mon-Fri 9:00-12:00 12`, or `2026-12-24 9:00-12:00 12`. They "
+    "replace those there are.",
     "time_zone": "In which floors are meant, as Europe/Berlin.",
 }
 

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from statistics import NormalDist
 
 from controlplane.domain.problems import DomainError, Problem
@@ -18,22 +18,26 @@ MOST_SLOTS = 100_000
 MOST_FLOORS = 100
 HIGHEST = 0.9999  # of a quantile: nothing in a forecast tells of more
 _LINE = re.compile(
-    r"(?P<days>[a-z,\- ]+?)\s+(?P<begin>\d{1,2}:\d{2})\s*-\s*(?P<end>\d{1,2}:\d{2})\s+(?:hold\s+)?(?P<slots>\d{1,9})"
-    r"(?:\s+slots?)?",
+    r"(?P<days>[a-z,\- ]+?|\d{4}-\d\d-\d\d)\s+(?P<begin>\d{1,2}:\d{2})\s*-\s*(?P<end>\d{1,2}:\d{2})\s+"
+    r"(?:hold\s+)?(?P<slots>\d{1,9})(?:\s+slots?)?",
     re.IGNORECASE,
 )
-_FIX = "Write days, hours and slots, as Mon 9:00-12:00 12, Mon-Fri 8:30-18:00 4 or Sat,Sun 22:00-2:00 1."
+_FIX = (
+    "Write days, hours and slots, as Mon 9:00-12:00 12, Mon-Fri 8:30-18:00 4 or Sat,Sun 22:00-2:00 1; "
+    "for one day alone its date, as 2026-12-24 18:00-24:00 8."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """At least so many slots on these days (0: Monday) between two times of the wall's clock, minutes of the day. An
-    end that is not after the beginning is on the next day."""
+    """At least so many slots on these days (0: Monday), or `on` one date alone, between two times of the wall's clock,
+    minutes of the day. An end that is not after the beginning is on the next day."""
 
     days: tuple[int, ...]
     begin: int
     end: int
     slots: int
+    on: date | None = None  # an event: then `days` is empty
 
     def __str__(self) -> str:
         return f"{self.hours} {self.slots}"
@@ -41,11 +45,15 @@ class Floor:
     @property
     def hours(self) -> str:
         """When it is in force: Mon-Fri 9:00-12:00."""
-        return f"{_said_days(self.days)} {_clock(self.begin)}-{_clock(self.end)}"
+        days = self.on.isoformat() if self.on else _said_days(self.days)
+        return f"{days} {_clock(self.begin)}-{_clock(self.end)}"
+
+    def begins_on(self, day: datetime) -> bool:
+        return self.on == day.date() if self.on else day.weekday() in self.days
 
 
 def parse_floor(text: str) -> Floor:
-    """Mon-Fri 9:00-12:00 12. Raises DomainError."""
+    """Mon-Fri 9:00-12:00 12, or 2026-12-24 9:00-12:00 12. Raises DomainError."""
     found = _LINE.fullmatch(text.strip())
     if found is None:
         raise _refused(f"{text.strip()[:60]!r} is no floor.")
@@ -54,6 +62,8 @@ def parse_floor(text: str) -> Floor:
         raise _refused("A day begins at 0:00 and ends at 24:00.")
     if not 1 <= slots <= MOST_SLOTS:
         raise _refused(f"A floor is 1 to {MOST_SLOTS} slots, not {slots}.")
+    if found["days"][0].isdigit():
+        return Floor((), begin, end, slots, _date(found["days"]))
     return Floor(_days(found["days"]), begin, end, slots)
 
 
@@ -82,7 +92,7 @@ def floor_at(floors: Iterable[Floor], zone: tzinfo, now: datetime) -> Floor | No
         one
         for one in floors
         for day in near
-        if day.weekday() in one.days
+        if one.begins_on(day)
         for begin, end in [span(one, day, zone)]
         if begin <= now < end
     ]
@@ -139,6 +149,13 @@ def _days(text: str) -> tuple[int, ...]:
         end = _day(last) if dash else begin
         found |= {(begin + step) % 7 for step in range((end - begin) % 7 + 1)}
     return tuple(sorted(found))
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise _refused(f"There is no day {text}.") from None
 
 
 def _day(text: str) -> int:

@@ -39,7 +39,8 @@ class Policy(forms.Form):
     floors = forms.CharField(
         required=False, max_length=10_000, widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false"}),
         label="At least, by the clock",
-        help_text="One a line, days, hours and slots: Mon 9:00-12:00 12, Mon-Fri 8:30-18:00 4, Sat,Sun 22:00-2:00 1.",
+        help_text="One a line, days, hours and slots: Mon 9:00-12:00 12, Mon-Fri 8:30-18:00 4, Sat,Sun 22:00-2:00 1. "
+        "For one day alone its date: 2026-12-24 18:00-24:00 8.",
     )  # fmt: skip
     time_zone = forms.ChoiceField(
         choices=lambda: [(name, name) for name in sorted(available_timezones())], label="Time zone of these hours"

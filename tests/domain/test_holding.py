@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -46,6 +46,7 @@ def test_a_floor_reads_as_it_is_written(floor: Floor) -> None:
         ("Monday 9:00-12:00 hold 12 slots", Floor((0,), 540, 720, 12)),
         ("fri-mon 22:00-2:00 3", Floor((0, 4, 5, 6), 1320, 120, 3)),
         ("Sat, Sun 0:00 - 24:00 1 slot", Floor((5, 6), 0, 1440, 1)),
+        ("2026-12-24 18:00-2:00 hold 8 slots", Floor((), 1080, 120, 8, date(2026, 12, 24))),
     ],
 )
 def test_floors_are_written_as_people_say_them(text: str, meant: Floor) -> None:
@@ -54,7 +55,8 @@ def test_floors_are_written_as_people_say_them(text: str, meant: Floor) -> None:
 
 @pytest.mark.parametrize(
     "text", ["", "Mon", "Mox 9:00-12:00 1", "Mondays 9:00-12:00 1", "Mon 9:60-12:00 1", "Mon 24:00-12:00 1",
-             "Mon 9:00-24:01 1", "Mon 9:00-12:00 0", "Mon 9:00-12:00 -3", "Mon 9:00-12:00 100001", "Mon- 9:00-12:00 1"],
+             "Mon 9:00-24:01 1", "Mon 9:00-12:00 0", "Mon 9:00-12:00 -3", "Mon 9:00-12:00 100001", "Mon- 9:00-12:00 1",
+             "2026-02-30 9:00-12:00 1", "2026-1-5 9:00-12:00 1", "Mon,2026-12-24 9:00-12:00 1"],
 )  # fmt: skip
 def test_what_is_no_floor_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(DomainError, match="Nothing was changed") as refused:
@@ -105,6 +107,16 @@ def test_no_change_of_clocks_takes_a_floor_away_or_makes_it_more_than_an_hour_lo
 def test_on_the_days_when_clocks_are_changed(day: str, text: str, begin: str, end: str) -> None:
     found = span(parse_floor(text), datetime.fromisoformat(day), BERLIN)
     assert [f"{one:%H:%M}" for one in found] == [begin, end]
+
+
+@pytest.mark.parametrize("zone", NAMES)
+def test_one_of_a_date_is_in_force_that_day_alone_by_the_wall_of_its_zone(zone: str) -> None:
+    floors, there = parse_floors(["2026-12-24 18:00-2:00 8"]), ZoneInfo(zone)
+    assert str(floors[0]) == "2026-12-24 18:00-2:00 8"
+    moments = ("2026-12-17T20:00", "2026-12-24T17:59", "2026-12-24T18:00", "2026-12-25T01:59", "2026-12-25T02:00",
+               "2026-12-25T18:00", "2027-12-24T20:00")  # fmt: skip
+    held = [floor_at(floors, there, datetime.fromisoformat(moment).replace(tzinfo=there)) for moment in moments]
+    assert [one is not None for one in held] == [False, False, True, True, False, False, False]
 
 
 def test_the_highest_of_the_floors_in_force_counts() -> None:

@@ -19,7 +19,12 @@ PATH = "capacity/policy"
 @click.option("--keep-alive", "keep_alive_s", type=Length(), help="A model is active so long after its last request.")
 @click.option("--risk", type=Share(), help="At most this share of activations waits, as 1%.")
 @click.option("--prices", type=float, nargs=2, metavar="GPU_HOUR COLD_WAIT", help="Hold what costs least by these.")
-@click.option("--floor", "floors", multiple=True, help="At least, as 'Mon 9:00-12:00 12'. All of them, not one more.")
+@click.option(
+    "--floor",
+    "floors",
+    multiple=True,
+    help="As 'Mon 9:00-12:00 12' or '2026-12-24 9:00-12:00 12'. All of them, not one more.",
+)
 @click.option("--no-floors", is_flag=True, help="No floor at any hour.")
 @click.option("--time-zone", help="In which floors are meant, as Europe/Berlin.")
 @click.option("--dry-run", is_flag=True, help="Say what it would come to; change nothing.")
