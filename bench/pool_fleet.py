@@ -6,8 +6,8 @@ Time is virtual, and everything that decides gets it as an argument. Real: wakin
 forecasts and wants of the pool, habits, reports and specs, the agents' reconciling, on SQLite in a folder of its own.
 Simulated: nodes, GPUs and engines, whose starts take about what was measured of forked and (on every fourth node) plain
 ones; a gateway's event loop, routing and HTTP (bench/_pool_site.py says what of it is real). The pool's growing and
-shrinking to what the planner wants, which nothing in the product does yet, is played too: the pool has as many
-partitions as are wanted, or as there are active models, and gets one more for whoever finds none.
+shrinking to what the planner wants, which in the product is a plan of scaling each minute, is played by the bench: the
+pool has as many partitions as are wanted, or as there are active models, and gets one more for whoever finds none.
 
 Models are the trace's sporadic clients and copies of them: each two hours earlier or later at most, each burst half a
 minute (seeded). They are on record for three days before the days that are played. For comparison the same log is

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from controlplane.audit.models import AuditEvent
-from controlplane.fleet.models import Deployment, Node, Partition, RegisteredModel
+from controlplane.fleet.models import Activation, Deployment, Node, Partition, RegisteredModel
 
 RECENT = 5  # starts; what took long on last year's disk says little
 LOOK_AT = 200  # of the node's starts, most recent first: a model not among them counts as not measured
@@ -32,3 +32,10 @@ def _usual_s(model: RegisteredModel, node: Node, verb: str, figure: str) -> floa
     measured = [fact.get(figure) for fact in facts if fact.get("deployment") in served]
     recent = [seconds for seconds in measured if isinstance(seconds, int | float)][:RECENT]
     return median(recent) if recent else None
+
+
+def woken_s(deployment: Deployment) -> float | None:
+    """The median of how long it lately took from having a slot to being ready, wherever that was; None: never woken."""
+    found = deployment.activations.filter(state=Activation.State.READY, placed_at__isnull=False).order_by("-id")
+    times = found.values_list("placed_at", "ended_at")[:RECENT]
+    return median((ended - placed).total_seconds() for placed, ended in times) if times else None

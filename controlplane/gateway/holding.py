@@ -110,16 +110,18 @@ class Hold:
         self._begin()
 
     def _make_room(self, new: _Held, among: Iterable[_Held], why: str) -> None:
-        """Whoever has the most waiting gives its latest up, if the new one's key has fewer; else the new one goes."""
+        """The key with the most waiting gives its latest up, if the new one's has fewer; else the model with the most
+        does, if the new one's has fewer; else the new one goes."""
         waiting = [held for held in among if not held.done.done()]
-        counts = Counter(held.key for held in waiting)
-        longest = max(counts, key=lambda key: counts[key], default=None)
-        refusal = ApiError(503, why, code="overloaded", retry_after=RETRY_S)
-        last = next((held for held in reversed(waiting) if held.key == longest), None)
-        if last is None or counts[new.key] + 1 >= counts[longest] or last.size < new.size:
-            raise refusal
-        last.done.set_exception(refusal)
+        last = _gives_way(new, waiting)
+        if last is None or last.size < new.size:
+            raise self._overloaded(new, why)
+        last.done.set_exception(self._overloaded(last, why))
         self._leave(last)
+
+    def _overloaded(self, held: _Held, why: str) -> ApiError:
+        line = self._lines.get(held.name)
+        return ApiError(503, why, code="overloaded", retry_after=_retry_s(line.standing if line else None))
 
     def _leave(self, held: _Held) -> None:
         line = self._lines.get(held.name)
@@ -202,6 +204,19 @@ class Hold:
 def _shutting_down(standing: Standing | None) -> ApiError:
     retry_s = 1 if standing is None or standing.expected_s is None else _retry_s(standing)
     return ApiError(503, "The gateway is shutting down.", code="shutting_down", retry_after=retry_s)
+
+
+def _gives_way(new: _Held, waiting: list[_Held]) -> _Held | None:
+    """None: nobody has more than one that the new one's key, or its model, would have with it."""
+    keys, models = Counter(held.key for held in waiting), Counter(held.name for held in waiting)
+    key = max(keys, key=lambda one: keys[one], default=None)
+    if keys[new.key] + 1 < keys[key]:
+        return next(held for held in reversed(waiting) if held.key == key)
+    own = [held for held in waiting if keys[held.key] >= keys[new.key]]  # a key with less is not made to pay
+    longest = max(own, key=lambda held: models[held.name], default=None)
+    if longest is None or models[new.name] + 1 >= models[longest.name]:
+        return None
+    return next(held for held in reversed(own) if held.name == longest.name)
 
 
 def _in_turn(line: list[_Held]) -> Iterator[_Held]:

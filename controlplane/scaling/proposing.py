@@ -106,7 +106,7 @@ def _remember(decided: Sequence[_Decided], allotment: Allotment, now: datetime) 
         unique_fields=["deployment", "role"],
         update_fields=fields,
     )
-    LaneLook.objects.exclude(at=now).delete()
+    LaneLook.objects.filter(at__lt=now).delete()  # a later one is another worker's, and newer
 
 
 def _look(one: Gathered, role: Role, wanted: Wanted, short: int, now: datetime) -> LaneLook:

@@ -95,6 +95,23 @@ def test_the_engine_that_is_ready_ends_it_and_its_time_is_what_the_next_one_is_t
     assert ask("rare").expected_s == 7.5
 
 
+def test_who_waits_for_a_slot_is_told_by_how_long_it_took_the_last_times_wherever_that_was(node: Node) -> None:
+    rare, now = pooled("rare"), timezone.now()
+    resident(node, pooled("busy"))
+    used("busy", in_flight=1, ago_s=0)
+    assert (ask("rare").state, ask("rare").expected_s) == (State.WAITING, None)
+    for took in (4.0, 6.0, 30.0):
+        placed = now - timedelta(seconds=100)
+        Activation.objects.create(
+            deployment=rare, cause="request", state="ready", asked_at=placed - timedelta(seconds=50), wanted_at=placed,
+            placed_at=placed, ended_at=placed + timedelta(seconds=took),
+        )  # fmt: skip
+    assert (ask("rare").state, ask("rare").expected_s) == (State.WAITING, 6.0)
+    slot(make_node("never-ran-it"))
+    standing = ask("rare")
+    assert (standing.state, standing.expected_s) == (State.STARTING, 6.0)
+
+
 def test_the_idle_one_that_was_asked_for_longest_ago_leaves_at_once_in_one_step(node: Node) -> None:
     old, new = pooled("old"), pooled("new")
     first, second = resident(node, old), resident(node, new)
@@ -160,6 +177,26 @@ def test_a_start_that_fails_is_tried_somewhere_else_then_told_and_its_slot_is_fr
     later = timezone.now() + timedelta(seconds=31)
     Node.objects.update(last_seen=later)
     assert ask("rare", now=later).state == State.STARTING
+
+
+def test_of_an_engine_that_ran_out_of_memory_that_is_told_and_not_how_its_server_ended(node: Node) -> None:
+    pooled("large")
+    partition = slot(node)
+    ask("large")
+    partition.refresh_from_db()
+    tell(node, replicas=(status_of(partition, "starting"),))
+    words = (
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n...\n"
+        '  File "/vllm/engine/errors.py", line 1, in wait\n    raise RuntimeError(\n'
+        "RuntimeError: Engine core initialization failed. See root cause above.\n"
+    )
+    last = Exit(code=1, ago_s=0.1, log_tail=words)
+    tell(node, replicas=(status_of(partition, "exited", pid=0, last_exit=last),))
+    ask("large")
+    told = Activation.objects.get(state="failed").message
+    assert (
+        told == "its engine ended with code 1: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+    )
 
 
 @pytest.mark.parametrize("how", ["silent", "lost", "drained", "taken", "too long"])
@@ -432,7 +469,7 @@ def crowd(nodes: int, each: int, free: int, models: int) -> dict[str, Ask]:
     return {f"asked-{number}": Ask() for number in range(models)}
 
 
-@pytest.mark.parametrize(("free", "most_first", "most_then"), [(20, 560, 210), (0, 160, 140)])
+@pytest.mark.parametrize(("free", "most_first", "most_then"), [(20, 580, 230), (0, 180, 160)])
 def test_the_pool_is_read_once_for_all_that_are_asked_for(free: int, most_first: int, most_then: int) -> None:
     asks = crowd(nodes=8, each=8, free=free, models=20)
     Node.objects.update(last_seen=timezone.now() + timedelta(minutes=5))  # to furnish them takes a slow machine a while

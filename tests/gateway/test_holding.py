@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -32,9 +33,9 @@ async def held(site: Site, count: int) -> None:
     await eventually(lambda: sum(site.gateway.hold.lengths().values()) == count, 20)
 
 
-def ask(site: Site, count: int, key: str = KEY) -> list[asyncio.Task[httpx.Response]]:
+def ask(site: Site, count: int, key: str = KEY, model: str = "tiny") -> list[asyncio.Task[httpx.Response]]:
     headers = {"Authorization": f"Bearer {key}"}
-    body = {"model": "tiny", "max_tokens": 2}
+    body = {"model": model, "max_tokens": 2}
     return [
         asyncio.create_task(
             site.client.post("/v1/completions", json={**body, "prompt": f"{i:03} and more"}, headers=headers)
@@ -127,6 +128,25 @@ async def test_the_longest_line_gives_way_to_a_key_with_less(make_site: MakeSite
     assert gone.result().json()["error"]["code"] == "overloaded"
     awake(site)
     answers = await asyncio.gather(*late, *(one for one in many if one is not gone))
+    assert [answer.status_code for answer in answers] == [200] * 4
+
+
+async def test_a_model_that_many_wait_for_gives_way_to_one_that_nobody_waits_for(make_site: MakeSite) -> None:
+    fleet = Fleet()
+    site = await asleep(make_site, fleet, hold_all=4)
+    site.table.served["rare"] = replace(site.table.served["tiny"], name="rare")
+    many = ask(site, 4)
+    await held(site, 4)
+    await eventually(lambda: len(fleet.asked) > 1)
+    rare = ask(site, 1, model="rare")
+    [gone] = (await asyncio.wait(many, return_when=asyncio.FIRST_COMPLETED))[0]
+    assert (gone.result().json()["error"]["code"], gone.result().headers["retry-after"]) == ("overloaded", "4")
+    assert site.gateway.hold.lengths() == {"tiny": 3, "rare": 1}
+    [refused] = await asyncio.gather(*ask(site, 1))
+    assert refused.json()["error"]["code"] == "overloaded", "who waits for the longer line takes nobody's place"
+    awake(site)
+    site.table.served["rare"] = replace(site.table.served["tiny"], name="rare")
+    answers = await asyncio.gather(*rare, *(one for one in many if one is not gone))
     assert [answer.status_code for answer in answers] == [200] * 4
 
 

@@ -36,8 +36,14 @@ def judge(current: Activation, now: datetime) -> Standing | None:
     if not starting:
         _end(current, Activation.State.READY, now)
         return Standing(State.READY)
-    usual, spent = longest(current, starting), (now - (current.placed_at or now)).total_seconds()
-    return Standing(State.STARTING, None if usual is None else max(1.0, usual - spent))
+    takes, spent = usual(current, starting), (now - (current.placed_at or now)).total_seconds()
+    return Standing(State.STARTING, None if takes is None else max(1.0, takes - spent))
+
+
+def usual(current: Activation, slots: Sequence[Partition]) -> float | None:
+    """Seconds that it takes to be ready there: by starts on those nodes, else by its own anywhere. None: none yet."""
+    there = longest(current, slots)
+    return starts.woken_s(current.deployment) if there is None else there
 
 
 def longest(current: Activation, slots: Sequence[Partition]) -> float | None:

@@ -19,6 +19,7 @@ from django.utils import timezone
 from controlplane.domain import pool as rules
 from controlplane.domain import tenancy
 from controlplane.domain.tenancy import Floors
+from controlplane.fleet import starts
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Activation, Deployment
 from controlplane.fleet.services import failures, giving, judging, placing, rows, taking
@@ -141,7 +142,7 @@ class _Look:
         row.waiters, row.wanted_at, row.placed_at = max(row.waiters, self.ask.waiters), self.now, self.now
         row.woken = plan.woken
         row.save()
-        return Standing(State.STARTING, judging.longest(row, slots))
+        return Standing(State.STARTING, judging.usual(row, slots))
 
     def _wait(self, current: Activation | None, reason: str) -> Standing:
         if not self.ask.waiters:
@@ -154,7 +155,7 @@ class _Look:
             )  # fmt: skip
         else:
             self._note(current)
-        return Standing(State.WAITING, message=reason)
+        return Standing(State.WAITING, starts.woken_s(self.deployment), reason)
 
     def _note(self, current: Activation) -> None:
         """That somebody still waits: seldom, for it is asked several times a second."""
