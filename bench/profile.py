@@ -5,7 +5,8 @@ smallest batch that fills it is applied, and bursts of prompts are sent before a
 
 SmolLM2-135M, a prefill and a decode engine on a CPU slot each; the prefill engine is measured. A burst is PROMPTS
 different prompts at once, through the gateway and both engines; its times to the first token are as clients see them.
---quick: engines of 512 tokens of context, whose sweep is short, and one burst each.
+--quick: engines of 512 tokens of context, whose sweep is short, and one burst each; it takes three minutes,
+for engines start three times.
 """
 
 from __future__ import annotations
