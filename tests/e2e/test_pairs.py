@@ -116,6 +116,7 @@ def test_what_is_left_of_a_pair_is_given_back_and_the_next_request_wakes_it_whol
     assert at_once(stack, "m0", 2) == {(200, "two_step"): 2}
     stack.rest("POST", f"/partitions/{held_by(stack, 'm0')['prefill']['id']}/release", json={})
     eventually(lambda: not held_by(stack, "m0"), within_s=30, what="the other half is given back")
+    eventually(lambda: settled(stack), within_s=60, what="its engines are gone")
     assert at_once(stack, "m0", 3) == {(200, "two_step"): 3}
     eventually(lambda: settled(stack), within_s=60, what="as many engines as slots that are taken")
 
