@@ -115,6 +115,7 @@ class Standin:
     served: deque[Seen] = field(default_factory=lambda: deque(maxlen=256))
     aborted: int = 0
     running: int = 0
+    ended: int = 0  # requests
     connections: int = 0
     server: asyncio.Server | None = None
     open: set[Connection] = field(default_factory=set)
@@ -198,6 +199,7 @@ class Connection(asyncio.Protocol):
             await self._answer(engine, engine.act)
         finally:
             engine.running -= 1
+            engine.ended += self.path.startswith("/v1/") and bool(self.body)
 
     async def _answer(self, engine: Standin, act: Behaviour) -> None:
         body = json.loads(self.body) if self.body else {}
@@ -210,7 +212,7 @@ class Connection(asyncio.Protocol):
         elif self.path == "/health":
             self.send(200, {})
         elif self.path == "/metrics":
-            self.send_bytes(200, _metrics(engine.running - 1))  # this one is not for the model
+            self.send_bytes(200, _metrics(engine.running - 1, engine.ended))  # this one is not for the model
         elif engine.key and self.headers.get("authorization") != f"Bearer {engine.key}":
             self.send(401, _error("Unauthorized", 401))
         elif act.hang:
@@ -383,9 +385,11 @@ def _usage(prompt: str, tokens: int) -> dict[str, int]:
     return {"prompt_tokens": count, "completion_tokens": tokens, "total_tokens": count + tokens}
 
 
-def _metrics(running: int) -> bytes:
+def _metrics(running: int, ended: int) -> bytes:
     """What a drain waits for. The rest is missing, and so unknown."""
-    return f"vllm:num_requests_running {running}\nvllm:num_requests_waiting 0\n".encode()
+    said = {"num_requests_running": running, "num_requests_waiting": 0, "request_success_total": ended,
+            "kv_cache_usage_perc": 0.1 * running}  # fmt: skip
+    return "".join(f"vllm:{name} {value}\n" for name, value in said.items()).encode()
 
 
 def _error(message: str, status: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from workers.book import Book, Ended, HeldSpec, Record, clock
 from workers.contract import NodeSpec, Phase
 from workers.engines import Engine
 from workers.logs import OWN, Logs
-from workers.probes import Probe, Prober
+from workers.probes import Probe, Prober, idle_since
 from workers.processes import Children, Marked
 from workers.qualification import Qualification
 from workers.qualifying import Qualifier, busy
@@ -209,8 +209,7 @@ class Agent:
             took = {"woken_after_s": took_s} if replica.woken else {"ready_after_s": took_s}
             self._book.put(msgspec.structs.replace(record, replica=ready, **took))
         elif replica.phase == Phase.DRAINING:
-            idle_since = (replica.idle_since or now) if probe.is_idle else None
-            self._hands.put(record, replace(replica, idle_since=idle_since))
+            self._hands.put(record, replace(replica, idle_since=idle_since(replica, probe, now)))
 
     def _ended(self, record: Record, now: float) -> None:
         """An engine has ended only when all of its processes have: any of them may still hold the device."""

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 
@@ -14,6 +14,7 @@ from workers.book import Record, clock
 from workers.contract import EngineSample, Phase
 from workers.engines import Engine
 from workers.processes import Process
+from workers.reconcile import Replica
 
 log = logging.getLogger(__name__)
 THREADS = 16
@@ -22,17 +23,29 @@ EVERY_S, SOON_S = 0.9, 0.15  # between two probes of an engine: of a ready one, 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The latest answer of one process. `begun` is when it was asked."""
+    """The latest answer of one process. `begun` is when it was asked; `quiet_since`: when it was first seen without a
+    request or a KV block in use, and with as many ended as now. None: it has one, or does not tell."""
 
     begun: float
     ready: bool = False
     sample: EngineSample | None = None
     answered: float | None = None  # when it last answered at all
+    quiet_since: float | None = None
 
     @property
     def is_idle(self) -> bool:
         """No request runs or waits; False when that is not known."""
         return self.sample is not None and self.sample.running == 0 and self.sample.waiting == 0
+
+
+def idle_since(replica: Replica, probe: Probe, now: float) -> float | None:
+    """Since when it has had no request: where the engine counts them also from before it drained, else from the first
+    probe without one."""
+    if not probe.is_idle:
+        return None
+    if probe.quiet_since is None:
+        return replica.idle_since or now
+    return max(replica.idle_since or probe.quiet_since, probe.quiet_since)
 
 
 class Prober:
@@ -82,9 +95,10 @@ class Prober:
             probe = Probe(begun)
         with self._lock:
             self._asking.discard(process)
-            if probe.answered is None and (before := self._latest.get(process)):
+            before = self._latest.get(process)
+            if probe.answered is None and before is not None:
                 probe = Probe(begun, answered=before.answered)
-            self._latest[process] = probe
+            self._latest[process] = replace(probe, quiet_since=_quiet_since(probe, before, clock()))
 
     def _ask(self, record: Record, engine: Engine, begun: float) -> Probe:
         url, spec = record.url(self._host), record.replica.spec
@@ -93,3 +107,21 @@ class Prober:
             return Probe(begun, ready=ready, answered=clock() if ready else None)
         sample = engine.sample(self._client, url)
         return Probe(begun, ready=sample is not None, sample=sample, answered=clock() if sample else None)
+
+
+def _quiet_since(probe: Probe, before: Probe | None, now: float) -> float | None:
+    """Between two probes a request may come and end: the counters tell. And blocks that a decode engine has yet to pull
+    are kept in use, for as long as it renews their lease."""
+    if not probe.is_idle or (ended := _ended(probe)) is None or probe.sample is None or probe.sample.kv_usage != 0.0:
+        return None
+    if before is not None and before.quiet_since is not None and _ended(before) == ended:
+        return before.quiet_since
+    return now
+
+
+def _ended(probe: Probe) -> tuple[float, float | None] | None:
+    """What moves with each request that ends; None where the engine does not tell it."""
+    sample = probe.sample
+    if sample is None or sample.requests_total is None:
+        return None
+    return sample.requests_total, sample.prompt_tokens_total

@@ -34,7 +34,8 @@ class Replica:
     spec: ReplicaSpec
     phase: Phase
     since: float  # when the phase began
-    idle_since: float | None = None  # draining: seen without a request ever since; None = busy or unknown
+    # draining: seen without a request ever since, maybe for long before it drained; None = busy or unknown
+    idle_since: float | None = None
     prefill_until: float | None = None  # until when it was labelled prefill, if it no longer is
     restarts: int = 0  # starts in a row that ended without staying up
     asked: bool = False  # exited because it was told to
@@ -187,9 +188,9 @@ def is_drained(replica: Replica, now: float, drain_s: float | None = None) -> bo
     if replica.idle_since is None:
         return False
     # A decode engine found idle has nothing to wait for but the gateways' next look; a prefill engine's last
-    # request may have ended just before it was found idle.
+    # request may have ended just before it was found idle, or so long ago that its blocks are nobody's any more.
     quiet = replica.idle_since if replica.spec.role == Role.PREFILL else replica.since
-    settled = max(replica.since, quiet) + settle_s(replica)
+    settled = max(replica.since + SETTLE_S, quiet + settle_s(replica))
     if replica.prefill_until is not None:
         settled = max(settled, replica.prefill_until + SETTLE_S + lease_s(replica.spec))
     return now >= settled

@@ -88,6 +88,15 @@ def test_a_prefill_engine_is_kept_until_nobody_can_pull_its_blocks_any_more():
     assert reconcile(gone, idle, settled) == [Stop(1)]
 
 
+def test_a_prefill_engine_that_has_long_had_no_request_waits_for_gateways_alone():
+    idle = have(want(role=Role.PREFILL), Phase.DRAINING, since=100.0, idle_since=100.0 - 30.0)
+    assert reconcile(node(generation=2), idle, 100.0 + SETTLE_S - 0.1) == []
+    assert reconcile(node(generation=2), idle, 100.0 + SETTLE_S) == [Stop(1)]
+    lately = have(want(role=Role.PREFILL), Phase.DRAINING, since=100.0, idle_since=90.0)
+    assert reconcile(node(generation=2), lately, 90.0 + SETTLE_S + 29.9) == []
+    assert reconcile(node(generation=2), lately, 90.0 + SETTLE_S + 30.0) == [Stop(1)]
+
+
 def test_an_engine_that_prefilled_until_lately_is_kept_as_long():
     idle = have(want(), Phase.DRAINING, since=10.0, idle_since=10.0, prefill_until=9.0)
     settled = 9.0 + SETTLE_S + 30.0
