@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ NODES, GPUS = 24, 4
 FOR_S = 2.0
 PERIOD_S = 2.0  # two reports
 TTFT_MODEL, ITL_MODEL = "sim-model-13", "sim-model-14"  # each node serves a model of its own
+POOLED, SLOT = "sim-pooled", "sim-0016/p3"  # the last partition of each node serves nothing
 BRAKE = [f"sim-{number:04d}" for number in range(17, 25)]  # a third of the nodes
 Row = dict[str, Any]
 
@@ -73,6 +75,8 @@ class Scenario:
         self._fleet: subprocess.Popen[str] | None = None
         self._headers: dict[str, str] = {}
         self._key = ""
+        self._aside = ThreadPoolExecutor(1)
+        self._held: Future[int] | None = None
 
     # --- what runs ----------------------------------------------------------------------------------------
 
@@ -156,6 +160,23 @@ class Scenario:
         fault.ended_at = time.time()
         eventually(lambda: self.ask(TTFT_MODEL, 1, 1) == 1, within_s=30, what="an answer through the new gateway")
 
+    def ask_of_the_pool(self) -> Fault:
+        """A request for a pooled model, where no partition is a slot; the gateway holds it."""
+        (model,) = self.rows("/models?name=sim-model-15")
+        self.rest("POST", "/deployments", json={"name": POOLED, "model": model["id"], "mode": "pooled"})
+        eventually(lambda: POOLED in self._served(), within_s=30, what="the gateway knows it")
+        fault = Fault("a request for a pooled model, no slot", [("pool-short", POOLED)], put_at=time.time())
+        self._held = self._aside.submit(self.ask, POOLED, 1, 4)
+        return fault
+
+    def give_slot(self, fault: Fault) -> None:
+        node, name = SLOT.split("/")
+        rows = self.rows("/partitions?page_size=200")
+        (pk,) = [row["id"] for row in rows if (row["node"]["name"], row["name"]) == (node, name)]
+        self.rest("PATCH", f"/partitions/{pk}", json={"pool": True})
+        fault.ended_at = time.time()
+        assert self._held is not None and self._held.result(60) == 1, "the held request was not answered"
+
     # --- what is told -------------------------------------------------------------------------------------
 
     def await_told(self, transition: str, faults: list[Fault], within_s: float) -> None:
@@ -186,6 +207,11 @@ class Scenario:
 
     # --- requests -----------------------------------------------------------------------------------------
 
+    def _served(self) -> set[str]:
+        headers = {"Authorization": f"Bearer {self._key}"}
+        reply = httpx.get(f"{self.site.gateway}/v1/models", headers=headers, timeout=30)
+        return {row["id"] for row in reply.raise_for_status().json()["data"]}
+
     def ask(self, model: str, count: int, tokens: int) -> int:
         """Stream so many answers from the real gateway; how many came whole."""
         return asyncio.run(self._ask(model, count, tokens))
@@ -202,6 +228,6 @@ class Scenario:
                 text = await reply.text()
                 whole += reply.status == 200 and "[DONE]" in text
 
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
             await asyncio.gather(*(one(session) for _ in range(count)))
         return whole

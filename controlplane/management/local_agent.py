@@ -10,7 +10,10 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.utils import timezone
 
 from controlplane.audit.services import Actor
@@ -23,19 +26,30 @@ ACTOR = Actor.system("make run")
 STOP_ENGINES_S = 180.0
 
 
+def joined(machine: Machine) -> Node:
+    """This host's node, joined if it is not yet. It joins again where web process or broker have moved, as to another
+    port: its agent would look for them where they were. Its engines and assignments stay."""
+    known = node(machine)
+    if known is not None and knows_where(machine):
+        return known
+    return join(machine, known.name if known else _host_name())
+
+
 def node(machine: Machine) -> Node | None:
     """The node whose identity the agent's home holds, if this control plane knows it."""
-    try:
-        config = json.loads((machine.agent_home / "agent.json").read_text())
-    except (OSError, ValueError):
-        return None
-    digest = hashlib.sha256(str(config.get("node_token", "")).encode()).hexdigest()
+    digest = hashlib.sha256(str(_config(machine).get("node_token", "")).encode()).hexdigest()
     return Node.objects.filter(token_hash=digest, revoked=False).first()
 
 
-def join(machine: Machine) -> Node:
+def knows_where(machine: Machine) -> bool:
+    """Whether the agent's home names the web process as it is now, and no other broker: without any, reports do."""
+    config = _config(machine)
+    brokers = {"", _place(settings.NODE_BROKER_URL)}
+    return config.get("url") == machine.web_url and _place(str(config.get("broker_url", ""))) in brokers
+
+
+def join(machine: Machine, name: str) -> Node:
     """Join this host with a token made for it; the web process must answer."""
-    name = _host_name()
     _, token = fleet.issue_join_token(node_name=name, ttl_s=300, actor=ACTOR)
     log = machine.logs / "join.log"
     command = [
@@ -44,14 +58,14 @@ def join(machine: Machine) -> Node:
     ]  # fmt: skip
     # The token goes by the environment, so that no other user of this host reads it off the process list.
     done = _run(command, log, {"FOREBAY_JOIN_TOKEN": token}, within_s=60.0)
-    joined = node(machine)
-    if done or joined is None:
+    found = node(machine)
+    if done or found is None:
         raise StepFailed(
             "This host's agent could not join.",
             fix=f"read its log above, and {machine.logs / 'web.log'}",
             log=log,
         )
-    return joined
+    return found
 
 
 def has_reported(joined: Node, since: float) -> bool:
@@ -71,6 +85,20 @@ def stop_engines(machine: Machine, step: Step) -> None:
 
 def now() -> float:
     return timezone.now().timestamp()
+
+
+def _place(url: str) -> str:
+    """Host and port."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _config(machine: Machine) -> dict[str, Any]:
+    """Empty where there is none."""
+    try:
+        found = json.loads((machine.agent_home / "agent.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _host_name() -> str:
