@@ -61,7 +61,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home: Path = tmp_path_factory.mktemp("pairs")
     made = Stack(home / "home", demo="none", slots=SLOTS)
     _standins.settle(made, "tiny", home)
-    made.environ |= {"FOREBAY_POOL_MIN_RESIDENCE_S": "0", "FOREBAY_POOL_FREE": "0", "FOREBAY_QUALIFY": "never"}
+    made.environ |= {
+        "FOREBAY_POOL_MIN_RESIDENCE_S": "0", "FOREBAY_POOL_FREE": "0", "FOREBAY_QUALIFY": "never",
+        "FOREBAY_KV_LEASE_S": "6", "FOREBAY_KV_DEADLINE_S": "3",  # prefill engines that leave are kept for so long
+    }  # fmt: skip
     try:
         made.up()
         furnish(made, SLOTS, "pair", "pair", "aggregated")
