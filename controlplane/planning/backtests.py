@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from controlplane.domain.forecast.activity import Floats, Requests
+from controlplane.domain.forecast.activity import Floats, Ints, Requests
 from controlplane.domain.forecast.backtest import Outcome, Score, run
 from controlplane.domain.forecast.hazards import DAY_S, Outage
 from controlplane.domain.forecast.history import UNKNOWN, History
@@ -93,7 +93,14 @@ def together(parts: Sequence[Requests]) -> Requests:
         np.concatenate([part.at for part in parts]),
         np.concatenate([part.until for part in parts]),
         np.concatenate([part.number for part in parts]),
+        tokens=np.concatenate([_tokens(part) for part in parts])
+        if any(part.tokens is not None for part in parts)
+        else None,
     )
+
+
+def _tokens(part: Requests) -> Ints:
+    return np.zeros((len(part.at), 2), np.int64) if part.tokens is None else part.tokens
 
 
 def _check(asked: Asked) -> None:

@@ -7,38 +7,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import structlog
 from django.db.models import Min
 
-from controlplane.domain.forecast.activity import Floats, Ints, Requests
+from controlplane.domain.forecast.activity import Requests
 from controlplane.domain.forecast.hazards import Outage
 from controlplane.gateway.models import DemandMinute
 from controlplane.planning.models import ActivityDay, RecordedSpan
-from controlplane.planning.packing import Damaged, unpack
+from controlplane.planning.packing import Damaged, Packed, unpack
 
 log = structlog.get_logger(__name__)
 MINUTE_S = 60.0
 LEAST_OUTAGE_S = 180.0  # a shorter one is a restart, and no model falls asleep meanwhile
 
 
-def requests(since: float, until: float) -> Requests:
-    """Those that began in [since, until), unix seconds, of all models by name."""
-    found = [*_packed(since, until), *_minutes(since, until)]
-    names = sorted({name for name, *_ in found})
+def requests(since: float, until: float, *, model: str | None = None, tokens: bool = False) -> Requests:
+    """Those that began in [since, until), unix seconds, of all models by name, or of one. `tokens`: with theirs, which
+    forecasts of who is active have no use for."""
+    found = [*_packed(since, until, model), *_minutes(since, until, model)]
+    names = sorted({name for name, _ in found})
     places = {name: place for place, name in enumerate(names)}
     if not found:
         empty = np.empty(0)
         return Requests.of((), np.empty(0, np.int64), empty, empty, np.empty(0, np.int64))
-    model = np.concatenate([np.full(len(at), places[name], np.int64) for name, at, _, _ in found])
+    parts = [part for _, part in found]
     whole = Requests.of(
         tuple(names),
-        model,
-        np.concatenate([at for _, at, _, _ in found]),
-        np.concatenate([end for _, _, end, _ in found]),
-        np.concatenate([number for _, _, _, number in found]),
+        np.concatenate([np.full(len(part.at), places[name], np.int64) for name, part in found]),
+        np.concatenate([part.at for part in parts]),
+        np.concatenate([part.until for part in parts]),
+        np.concatenate([part.number for part in parts]),
+        tokens=np.concatenate([np.stack([part.prompt, part.completion], -1) for part in parts]) if tokens else None,
     )
     return whole.within(since, until)
 
@@ -77,8 +80,11 @@ def outages(since: float, until: float) -> tuple[Outage, ...]:
     return tuple(gaps)
 
 
-def _packed(since: float, until: float) -> list[tuple[str, Floats, Floats, Ints]]:
+def _packed(since: float, until: float, only: str | None) -> list[tuple[str, Packed]]:
+    """Times in unix seconds."""
     days = ActivityDay.objects.filter(day__gte=_moment(since).date(), day__lte=_moment(until).date())
+    if only is not None:
+        days = days.filter(model=only)
     found = []
     for name, day, bursts in days.order_by("day").values_list("model", "day", "bursts").iterator(2000):
         try:
@@ -87,25 +93,28 @@ def _packed(since: float, until: float) -> list[tuple[str, Floats, Floats, Ints]
             log.error("a day of activity cannot be read; it is left out", model=name, day=str(day), why=str(error))
             continue
         midnight = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
-        found.append((name, one.at + midnight, one.until + midnight, one.number))
+        found.append((name, replace(one, at=one.at + midnight, until=one.until + midnight)))
     return found
 
 
-def _minutes(since: float, until: float) -> list[tuple[str, Floats, Floats, Ints]]:
+def _minutes(since: float, until: float, only: str | None) -> list[tuple[str, Packed]]:
     rows = DemandMinute.objects.filter(minute__gte=_moment(since - MINUTE_S), minute__lt=_moment(until))
-    by_model: dict[str, tuple[list[float], list[int]]] = {}
-    for name, minute, arrivals in (
-        rows.values_list("deployment", "minute", "arrivals").order_by("minute").iterator(5000)
-    ):
-        at, number = by_model.setdefault(name, ([], []))
-        at.append(minute.timestamp())
-        number.append(arrivals)
-    return [(name, *_busy(at, number)) for name, (at, number) in by_model.items()]
+    if only is not None:
+        rows = rows.filter(deployment=only)
+    columns = ("deployment", "minute", "arrivals", "prompt_tokens", "completion_tokens")
+    by_model: dict[str, tuple[list[float], list[int], list[int], list[int]]] = {}
+    for name, minute, *figures in rows.values_list(*columns).order_by("minute").iterator(5000):
+        times, *counts = by_model.setdefault(name, ([], [], [], []))
+        times.append(minute.timestamp())
+        for column, figure in zip(counts, figures, strict=True):
+            column.append(figure)
+    return [(name, _busy(*columns)) for name, columns in by_model.items()]
 
 
-def _busy(minutes: Sequence[float], number: Sequence[int]) -> tuple[Floats, Floats, Ints]:
+def _busy(minutes: Sequence[float], *counts: Sequence[int]) -> Packed:
     begun = np.asarray(minutes, np.float64)
-    return begun, begun + MINUTE_S, np.asarray(number, np.int64)
+    number, prompt, completion = (np.asarray(one, np.int64) for one in counts)
+    return Packed(begun, begun + MINUTE_S, number, prompt, completion)
 
 
 def _moment(at: float) -> datetime:

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import transaction
 
 from controlplane.audit.services import Actor, record
-from controlplane.domain.forecast.activity import Floats, Ints, Requests
+from controlplane.domain.forecast.activity import Requests
 from controlplane.domain.forecast.hazards import DAY_S
 from controlplane.domain.problems import DomainError, Problem
 from controlplane.gateway.models import DemandMinute
@@ -140,12 +140,13 @@ def _days(requests: Requests) -> Iterator[ActivityDay]:
     for first, last in zip(begins, np.append(begins[1:], len(order)), strict=True):
         part, midnight = order[first:last], float(day[first]) * DAY_S
         at, until, number = requests.at[part] - midnight, requests.until[part] - midnight, requests.number[part]
-        yield _day(requests.models[model[first]], _moment(midnight).date(), at, until, number)
+        tokens = np.zeros((len(part), 2), np.int64) if requests.tokens is None else requests.tokens[part]
+        packed = Packed(at, until, number, tokens[:, 0], tokens[:, 1])
+        yield _day(requests.models[model[first]], _moment(midnight).date(), packed)
 
 
-def _day(name: str, day: date, at: Floats, until: Floats, number: Ints) -> ActivityDay:
-    none = np.zeros(len(at), np.int64)
-    bursts = pack(Packed(at, until, number, none, none))
+def _day(name: str, day: date, found: Packed) -> ActivityDay:
+    bursts, number = pack(found), found.number
     return ActivityDay(model=name, day=day, source=ActivityDay.Source.IMPORT, bursts=bursts, requests=int(number.sum()))
 
 

@@ -22,6 +22,7 @@ from controlplane.fleet.errors import Invalid, NotFound, Refused
 from controlplane.fleet.models import Deployment, Partition
 from controlplane.gateway.models import RequestRecord
 from controlplane.planning.offers import Offered, offers, sources
+from controlplane.planning.past_lengths import replayed
 
 LEAST_REQUESTS, MOST_REQUESTS = 20, 1500
 ASKED_REQUESTS = 1000  # made up from a rate
@@ -98,13 +99,18 @@ def _trace(question: Question, deployment: Deployment) -> tuple[Trace, bool]:
 
 
 def recorded(deployment: Deployment, hours: float) -> Trace:
-    """What was asked of it lately, at most MOST_REQUESTS. Raises Refused where that is too little to size by."""
-    since = timezone.now() - timedelta(hours=hours)
+    """What was asked of it lately, at most MOST_REQUESTS; where too few are on record, by the minute, as from an
+    imported history. Raises Refused where that is too little to size by."""
+    now = timezone.now()
+    since = now - timedelta(hours=hours)
     rows = RequestRecord.objects.filter(
         deployment=deployment.name, at__gte=since, outcome="ok", prompt_tokens__gt=0, completion_tokens__gt=0
     ).order_by("-at")
     asked = list(rows.values_list("at", "prompt_tokens", "completion_tokens")[:MOST_REQUESTS])
     if len(asked) < LEAST_REQUESTS or asked[0][0] <= asked[-1][0]:
+        trace = replayed(deployment.name, since.timestamp(), now.timestamp(), MOST_REQUESTS)
+        if len(trace) >= LEAST_REQUESTS and trace.at_ms[-1] > trace.at_ms[0]:
+            return trace
         message = f"{len(asked)} requests of the last {hours:g} hours are on record, too few to size by."
         raise Refused([Problem("too-few-requests", message, "Give rate_per_s, isl and osl, or look further back.")])
     return Trace.of([at.timestamp() for at, *_ in asked], [row[1] for row in asked], [row[2] for row in asked])

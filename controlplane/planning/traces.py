@@ -23,8 +23,10 @@ from controlplane.planning.bursts import MERGED_S, Bursts
 
 WINDOW_S = 600.0  # of a trace that counts requests per window
 MOST_DRAWN = 4000  # requests of a window whose moments are drawn; more are seldom a keep-alive apart
+MOST_TOKENS = 10**12  # of a row: sums of them stay exact
 MOST_SHOWN = 200  # characters of a row that is wrong
 TELL_EVERY = 5000  # rows between two tellings of how far it is
+TOKENS = ("input_tokens", "output_tokens")
 Row = Mapping[str, str]
 Told = Callable[[int, int], None]
 
@@ -71,6 +73,9 @@ class _Source:
 
     def numbers(self, *names: str, texts: tuple[str, ...] = ()) -> Iterator[tuple[Row, tuple[float, ...]]]:
         """Rows that have these numbers, and texts that are not empty."""
+        return ((row, values) for _, row, values in self._checked(*names, texts=texts))
+
+    def _checked(self, *names: str, texts: tuple[str, ...]) -> Iterator[tuple[int, Row, tuple[float, ...]]]:
         for line, row in self.rows:
             try:
                 values = tuple(float(row[name]) for name in names)
@@ -80,7 +85,30 @@ class _Source:
                 raise TraceError(f"{self.name}, line {line}: {', '.join(names)} must be numbers, not {_shown(row)}")
             if not all(isinstance(row.get(text), str) and row[text] for text in texts):
                 raise TraceError(f"{self.name}, line {line}: {', '.join(texts)} must be given, not {_shown(row)}")
-            yield row, values
+            yield line, row, values
+
+    def requests(self, *names: str) -> Iterator[tuple[Row, tuple[float, ...], tuple[int, int] | None]]:
+        """Rows of a model that have these numbers, and tokens of prompts and answers; None where a row tells neither,
+        0 for the one of both that it does not."""
+        for line, row, values in self._checked(*names, texts=("model",)):
+            given = [row.get(name) for name in TOKENS]
+            if all(one in (None, "") for one in given):
+                yield row, values, None
+                continue
+            prompt, completion = (_whole(one) for one in given)
+            if prompt is None or completion is None:
+                most = f"must be whole numbers of 0 to {MOST_TOKENS}, or empty"
+                raise TraceError(f"{self.name}, line {line}: {', '.join(TOKENS)} {most}, not {_shown(row)}")
+            yield row, values, (prompt, completion)
+
+
+def _whole(given: str | None) -> int | None:
+    """0 where nothing is given; None where it is no number of tokens."""
+    try:
+        value = float(0 if given in (None, "") else given)
+    except (TypeError, ValueError):
+        return None
+    return int(value) if 0 <= value <= MOST_TOKENS and value == int(value) else None
 
 
 def _text(raw: IO[bytes]) -> IO[str]:
@@ -139,18 +167,18 @@ def _shown(row: Row) -> str:
 
 
 def _log(source: _Source, seed: int) -> Trace:
-    """t_s,model,duration_s: one row a request."""
+    """t_s,model,duration_s[,input_tokens,output_tokens]: one row a request."""
     found = Bursts()
-    for row, (at, for_s) in source.numbers("t_s", "duration_s", texts=("model",)):
-        found.add(row["model"], at, at + for_s)
+    for row, (at, for_s), tokens in source.requests("t_s", "duration_s"):
+        found.add(row["model"], at, at + for_s, tokens=tokens)
     return Trace(found.requests())
 
 
 def _export(source: _Source, seed: int) -> Trace:
-    """model,from_s,until_s,requests: bursts, as `write` makes them."""
+    """model,from_s,until_s,requests[,input_tokens,output_tokens]: bursts, as `write` makes them."""
     found = Bursts()
-    for row, (begun, ended, number) in source.numbers("from_s", "until_s", "requests", texts=("model",)):
-        found.add(row["model"], begun, ended, int(number))
+    for row, (begun, ended, number), tokens in source.requests("from_s", "until_s", "requests"):
+        found.add(row["model"], begun, ended, int(number), tokens)
     return Trace(found.requests())
 
 
@@ -206,10 +234,11 @@ def _reader(name: str, columns: frozenset[str]) -> Callable[[_Source, int], Trac
 
 
 def write(requests: Requests, path: Path) -> None:
-    """As our own export, which `read` reads again."""
+    """As our own export, which `read` reads again; with tokens where they are told."""
     with gzip.open(path, "wt", newline="") if path.suffix == ".gz" else path.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["model", "from_s", "until_s", "requests"])
+        told = requests.tokens
+        rows.writerow(["model", "from_s", "until_s", "requests", *(TOKENS if told is not None else ())])
         for place in range(len(requests.at)):
-            name = requests.models[requests.model[place]]
-            rows.writerow([name, requests.at[place], requests.until[place], requests.number[place]])
+            name, tokens = requests.models[requests.model[place]], () if told is None else told[place].tolist()
+            rows.writerow([name, requests.at[place], requests.until[place], requests.number[place], *tokens])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def moved(requests: Requests, now: float) -> Requests:
     if not len(requests.at):
         return requests
     by = np.floor((now - requests.until.max()) / DAY_S) * DAY_S
-    return Requests(requests.models, requests.model, requests.at + by, requests.until + by, requests.number)
+    return replace(requests, at=requests.at + by, until=requests.until + by)
 
 
 def _unpacked(name: str, data: bytes) -> bytes:

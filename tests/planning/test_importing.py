@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,9 +19,10 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from controlplane.audit.models import AuditEvent
+from controlplane.audit.services import Actor
 from controlplane.domain.problems import DomainError
 from controlplane.fleet.errors import FleetError
-from controlplane.planning import history, prometheus, uploads
+from controlplane.planning import history, keeping, prometheus, uploads
 from controlplane.planning.models import ActivityDay, RecordedSpan
 from controlplane.planning.traces import TraceError
 from controlplane.planning.uploads import read_sent
@@ -227,3 +229,18 @@ def test_a_server_that_is_not_there_is_told(server: Server) -> None:
         prometheus.fetch(prometheus.Wanted("http://127.0.0.1:9", "up", NOW - 60, NOW))
     with pytest.raises(CommandError, match="and not both"):
         call_command("import_activity", "x.csv", "--prometheus", server.url)
+
+
+def test_tokens_of_an_import_are_on_record_by_the_minute_and_exported(db: None, tmp_path: Path) -> None:
+    log = "t_s,model,duration_s,input_tokens,output_tokens\n10,chat,200,300,20\n12,chat,3,100,5\n70,chat,1,9,4\n"
+    day = NOW // 86_400 * 86_400 - 86_400
+    found = read_sent("log.csv", log.encode(), shift_to_now=True, now=day + 86_399)
+    keeping.save_import(found.requests, actor=Actor.system("test"), now=NOW)
+    kept = history.requests(day - 86_400, NOW, tokens=True)
+    assert kept.tokens is not None and kept.tokens.tolist() == [[400, 25], [9, 4]]
+    assert (kept.at % 86_400).tolist() == [10, 70] and kept.number.tolist() == [2, 1]
+    assert history.requests(day - 86_400, NOW).tokens is None
+    assert not len(history.requests(day - 86_400, NOW, model="other").at)
+    call_command("export_activity", str(tmp_path / "out.csv"), stdout=StringIO())
+    first, second, *_ = (tmp_path / "out.csv").read_text().splitlines()
+    assert first == "model,from_s,until_s,requests,input_tokens,output_tokens" and second.endswith(",2,400,25")

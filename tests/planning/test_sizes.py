@@ -14,7 +14,9 @@ from controlplane.fleet.errors import FleetError, NotFound
 from controlplane.fleet.models import Deployment
 from controlplane.gateway.models import RequestRecord
 from controlplane.planning import profiles
+from controlplane.planning.past_lengths import replayed
 from controlplane.planning.sizes import Question, answer
+from controlplane.planning.uploads import import_sent
 from tests.factories import make_deployment, make_model, make_node
 from tests.planning import profile_tables as tables
 
@@ -120,3 +122,21 @@ def test_a_deployment_without_aims_is_asked_for_them(chat: Deployment) -> None:
         answer(Question(chat.pk, rate_per_s=1.0, isl=100, osl=10))
     with pytest.raises(NotFound):
         answer(Question(0))
+
+
+def test_an_imported_history_sizes_where_it_tells_tokens(chat: Deployment) -> None:
+    known()
+    now = timezone.now().timestamp()
+    rows = [f"{now - 900 + 2 * n:.1f},chat,1,{800 + n},{80 + n % 5}" for n in range(400)]
+    for columns, cut in (("t_s,model,duration_s", 3), ("t_s,model,duration_s,input_tokens,output_tokens", 5)):
+        log = "\n".join([columns, *(",".join(row.split(",")[:cut]) for row in rows)])
+        import_sent("log.csv", log.encode(), shift_to_now=False, actor=ACTOR, now=now)
+        if cut == 3:
+            with pytest.raises(FleetError, match="too few to size by"):
+                answer(Question(chat.pk))
+    said = answer(Question(chat.pk))
+    assert (said["demand"]["requests"], said["demand"]["made_up"]) == (400, False)
+    assert said["demand"]["rate_per_s"] == pytest.approx(0.5, rel=0.05)
+    assert (said["demand"]["isl"], said["demand"]["osl"]) == (pytest.approx(999.5, abs=1), pytest.approx(82, abs=1))
+    assert said["aggregated"]["met"] >= 0.95
+    assert len(replayed("chat", now - 900, now, 100)) == 100, "the newest"

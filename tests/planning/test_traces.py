@@ -27,8 +27,35 @@ def test_a_request_log_is_kept_as_bursts(tmp_path: Path) -> None:
 
 
 def test_more_columns_and_lengths_do_no_harm(tmp_path: Path) -> None:
-    path = saved(tmp_path / "log.csv", "t_s,model,duration_s,input_tokens,output_tokens", "0,a,1,300,20")
-    assert read(path).requests.until.tolist() == [1]
+    path = saved(tmp_path / "log.csv", "t_s,model,who,duration_s", "0,a,me,1")
+    found = read(path).requests
+    assert found.until.tolist() == [1] and found.tokens is None
+
+
+TOLD = "t_s,model,duration_s,input_tokens,output_tokens"
+
+
+def test_tokens_are_kept_by_the_minute(tmp_path: Path) -> None:
+    rows = ("0,a,1,300,20", "4,a,58,100,", "61,a,1,7,3", "62,a,1,,", "9,b,1,,")
+    found = read(saved(tmp_path / "log.csv", TOLD, *rows)).requests
+    assert found.tokens is not None
+    assert found.at.tolist() == [0, 9, 61] and found.number.tolist() == [2, 1, 2]
+    assert found.tokens.tolist() == [[400, 20], [0, 0], [7, 3]]
+    assert found.only([0]).within(60, 100).tokens.tolist() == [[7, 3]]  # type: ignore[union-attr]
+
+
+def test_tokens_that_are_written_are_read_again(tmp_path: Path) -> None:
+    log = read(saved(tmp_path / "log.csv", TOLD, "0,a,90,300,20", "70,a,1,5,6", "2,b,1,1,2")).requests
+    write(log, tmp_path / "out.csv.gz")
+    again = read(tmp_path / "out.csv.gz").requests
+    assert again.tokens is not None and log.tokens is not None
+    assert (again.at.tolist(), again.tokens.tolist()) == (log.at.tolist(), log.tokens.tolist())
+
+
+@pytest.mark.parametrize("cells", ["-1,2", "1.5,2", "many,2", "nan,2", "1,1e13", "1,inf"])
+def test_tokens_that_are_no_counts_are_told_of_with_their_line(tmp_path: Path, cells: str) -> None:
+    with pytest.raises(TraceError, match=r"line 3: input_tokens, output_tokens must be whole numbers"):
+        read(saved(tmp_path / "log.csv", TOLD, "0,a,1,,", f"0,a,1,{cells}"))
 
 
 def test_json_lines_are_read_by_the_same_names(tmp_path: Path) -> None:

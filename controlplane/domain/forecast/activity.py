@@ -14,13 +14,15 @@ Ints = NDArray[np.int64]
 @dataclass(frozen=True, slots=True)
 class Requests:
     """A log of requests. `model` holds places in `models`; `at` and `until` are seconds; all of shape (rows,). A row
-    may stand for `number` requests whose gaps are shorter than any keep-alive that is asked for."""
+    may stand for `number` requests whose gaps are shorter than any keep-alive that is asked for. `tokens`: of the
+    prompts and of the answers, summed by row, shape (rows, 2), 0 where nobody told; None: not looked at."""
 
     models: tuple[str, ...]
     model: Ints
     at: Floats
     until: Floats
     number: Ints
+    tokens: Ints | None = None
 
     @classmethod
     def of(
@@ -30,6 +32,8 @@ class Requests:
         at: ArrayLike,
         until: ArrayLike | None = None,
         number: ArrayLike | None = None,
+        *,
+        tokens: ArrayLike | None = None,
     ) -> Requests:
         """Sorted by time; rows whose times are no numbers are left out; one that ends before it begins, ends then."""
         places, begun = np.asarray(model, np.int64), np.asarray(at, np.float64)
@@ -37,13 +41,13 @@ class Requests:
         counts = np.ones(len(places), np.int64) if number is None else np.asarray(number, np.int64)
         good = np.isfinite(begun) & np.isfinite(ended) & (places >= 0) & (places < len(models))
         order = np.flatnonzero(good)[np.argsort(begun[good], kind="stable")]
-        return cls(models, places[order], begun[order], np.maximum(begun, ended)[order], counts[order])
+        told = None if tokens is None else np.asarray(tokens, np.int64).reshape(-1, 2)[order]
+        return cls(models, places[order], begun[order], np.maximum(begun, ended)[order], counts[order], told)
 
     def within(self, start: float, end: float) -> Requests:
         """Those that arrived in [start, end)."""
         first, last = np.searchsorted(self.at, [start, end])
-        part = slice(int(first), int(last))
-        return Requests(self.models, self.model[part], self.at[part], self.until[part], self.number[part])
+        return self._part(self.models, self.model, slice(int(first), int(last)))
 
     def only(self, models: ArrayLike) -> Requests:
         """Of these models alone, by their places."""
@@ -52,7 +56,12 @@ class Requests:
         anew[kept] = np.arange(len(kept))
         mine = anew[self.model] >= 0
         names = tuple(self.models[place] for place in kept)
-        return Requests(names, anew[self.model[mine]], self.at[mine], self.until[mine], self.number[mine])
+        return self._part(names, anew[self.model], mine)
+
+    def _part(self, models: tuple[str, ...], model: Ints, part: slice | NDArray[np.bool_]) -> Requests:
+        """These rows; `model`: of all rows, places in `models`."""
+        tokens = None if self.tokens is None else self.tokens[part]
+        return Requests(models, model[part], self.at[part], self.until[part], self.number[part], tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,10 @@ from controlplane.planning.traces import write
 
 
 class Command(BaseCommand):
-    help = "Writes what was asked of each model as bursts, model,from_s,until_s,requests; gzipped if FILE ends in .gz."
+    help = (
+        "Writes what was asked of each model as bursts, model,from_s,until_s,requests,input_tokens,output_tokens; "
+        "gzipped if FILE ends in .gz."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path, metavar="FILE")
@@ -22,7 +25,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         now = time.time()
-        found = history.requests(now - options["days"] * DAY_S, now)
+        found = history.requests(now - options["days"] * DAY_S, now, tokens=True)
         if not len(found.at):
             raise CommandError(f"Nothing is on record of the last {options['days']:g} days. No file was written.")
         try:
