@@ -230,16 +230,14 @@ SPECTACULAR_SETTINGS = {
 }
 
 # --- Celery, Channels ------------------------------------------------------------------------------------
-CHANNEL_LAYERS = {
-    "default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}
-}
+_LAYER = "channels_redis.pubsub.RedisPubSubChannelLayer"
+CHANNEL_LAYERS = {"default": {"BACKEND": _LAYER, "CONFIG": {"hosts": [REDIS_URL]}}}
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
 # --- Forebay ---------------------------------------------------------------------------------------------
 # Threads of the web process that take the nodes' reports, each with its own database connection; 0: none of their own.
 # SQLite has one writer at a time: more threads would wait for each other.
-_UPLINK_THREADS = 2 if "sqlite" in str(DATABASES["default"]["ENGINE"]) else 4
-UPLINK_THREADS = whole("FOREBAY_UPLINK_THREADS", _UPLINK_THREADS)
+UPLINK_THREADS = whole("FOREBAY_UPLINK_THREADS", 2 if "sqlite" in str(DATABASES["default"]["ENGINE"]) else 4)
 WEB_PROCESSES = whole("FOREBAY_WEB_PROCESSES", 1, least=1)
 REPORT_PERIOD_S = number("FOREBAY_REPORT_PERIOD_S", 1.0, least=0.1)
 SILENT_AFTER_S = number("FOREBAY_SILENT_AFTER_S", 10, least=0.5)

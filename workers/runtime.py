@@ -54,12 +54,11 @@ class Runtime:
 
     def __init__(self, settings: Settings, config: Config) -> None:
         """The caller holds the home."""
-        home = settings.home
+        home, held = settings.home, HeldSpec(settings.home.path / "spec.json", config.node)
+        vllm, source = Vllm(settings.vllm), discover(settings, config)
         hidden = {config.node_token} | of_url(config.broker_url) | of_environment(os.environ)
         children, logs, book = Children(), Logs(home.logs, hidden), Book(home.replicas)
-        vllm = Vllm(settings.vllm)
         engines: dict[str, Engine] = {"vllm": vllm, "simulated": Simulated()}
-        source, held = discover(settings, config), HeldSpec(home.path / "spec.json", config.node)
         self._nursery = _nursery(settings, config, vllm, source)
         python = partial(interpreter, settings.vllm) if settings.vllm else str
         place = Place(config.instance, config.listen_host(), config.address, settings.engine_ports, settings.side_ports)
@@ -67,22 +66,16 @@ class Runtime:
             place, engines=engines, source=source, book=book, logs=logs, children=children, nursery=self._nursery
         )
         prober = Prober(place.probe_host())
+        program = Program(home.path, source, python)
         self._qualifier = Qualifier(
-            home.path,
-            program=Program(home.path, source, python),
-            source=source,
-            samples=lambda: self._sampler.latest.samples,
-        )
-        self._sleepers: Sleepers | None = None
-        self._sampler = Sampler(
-            source, lambda: (*book, *(self._sleepers or ())), prober, home.path, self._qualifier.holders
+            home.path, program=program, source=source, samples=lambda: self._sampler.latest.samples
         )
         bounds = Bounds(settings.sleep_cap_bytes, settings.sleep_rest_bytes or REST_BYTES)
         self._sleepers = Sleepers(
-            home.asleep, bounds, book,
+            home.asleep, bounds, book, reading=lambda: self._sampler.latest,
             source=source, prober=prober, turns=Turns(place.probe_host()), children=children,
-            reading=lambda: self._sampler.latest,
         )  # fmt: skip
+        self._sampler = Sampler(source, lambda: (*book, *self._sleepers), prober, home.path, self._qualifier.holders)
         starter.may_sleep, starter.asleep = self._sleepers.may_start_able, partial(tuple, self._sleepers)
         self._agent = Agent(
             instance=config.instance, held=held, book=book, logs=logs, children=children, engines=engines,
@@ -95,11 +88,14 @@ class Runtime:
             sampler=self._sampler, prober=prober, logs=logs, engines=engines, keeper=self._keeper,
             fetcher=self._fetcher, simulated=source.simulated,
         )  # fmt: skip
-        self._agent.on_change, self._keeper.on_change = self._changed, self._found
-        self._fetcher.on_change = self._reporter.soon
+        self._tell_of_changes()
         self._metrics = Listener(settings.metrics, self._reporter.figures) if settings.metrics else None
         self._nudges = _nudges(config, self._agent)
         log.info("node %d (%s): %s", config.node, config.name, source.driver())
+
+    def _tell_of_changes(self) -> None:
+        self._agent.on_change, self._keeper.on_change = self._changed, self._found
+        self._fetcher.on_change = self._reporter.soon
 
     def _changed(self) -> None:
         self._reporter.soon()

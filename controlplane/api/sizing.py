@@ -7,6 +7,7 @@ from dataclasses import fields
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
+from rest_framework.exceptions import Throttled
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -14,7 +15,7 @@ from rest_framework.views import APIView
 from controlplane.api.shapes import Link
 from controlplane.api.strict import MAX_ID, refuse_unknown_parameters
 from controlplane.costs.prices import prices_at
-from controlplane.planning.sizes import Question, answer
+from controlplane.planning.sizes import AGAIN_S, Busy, Question, answer
 
 LONGEST = 1_000_000  # tokens
 
@@ -89,6 +90,11 @@ class JudgedShape(serializers.Serializer):
     prefill = EnginesShape(allow_null=True, help_text="Null: each engine does both phases.")
     decode = EnginesShape()
     gpus = serializers.IntegerField()
+    prefill_per_decode = serializers.FloatField(
+        allow_null=True,
+        help_text="P:D: prefill engines that the demand takes for each that decodes, all equally loaded, by their "
+        "laws, before counts are whole and queues are heeded; null: each engine does both.",
+    )
     price_per_hour = serializers.FloatField(allow_null=True, help_text="Null: not of every GPU is a price known.")
     met = serializers.FloatField(help_text="Share of requests within both aims, in the replay.")
     ttft_ms = serializers.FloatField(help_text="At the aim's share.")
@@ -115,13 +121,15 @@ class SizingShape(serializers.Serializer):
 
 class Sizing(APIView):
     role_action = "view"
+    extra_errors = ("429",)
 
     @extend_schema(
         operation_id="capacity_sizing",
         summary="How many engines a deployment needs",
         description="The requests of the last hours, replayed through the engines that the fleet's GPUs would hold: by "
         "measured or imported profiles of the model, else by a roofline. The fewest GPUs that keep the aims, either "
-        "aggregated or disaggregated, and what is missing where none does. Takes seconds.",
+        "aggregated or disaggregated, and what is missing where none does. Takes seconds of a core: while one "
+        "answer is being found, others get 429.",
         tags=["capacity"],
         parameters=[SizingQuery],
         responses=SizingShape,
@@ -131,4 +139,7 @@ class Sizing(APIView):
         refuse_unknown_parameters(request, {field.name for field in fields(Question)})
         query.is_valid(raise_exception=True)
         prices = {name: float(price) for name, price in prices_at(timezone.now()).items()}
-        return Response(answer(Question(**query.validated_data), prices))
+        try:
+            return Response(answer(Question(**query.validated_data), prices))
+        except Busy:
+            raise Throttled(AGAIN_S, "Other sizes are being looked for.") from None

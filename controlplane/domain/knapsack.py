@@ -35,10 +35,6 @@ class Loads:
     def activations_per_s(self) -> Floats:
         return np.asarray(self.enter * (1.0 - self.chance))
 
-    def of_size(self, gpus: int) -> Loads:
-        mine = self.gpus == gpus
-        return Loads(self.enter[mine], self.stay_s[mine], self.gpus[mine])
-
 
 def blocking(loads: Loads, capacity: int) -> Floats:
     """P(an activation of each model finds no room), shape (models,). One where it needs more than all there is."""
@@ -76,17 +72,6 @@ def law_of_room(loads: Loads) -> Floats:
     for chance, size in zip(loads.chance.tolist(), loads.gpus.tolist(), strict=True):
         found = _with(found, chance, size)
     return found
-
-
-def least(loads: Loads, most_cold: float) -> int:
-    """The fewest GPUs of a shared pool with which `cold` is at most that; between 0 and what all models need."""
-    low, high = -1, int(loads.gpus.sum())
-    if cold(loads, 0) <= most_cold:
-        return 0
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if cold(loads, middle) <= most_cold else (middle, high)
-    return high
 
 
 def _with(law: Floats, chance: float, size: int) -> Floats:

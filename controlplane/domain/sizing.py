@@ -219,12 +219,13 @@ def decoders(demand: Demand, speed: Speed, batch: int, level: float = LEVEL) -> 
     return max(1, math.ceil(queueing.busy_at(level, load) / batch))
 
 
-def ratio(demand: Demand, prefill: Speed, decode: Speed, slo: Slo, *, prefill_load: float, decode_load: float) -> float:
-    """P : D, rate x E[S] / rho_p : L / (B* rho_d), with the loads rho that either shall run at, 0..1."""
-    batch = most_batch(decode, demand, slo)
+def ratio(demand: Demand, prefill: Speed, decode: Speed, slo: Slo) -> float:
+    """P : D, prefill engines that the demand takes for each that decodes, all of them equally loaded: rate x E[S], of
+    prompts one at a time, over rate x OSL x ITL(B*) / B*."""
+    batch = max(1, most_batch(decode, demand, slo))
     service_s = prefill.prefill.law.prompt_ms(demand.isl, prefill.knee.tokens) / 1000.0
-    held = demand.osl * decode.decode.law.itl_ms(batch, demand.context) / 1000.0
-    return (service_s / prefill_load) / (held / (max(1, batch) * decode_load))
+    held_s = demand.osl * decode.decode.law.itl_ms(batch, demand.context) / 1000.0 / batch
+    return service_s / held_s
 
 
 def after(trace: Trace, done: Floats, size: Size, slo: Slo, transfer: float) -> Judged:

@@ -3,21 +3,23 @@ that the fleet's GPUs would hold."""
 
 from __future__ import annotations
 
-import threading
+import fcntl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
+from django.conf import settings
 from django.utils import timezone
 
 from controlplane.domain import size_search, sizing
 from controlplane.domain.problems import Problem
 from controlplane.domain.profiles import Source
 from controlplane.domain.replay import Trace
-from controlplane.domain.sizing import Demand, Group, Judged, Slo
+from controlplane.domain.sizing import Demand, Group, Judged, Size, Slo
 from controlplane.fleet.errors import Invalid, NotFound, Refused
 from controlplane.fleet.models import Deployment, Partition
 from controlplane.gateway.models import RequestRecord
@@ -27,8 +29,11 @@ from controlplane.planning.past_lengths import replayed
 LEAST_REQUESTS, MOST_REQUESTS = 20, 1500
 ASKED_REQUESTS = 1000  # made up from a rate
 LINK_BYTES_PER_S = 25e9  # 200 Gb/s, for KV that goes from prefill to decode
-WAIT_S = 20.0
-_one_at_a_time = threading.Lock()  # it keeps a core busy
+AGAIN_S = 5  # a search takes 2 to 20 s
+
+
+class Busy(Exception):
+    """Other sizes are being looked for on this machine; nobody waits for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,8 @@ class Question:
 
 
 def answer(question: Question, prices: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """Times in ms. `prices`: of a GPU's hour, by node; without them every GPU costs the same. Raises FleetError."""
+    """Times in ms. `prices`: of a GPU's hour, by node; without them every GPU costs the same. Raises FleetError, and
+    Busy while another question is being answered."""
     deployment = Deployment.objects.select_related("model").filter(pk=question.deployment).first()
     if deployment is None:
         raise NotFound("deployment", question.deployment)
@@ -56,15 +62,10 @@ def answer(question: Question, prices: Mapping[str, float] | None = None) -> dic
     found, missing = offers(deployment, prices or {})
     if not found:
         raise _no_offer(deployment, missing)
-    if not _one_at_a_time.acquire(timeout=WAIT_S):
-        busy = Problem("busy", "Other sizes are being looked for.", "Ask again in a moment.")
-        raise Refused([busy])
-    try:
+    with _alone():
         began = time.perf_counter()
         said = _searched(deployment, trace.faster(question.headroom), slo, found)
         said["took_ms"] = round(1e3 * (time.perf_counter() - began), 1)
-    finally:
-        _one_at_a_time.release()
     notes = [*missing, *said.pop("notes")]
     return {
         "deployment": {"id": deployment.pk, "name": deployment.name},
@@ -76,6 +77,17 @@ def answer(question: Question, prices: Mapping[str, float] | None = None) -> dic
         **said,
         "notes": notes,
     }
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One search at a time over all web processes of a machine, for each keeps a core busy. Raises Busy."""
+    with (settings.HOME / "sizing.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Busy from None
+        yield
 
 
 def _slo(question: Question, deployment: Deployment) -> Slo:
@@ -127,6 +139,7 @@ def _searched(deployment: Deployment, trace: Trace, slo: Slo, found: list[Offere
     said = size_search.find(trace, engines, slo, transfer_ms_per_token=transfer)
     best = said.best
     demand = Demand.of(trace)
+    aim = (demand, slo)
     forms = [sizing.closed_form(demand, one, other, slo) for one in engines for other in engines]
     closed = min((size for size in forms if size), key=lambda size: size.price_per_hour, default=None)
     judged = closed and sizing.judge(trace, closed, slo, transfer_ms_per_token=transfer)
@@ -134,11 +147,11 @@ def _searched(deployment: Deployment, trace: Trace, slo: Slo, found: list[Offere
     kind = None if best is None else "disaggregated" if best.size.prefill else "aggregated"
     return {
         "best": kind,
-        "aggregated": _judged(said.aggregated, priced),
-        "disaggregated": _judged(said.disaggregated, priced),
-        "wanted": _judged(said.wanted, priced),
+        "aggregated": _judged(said.aggregated, priced, aim),
+        "disaggregated": _judged(said.disaggregated, priced, aim),
+        "wanted": _judged(said.wanted, priced, aim),
         "missing": said.wanted.size.missing if said.wanted else {},
-        "closed_form": _judged(judged, priced),
+        "closed_form": _judged(judged, priced, aim),
         "replays": said.replays,
         "notes": _notes(found, said.best, said.wanted),
     }
@@ -156,7 +169,7 @@ def _notes(found: list[Offered], best: Judged | None, wanted: Judged | None) -> 
     return notes
 
 
-def _judged(judged: Judged | None, priced: bool) -> dict[str, Any] | None:
+def _judged(judged: Judged | None, priced: bool, aim: tuple[Demand, Slo]) -> dict[str, Any] | None:
     if judged is None:
         return None
     size = judged.size
@@ -165,11 +178,18 @@ def _judged(judged: Judged | None, priced: bool) -> dict[str, Any] | None:
         "prefill": _group(size.prefill) if size.prefill else None,
         "decode": _group(size.decode),
         "gpus": size.gpus,
+        "prefill_per_decode": _ratio(size, *aim),
         "price_per_hour": round(size.price_per_hour, 4) if priced else None,
         "met": round(judged.met, 4),
         "ttft_ms": round(judged.ttft_ms, 1),
         "itl_ms": round(judged.itl_ms, 2),
     }
+
+
+def _ratio(size: Size, demand: Demand, slo: Slo) -> float | None:
+    if size.prefill is None:
+        return None
+    return round(sizing.ratio(demand, size.prefill.offer.speed, size.decode.offer.speed, slo), 3)
 
 
 def _group(group: Group) -> dict[str, Any]:

@@ -116,9 +116,12 @@ function sized({ best, aggregated, disaggregated, closed_form: closed, wanted, m
   text($("verdict"), verdict);
   const over = heads("sizes"), rows = [["Aggregated", aggregated, best === "aggregated"], ["Disaggregated", disaggregated, best === "disaggregated"], ["More than there is", wanted], ["By formulas alone", closed]].filter(([, one]) => one);
   $("sizes").replaceChildren(...rows.map(([kind, one, isBest]) => el("tr", { class: isBest ? "best" : null }, el("td", {}, kind), el("td", { "data-h": "Engines", class: "wide" }, one.told), ...[one.gpus, `${(100 * one.met).toFixed(1)}%`, `${number(one.ttft_ms)} ms`, `${number(one.itl_ms, 1)} ms`, number((one.prefill ?? one.decode).max_num_batched_tokens)].map((cell, i) => el("td", { class: "num", "data-h": over[i + 2] }, String(cell))))));
-  notes($("size-notes"), [...offers.map((one) => `${one.tp} x ${one.gpu}: ${one.source === "roofline" ? "by its rates alone, nothing was measured" : `by profile ${one.profile}, ${one.source}`}, ${one.gpus} GPUs there`), ...lines]);
+  notes($("size-notes"), [...offers.map((one) => `${one.tp} x ${one.gpu}: ${one.source === "roofline" ? "by its rates alone, nothing was measured" : `by profile ${one.profile}, ${one.source}`}, ${one.gpus} GPUs there`), ...ratios(rows), ...lines]);
   $("sized").hidden = false;
 }
+
+/** P : D of each kind that has engines for either phase: what the demand takes, beside the engines that were found. */
+const ratios = (rows) => rows.filter(([, one]) => one.prefill).map(([kind, one]) => `${kind}: the demand takes ${number(one.prefill_per_decode, 2)} prefill engines for each that decodes, all equally loaded (P:D), which became ${one.prefill.count} and ${one.decode.count}`);
 
 async function begin() {
   await load();

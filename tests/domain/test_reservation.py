@@ -1,4 +1,4 @@
-"""From a target to slots, GPUs and nodes; blocking against counting by hand and against simulation."""
+"""Rules beside the forecasts; blocking against counting by hand and against simulation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.domain.knapsack import Loads, blocking, cold, least
-from controlplane.domain.reservation import Prices, Risk, aegaeon, critical_level, curve, hold, nodes, reserve
+from controlplane.domain.knapsack import Loads, blocking, cold
+from controlplane.domain.reservation import aegaeon, critical_level, nodes
 
 
 def loads_of(*models: tuple[float, float, int]) -> Loads:
@@ -78,48 +78,12 @@ def test_blocking_of_a_shared_pool_is_what_simulation_says() -> None:
     assert simulated(loads, 16, 40_000) == pytest.approx(told, abs=0.01)
 
 
-@settings(max_examples=40, deadline=None)
-@given(models, st.floats(0.001, 0.5), st.floats(0.001, 0.5))
-def test_less_risk_never_holds_fewer_slots_and_the_target_is_kept(
-    found: list[tuple[float, float, int]], one: float, other: float
-) -> None:
-    loads = loads_of(*found)
-    strict, loose = (reserve(loads, Risk(risk), node_gpus=8) for risk in sorted((one, other)))
-    assert strict.gpus >= loose.gpus
-    assert strict.cold <= min(one, other) + 1e-9
-    assert all(held.cold <= min(one, other) + 1e-9 for held in strict.held)
-    assert strict.nodes * 8 >= strict.gpus
-
-
-@settings(max_examples=40, deadline=None)
-@given(models, st.floats(0.01, 10), st.floats(0.01, 10))
-def test_a_dearer_cold_start_never_holds_fewer_and_a_dearer_gpu_never_more(
-    found: list[tuple[float, float, int]], cold_price: float, gpu_price: float
-) -> None:
-    loads = loads_of(*found)
-    base = reserve(loads, Prices(cold_price, gpu_price), node_gpus=8).gpus
-    assert reserve(loads, Prices(3 * cold_price, gpu_price), node_gpus=8).gpus >= base
-    assert reserve(loads, Prices(cold_price, 3 * gpu_price), node_gpus=8).gpus <= base
-
-
-def test_risk_of_one_holds_nothing_and_no_risk_holds_room_for_all() -> None:
-    loads = loads_of((0.001, 100, 1), (0.002, 300, 2), (0.001, 50, 2))
-    assert reserve(loads, Risk(1.0), node_gpus=8).gpus == 0
-    assert reserve(loads, Risk(0.0), node_gpus=8).gpus == 5
-
-
 def test_expected_models_stand_beside_aegaeons_which_poisson_arrivals_make_equal() -> None:
     """One request every 1,000 s of each of 50 models, keep-alive 300 s: d = (e^(lambda T) - 1) / lambda."""
     rate, keep_alive = 1e-3, 300.0
     stay = np.expm1(rate * keep_alive) / rate
     loads = Loads(np.full(50, rate), np.full(50, stay), np.ones(50, np.int64))
-    assert hold(loads, Risk(0.01)).expected == pytest.approx(aegaeon(np.full(50, rate), keep_alive))
-
-
-def test_a_shared_pool_needs_no_more_gpus_than_pools_by_size() -> None:
-    loads = Loads(np.full(24, 1e-3), np.full(24, 400.0), np.array([1, 2, 4] * 8))
-    found = reserve(loads, Risk(0.02), node_gpus=8)
-    assert least(loads, found.cold + 1e-12) == found.shared_gpus <= found.gpus
+    assert loads.chance.sum() == pytest.approx(aegaeon(np.full(50, rate), keep_alive))
 
 
 @pytest.mark.parametrize(
@@ -129,17 +93,16 @@ def test_slots_are_packed_by_node(slots: dict[int, int], needed: int) -> None:
     assert nodes(slots, 8) == needed
 
 
-def test_prices_as_a_quantile_and_the_curve_of_a_slider() -> None:
+def test_prices_as_a_quantile() -> None:
     assert critical_level(19.0, 1.0) == 0.95
-    loads = loads_of((0.001, 500, 1), (0.001, 500, 2), (0.003, 200, 1))
-    shape = curve(loads, 4)
-    assert shape[0] == 1 and shape[4] == 0
-    assert (np.diff(shape) <= 1e-12).all()
 
 
-def test_a_fleet_of_a_thousand_models_answers_while_a_slider_moves() -> None:
-    random = np.random.default_rng(3)
-    loads = Loads(random.lognormal(-9, 1, 1000), random.lognormal(6, 0.5, 1000), random.choice([1, 2, 4], 1000))
-    found = reserve(loads, Risk(0.01), node_gpus=8)
-    assert found.expected < found.gpus < loads.gpus.sum()
-    assert found.cold <= 0.01
+@settings(max_examples=40, deadline=None)
+@given(models)
+def test_more_room_leaves_fewer_activations_cold_where_all_are_of_one_size(
+    found: list[tuple[float, float, int]],
+) -> None:
+    loads = loads_of(*((enter, stay, 1) for enter, stay, _ in found))
+    shares = np.array([cold(loads, capacity) for capacity in range(int(loads.gpus.sum()) + 1)])
+    assert shares[0] == pytest.approx(1.0) and shares[-1] == pytest.approx(0.0, abs=1e-9)
+    assert (np.diff(shares) <= 1e-9).all()

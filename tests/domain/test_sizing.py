@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +141,17 @@ def test_formulas_without_queues_or_spread_ask_for_less_than_bursts_need(fast: S
     found = size_search.find(bursts, [offer], SLO).disaggregated
     assert found is not None and found.met >= SLO.share > sizing.judge(bursts, formula, SLO).met
     assert sizing.judge(calm, closed, SLO).met >= SLO.share, "under Poisson the closed form holds"
-    assert sizing.ratio(demand, fast, fast, SLO, prefill_load=0.7, decode_load=0.7) > 0
+
+
+def test_the_ratio_is_of_the_engines_that_either_phase_keeps_busy(fast: Speed) -> None:
+    demand = Demand.of(poisson(10.0, 120.0))
+    found, batch = sizing.ratio(demand, fast, fast, SLO), sizing.most_batch(fast, demand, SLO)
+    prompt_s = fast.prefill.law.prompt_ms(demand.isl, fast.knee.tokens) / 1000.0
+    answer_s = demand.osl * fast.decode.law.itl_ms(batch, demand.context) / 1000.0
+    assert found == pytest.approx((demand.rate_per_s * prompt_s) / (demand.rate_per_s * answer_s / batch))
+    busier = replace(demand, rate_per_s=5.0 * demand.rate_per_s)
+    assert sizing.ratio(busier, fast, fast, SLO) == pytest.approx(found), "a rate takes more of both"
+    assert sizing.ratio(replace(demand, osl=2.0 * demand.osl), fast, fast, SLO) == pytest.approx(found / 2.0)
 
 
 def test_a_roofline_is_a_profile_like_any_other_and_gives_rates() -> None:

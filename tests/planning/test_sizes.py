@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.test import Client
 from django.utils import timezone
 
 from controlplane.audit.services import Actor
 from controlplane.fleet.errors import FleetError, NotFound
 from controlplane.fleet.models import Deployment
 from controlplane.gateway.models import RequestRecord
-from controlplane.planning import profiles
+from controlplane.planning import profiles, sizes
 from controlplane.planning.past_lengths import replayed
-from controlplane.planning.sizes import Question, answer
+from controlplane.planning.sizes import AGAIN_S, Question, answer
 from controlplane.planning.uploads import import_sent
-from tests.factories import make_deployment, make_model, make_node
+from tests.factories import make_deployment, make_model, make_node, make_user
 from tests.planning import profile_tables as tables
 
 pytestmark = pytest.mark.django_db
@@ -60,6 +61,9 @@ def test_both_kinds_are_sized_by_the_requests_of_late_and_the_profile(chat: Depl
         assert said[kind]["met"] >= 0.95 and said[kind]["ttft_ms"] <= 2000 and said[kind]["itl_ms"] <= 60
         assert said[kind]["gpus"] % 4 == 0 and said[kind]["gpus"] <= 16
     assert said["disaggregated"]["prefill"]["max_num_batched_tokens"] == offer["knee_tokens"]
+    assert said["aggregated"]["prefill_per_decode"] is None
+    prefill, decode = (said["disaggregated"][phase]["count"] for phase in ("prefill", "decode"))
+    assert 0 < said["disaggregated"]["prefill_per_decode"] < (prefill + 1) / max(1, decode - 1)
     assert said["best"] == "aggregated" and not said["missing"] and said["now"]["decode"] == 0
 
 
@@ -140,3 +144,33 @@ def test_an_imported_history_sizes_where_it_tells_tokens(chat: Deployment) -> No
     assert (said["demand"]["isl"], said["demand"]["osl"]) == (pytest.approx(999.5, abs=1), pytest.approx(82, abs=1))
     assert said["aggregated"]["met"] >= 0.95
     assert len(replayed("chat", now - 900, now, 100)) == 100, "the newest"
+
+
+def test_one_answer_is_found_at_a_time_and_others_are_told_when_to_come_again(
+    chat: Deployment, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known()
+    client.force_login(make_user("viewer"))
+    path = f"/api/v1/capacity/sizing?deployment={chat.pk}&rate_per_s=2&isl=500&osl=50"
+    search, within = sizes.size_search.find, []
+
+    def find(*args: Any, **kwargs: Any) -> Any:
+        within.append(client.get(path))
+        return search(*args, **kwargs)
+
+    monkeypatch.setattr(sizes.size_search, "find", find)
+    assert client.get(path).status_code == 200
+    [second] = within
+    assert (second.status_code, second["Retry-After"]) == (429, str(AGAIN_S))
+    assert second.json()["type"].endswith("throttled") and "Other sizes" in second.json()["detail"]
+    monkeypatch.setattr(sizes.size_search, "find", search)
+    assert client.get(path).status_code == 200, "whoever failed to get in holds nothing up"
+
+
+def test_an_answer_that_fails_holds_no_other_up(chat: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    known()
+    question = Question(chat.pk, rate_per_s=2.0, isl=500, osl=50)
+    with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
+        broken.setattr(sizes.size_search, "find", lambda *args, **kwargs: 1 / 0)
+        answer(question)
+    assert answer(question)["best"]
