@@ -59,4 +59,4 @@ def _costs(idle: np.ndarray, keep_alive_s: np.ndarray, start_s: float) -> np.nda
 
 def _why(idle: np.ndarray, chosen_s: float, usual_s: float) -> str:
     outlasted, usually = (f"{np.mean(idle <= limit):.0%}" for limit in (chosen_s, usual_s))
-    return f"it outlasts {outlasted} of its {len(idle)} longer idle times; {usual_s:.0f} s would outlast {usually}"
+    return f"{outlasted} of its {len(idle)} longer idle times end within it, {usually} within {usual_s:.0f} s"

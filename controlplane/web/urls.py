@@ -34,6 +34,7 @@ from controlplane.web.views import (
 app_name = "web"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", fleet.home, name="fleet"),
+    path("ahead", fleet.ahead, name="fleet-ahead"),
     path("palette", palette.palette, name="palette"),
     path("board/", board.board, name="board"),
     path("board/preview", board.board_preview, name="board-preview"),

@@ -10,7 +10,8 @@ export function summary() {
   put("gpus", `${number(s.gpus.assigned)} of ${number(s.gpus.total)}`, `${number(s.gpus.idle)} idle, ${number(s.gpus.unhealthy)} unhealthy`);
   put("nodes", number(s.nodes.total), s.nodes.silent ? `${number(s.nodes.silent)} silent` : s.nodes.total ? "all reporting" : "none has joined yet");
   put("models", number(s.active_models), s.window_s ? `in the last ${number(s.window_s)} s` : "no request figures yet");
-  for (const key of ["ttft_ms", "itl_ms"]) put(key, unit(s[key]?.p95, "ms"), s[key]?.p50 == null ? "no requests in the window" : `p50 ${unit(s[key].p50, "ms")}`);
+  const none = s.window_s ? `no request in ${number(s.window_s)} s` : "no request figures";
+  for (const key of ["ttft_ms", "itl_ms"]) put(key, unit(s[key]?.p95, "ms"), s[key]?.p50 == null ? none : `p50 ${unit(s[key].p50, "ms")}`);
   put("out", unit(s.tokens_out_per_s, "tok/s"), s.rps == null ? UNKNOWN : `${number(s.rps, 1)} requests/s`);
   document.getElementById("k-nodes-sub").classList.toggle("warned", s.nodes.silent > 0);
   document.getElementById("k-gpus-sub").classList.toggle("warned", s.gpus.unhealthy > 0);

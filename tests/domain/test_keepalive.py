@@ -23,14 +23,14 @@ def test_who_comes_each_eight_minutes_is_kept_for_a_little_longer_than_that() ->
     found = learn([480.0 + k for k in range(30)], usual_s=USUAL_S)
     assert found is not None
     assert 509 < found.keep_alive_s < 540
-    assert found.why == "it outlasts 100% of its 30 longer idle times; 300 s would outlast 0%"
+    assert found.why == "100% of its 30 longer idle times end within it, 0% within 300 s"
 
 
 def test_who_comes_each_hour_is_let_go_as_soon_as_may_be() -> None:
     found = learn([3600.0] * 30, usual_s=USUAL_S)
     assert found is not None
     assert found.keep_alive_s == SHORTEST_S
-    assert found.why == "it outlasts 0% of its 30 longer idle times; 300 s would outlast 0%"
+    assert found.why == "0% of its 30 longer idle times end within it, 0% within 300 s"
 
 
 def test_who_comes_in_bursts_an_hour_apart_is_kept_for_as_long_as_a_burst_has_gaps() -> None:

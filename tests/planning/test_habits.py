@@ -75,7 +75,7 @@ def test_who_is_seen_often_enough_is_kept_as_long_as_its_idle_times_are_worth(
     own = make_deployment("own", mode="pooled", keep_alive_s=77)
     keeps = pool_keep.read(at)
     assert keeps.of(hourly).keep_alive_s == 120, "the shortest there is, and what minutes do not tell"
-    assert keeps.of(hourly).why.startswith("it outlasts 0% of its 99 longer idle times")
+    assert keeps.of(hourly).why.startswith("0% of its 99 longer idle times end within it")
     assert (keeps.of(rare).keep_alive_s, keeps.of(rare).why) == (300, pool_keep.USUAL)
     assert (keeps.of(own).keep_alive_s, keeps.of(own).why) == (77, pool_keep.OWN)
     assert pool_keep.read(at + timedelta(hours=1)).of(hourly).keep_alive_s == 300, "learned too long ago"

@@ -16,6 +16,7 @@ from tests.web.conftest import Clients
 # Lowest role that may GET it. None: POST only.
 PAGES = {
     "fleet": "viewer",
+    "fleet-ahead": "viewer",
     "palette": "viewer",
     "board": "viewer",
     "board-preview": "viewer",

@@ -215,7 +215,11 @@ def test_who_sleeps_beside_whom_is_told_on_the_page_over_rest_and_to_prometheus(
     )  # fmt: skip
     viewer = as_role("viewer")
     page = viewer.get("/pool/").content.decode()
-    assert "sleeps, level 2, for 5 min" in page and "leave when needed; 1 asleep" in page and "hidden-key" not in page
+    assert (
+        "sleeps without its weights, for 5 min" in page
+        and "leave when needed; 1 asleep" in page
+        and "hidden-key" not in page
+    )
     found = viewer.get("/api/v1/pool")
     assert "hidden-key" not in found.content.decode() and found.json()["sleepers_wanted"] == 0
     by_id = {slot["partition"]["id"]: slot for slot in found.json()["slots"]}
