@@ -31,7 +31,9 @@ def shoot(shooter: Shooter, options: argparse.Namespace) -> None:
     shooter.take("deployment-overflow", f"/deployments/{deployment}/")
     shooter.take("deployment-overflow-form", f"/deployments/{deployment}/edit")
     put_to_sleep(names)
+    foretell(len(names))
     shooter.take("pool-asleep", "/pool/")
+    shooter.take("fleet-ahead", "/")
     make_teams(names)
     shooter.take("pool-floors", "/pool/")
     shooter.take("teams-floors", "/cost/teams/")
@@ -70,6 +72,31 @@ def put_to_sleep(names: list[str]) -> None:
             partition=slot, deployment=Deployment.objects.get(name=name), engine_key="", left_at=at, asleep_since=at,
             level=1 + place % 2, host_bytes=(19 - 8 * (place % 2)) * 2**30, gpu_bytes=1_200 * 2**20,
         )  # fmt: skip
+
+
+def foretell(models: int) -> None:
+    """Models of two sizes, and what the pool is to hold of each by the policy."""
+    from django.utils import timezone
+
+    from controlplane.fleet.services import pool
+    from controlplane.planning import policy, reserve
+    from controlplane.planning.forecasting import LEVELS
+    from controlplane.planning.models import Forecast
+
+    now, in_force = timezone.now(), policy.current()
+    large = {"gpus": 2, "models": 3, "assumed": 0, "active": 1, "values": [0, 1, 1, 1, 2, 2]}
+    small = {"gpus": 1, "models": models - 3, "assumed": 1, "active": 4, "values": [3, 4, 5, 6, 8, 9]}
+    for horizon_s in (600, 3600):
+        Forecast.objects.create(
+            at=now, horizon_s=horizon_s, keep_alive_s=in_force.keep_alive_s, active=5, known_models=models,
+            levels=list(LEVELS), values=[3, 5, 6, 7, 10, 11], by_size=[small, large], method="pictures",
+            recorded_s=7 * 86_400.0,
+        )  # fmt: skip
+    wanted = reserve.wanted_by(in_force, now.timestamp())
+    assert wanted is not None
+    pool.aim(
+        keep_alive_s=in_force.keep_alive_s, slots=wanted.slots, reason=wanted.why, now=now, by_gpus=wanted.sizes
+    )  # fmt: skip
 
 
 def make_teams(names: list[str]) -> None:
