@@ -95,7 +95,7 @@ def _by_forecast(row: CapacityPolicy, told: Forecast, moment: datetime) -> Wante
     if own:
         sizes = {ONE: max(0, sizes[ONE] - own)}
     aim = (
-        f"at most {row.most_cold:.3g} of activations waiting"
+        f"at most {100 * row.most_cold:.3g}% of activations waiting"
         if isinstance(policy.target_of(row), Risk)
         else "least cost"
     )

@@ -107,7 +107,7 @@ function calibration() {
 
 function how() {
   const { newest, recorded_s: recorded, recorded_since: since } = shown, methods = [...new Set(newest.flatMap((one) => Object.keys(one.shares)))];
-  text($("how"), newest.length ? `${newest[0].method[0].toUpperCase()}${newest[0].method.slice(1)}, from ${age(recorded)} on record since ${new Date(since * 1000).toLocaleDateString("en-GB")}.${recorded < 7 * 86400 ? " With less than a week of it, forecasts are wider than they will be." : ""}` : "No forecast has been made yet: the control worker makes one each ten minutes.");
+  text($("how"), newest.length ? `${newest[0].method[0].toUpperCase()}${newest[0].method.slice(1)}, from ${age(recorded)} on record since ${new Date(since * 1000).toISOString().slice(0, 10)}.${recorded < 7 * 86400 ? " With less than a week of it, forecasts are wider than they will be." : ""}` : "No forecast has been made yet: the control worker makes one each ten minutes.");
   $("shares").replaceChildren(...methods.map((name) => el("tr", {}, el("th", { scope: "row" }, name), ...[600, 3600, 86400].map((horizon) => { const share = newest.find((one) => one.horizon_s === horizon)?.shares[name]; return el("td", { class: "num" }, share === undefined ? UNKNOWN : `${Math.round(share * 100)}%`); }))));
 }
 

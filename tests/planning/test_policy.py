@@ -102,7 +102,7 @@ def test_without_a_forecast_nothing_is_known_and_a_floor_counts_all_the_same() -
 
 def test_the_forecast_sets_what_is_held_and_the_floor_is_never_gone_below() -> None:
     make_forecast()
-    assert wanted() == (10, "99% sure for the next 10 min, by at most 0.01 of activations waiting")
+    assert wanted() == (10, "99% sure for the next 10 min, by at most 1% of activations waiting")
     policy.change(most_cold=0.05, actor=ACTOR)
     assert wanted()[0] == 8
     policy.change(most_cold=1e-4, actor=ACTOR)
