@@ -38,7 +38,8 @@ def test_models_of_the_next_hour_and_slots_held(as_role: Clients, db: None) -> N
     PoolAim.objects.create(pk=1, keep_alive_s=300, slots=14, reason="95% of the forecast", at=now)
     part = _ahead(viewer.get(reverse("web:fleet-ahead")).content.decode())
     assert "next hour 11 to 13" in part and "14 slots held" in part and "hx-swap-oob" in part
-    Forecast.objects.update(at=now - timedelta(hours=2))
+    Forecast.objects.all().delete()
+    _say(now - timedelta(hours=2), 11)
     PoolAim.objects.update(slots=None)
     part = _ahead(viewer.get(reverse("web:fleet-ahead")).content.decode())
     assert "no forecast now" in part and "held" not in part, "of two hours ago it tells nothing of now"
