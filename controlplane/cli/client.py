@@ -14,6 +14,7 @@ from controlplane.cli.failures import Exit, Failure, Problem, failure
 
 Row = dict[str, Any]
 TIMEOUT = httpx.Timeout(15.0, connect=5.0)
+PATIENCE = httpx.Timeout(120.0, connect=5.0)  # for answers that take the server seconds to find
 PAGE = 500
 AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # pauses before a write whose answer was lost is sent again
 LOG_IN = "Run: forebay login (or set FOREBAY_URL and FOREBAY_TOKEN)."
@@ -38,6 +39,9 @@ class Client:
 
     def get(self, path: str, **params: Any) -> Row:
         return self._row(self._send("GET", path, params=params))
+
+    def get_patiently(self, path: str, **params: Any) -> Row:
+        return self._row(self._send("GET", path, params=params, timeout=PATIENCE))
 
     def health(self) -> Row:
         """Of the server; 503 is an answer here, not an error."""

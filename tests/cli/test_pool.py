@@ -8,13 +8,14 @@ import pytest
 from django.utils import timezone
 
 from controlplane.fleet import verified
-from controlplane.fleet.models import Activation, Partition, Sleeper
+from controlplane.fleet.models import Activation, Partition, PoolAim, Sleeper
 from controlplane.fleet.publish import publish
 from controlplane.fleet.services.waking import Ask, wake
 from tests.cli.conftest import Terminal
 from tests.factories import make_deployment, make_node, make_partition, make_ready
 
 pytestmark = pytest.mark.django_db
+AT = timezone.now()
 
 
 def test_slots_are_added_looked_at_and_taken_back(operator: Terminal) -> None:
@@ -30,6 +31,13 @@ def test_slots_are_added_looked_at_and_taken_back(operator: Terminal) -> None:
     wake({"rare": Ask(2)})
     shown = operator.ok("pool")
     assert "2 slots: 1 active, 1 starting" in shown
+    assert "To hold: not known" in shown
+    [line] = [line for line in shown.splitlines() if " active " in line and "there" in line]
+    assert line.split()[2:4][1] in ("s", "min"), "since when it is active"
+    PoolAim.objects.update_or_create(
+        pk=1, defaults={"keep_alive_s": 300, "slots": 3, "by_gpus": {"1": 2, "2": 1}, "reason": "a floor", "at": AT}
+    )
+    assert "To hold: 3 (2 of 1, 1 of 2 GPUs), a floor. Free at least: 1." in operator.ok("pool")
     assert "n1/p0" in shown and "there" in shown and "the smallest free slot" in shown
     assert [slot["place"] for slot in operator.json("pool")["slots"]] == ["starting", "active"]
     operator.ok("pool", "remove", "n1/p0")

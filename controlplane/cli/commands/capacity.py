@@ -7,6 +7,7 @@ import math
 import click
 
 from controlplane.cli.client import Row
+from controlplane.cli.commands.capacity_looks import comparisons, sizing, spent
 from controlplane.cli.commands.capacity_policy import policy
 from controlplane.cli.options import json_option
 from controlplane.cli.session import Session, pass_session
@@ -28,7 +29,8 @@ def capacity(ctx: click.Context, session: Session) -> None:
     session.answer(found, lambda: _told(found))
 
 
-capacity.add_command(policy)
+for command in (policy, sizing, spent, comparisons):
+    capacity.add_command(command)
 
 
 def _told(found: Row) -> str:

@@ -70,7 +70,9 @@ def _told(found: Row) -> str:
         return "The pool has no slots. Set a partition aside with: forebay pool add NODE/PARTITION"
     counts = [slot["place"] for slot in found["slots"]]
     parts = [f"{len(counts)} slots: " + ", ".join(f"{counts.count(one)} {one}" for one in sorted(set(counts)))]
-    parts.append(table(["SLOT", "IS", "MODEL", "IN FLIGHT", "IDLE", "KEEP-ALIVE"], _slots(found), right=(3, 4, 5)))
+    parts.append(_held(found))
+    headers = ["SLOT", "IS", "SINCE", "MODEL", "IN FLIGHT", "IDLE", "KEEP-ALIVE"]
+    parts.append(table(headers, _slots(found), right=(2, 4, 5, 6)))
     if asleep := _asleep(found):
         parts.append(table(["ASLEEP", "SLOT", "LEVEL", "FOR"], asleep, right=(2, 3)))
     if found["floors"]:
@@ -81,11 +83,21 @@ def _told(found: Row) -> str:
     return "\n\n".join(parts)
 
 
+def _held(found: Row) -> str:
+    """How many slots are to be held, in use or free, and why."""
+    if found["held_wanted"] is None:
+        return f"To hold: not known, so what is held is held on. Free at least: {found['free_wanted']}."
+    sizes = found["held_by_gpus"]
+    by_size = f" ({', '.join(f'{count} of {gpus}' for gpus, count in sizes.items())} GPUs)" if len(sizes) > 1 else ""
+    return f"To hold: {found['held_wanted']}{by_size}, {found['held_reason']}. Free at least: {found['free_wanted']}."
+
+
 def _slots(found: Row) -> list[list[str]]:
     return [
         [
             _name(slot),
             slot["place"],
+            "" if slot["since"] is None else span(max(0.0, found["now"] - slot["since"])),
             _model(slot),
             _known(slot, "in_flight", str),
             _known(slot, "idle_s", span),
