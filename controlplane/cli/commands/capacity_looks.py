@@ -29,7 +29,7 @@ KINDS = (
 @click.option("--osl", type=int, help="and of each answer.")
 @json_option
 @pass_session
-def sizing(session: Session, *, deployment: str, **aims: float | None) -> None:
+def sizing(session: Session, /, *, deployment: str, **aims: float | None) -> None:
     """How many prefill and decode engines DEPLOYMENT needs, by replaying its requests. Takes seconds."""
     asked = {key: str(value) for key, value in aims.items() if value is not None}
     asked["deployment"] = str(names.deployment(session.client, deployment)["id"])
