@@ -113,7 +113,12 @@ class DeploymentChange(Body):
         child=serializers.CharField(max_length=120), required=False, max_length=50, help_text="Further served names."
     )
     mode = serializers.ChoiceField(Deployment.Mode.choices, required=False)
-    engine_args = Words(required=False, max_length=128, help_text="For all roles, as `--max-model-len=4096`.")
+    engine_args = Words(
+        required=False,
+        max_length=128,
+        help_text="For all roles, as `--max-model-len=4096`. "
+        "Those that run code or open files of nodes are for admins: 403.",
+    )
     prefill_args = Words(required=False, max_length=128)
     decode_args = Words(required=False, max_length=128)
     kv_connector = serializers.CharField(required=False, max_length=40)

@@ -46,6 +46,7 @@ ACTIONS = {
     "node.revoke": Level.ADMIN,
     "node.remove": Level.ADMIN,
     "owners.change": Level.ADMIN,
+    "deployment.trust": Level.ADMIN,
     "key.manage": Level.ADMIN,
     "team.manage": Level.ADMIN,
     "price.set": Level.ADMIN,

@@ -125,7 +125,8 @@ class Serve(forms.Form):
     engine_args = Lines(
         label="Engine arguments, all roles",
         help_text="As on the vllm command line, for example --max-model-len 4096. "
-        "Host, port, keys, names and KV transfer are set by the agent.",
+        "Host, port, keys, names and KV transfer are set by the agent. "
+        "Arguments that run code or open files of nodes are for admins.",
     )
     prefill_args = Lines(label="Prefill only")
     decode_args = Lines(label="Decode only")

@@ -167,6 +167,15 @@ def test_a_change_that_replaces_engines_asks_for_force(operator: APIClient, worl
     assert response.json()["engine_args"] == ["--max-model-len=1024"]
 
 
+def test_arguments_that_run_code_are_an_admins(operator: APIClient, admin: APIClient, world: World) -> None:
+    address = f"/api/v1/deployments/{world.deployment.pk}"
+    change = {"engine_args": ["--trust-remote-code"], "force": True}
+    [entry] = problem_of(operator.patch(address, change, format="json"), 403)["problems"]
+    assert (entry["code"], "--trust-remote-code" in entry["message"]) == ("engine-arg-admin", True)
+    assert admin.patch(address, change, format="json").json()["engine_args"] == ["--trust-remote-code"]
+    assert operator.patch(address, {"slo_ttft_ms": 300}, format="json").status_code == 200
+
+
 def test_arguments_are_taken_exactly_as_they_are(operator: APIClient, world: World) -> None:
     body = {"name": "other", "model": world.model.pk, "engine_args": ["--chat-template-content-format", " string "]}
     made = operator.post("/api/v1/deployments", body, format="json").json()

@@ -232,6 +232,24 @@ def test_registering_leads_to_serving(as_role: Clients, folder: Path) -> None:
     assert "--max-model-len 2048\n--enforce-eager" in client.get(url("deployment-edit", deployment.pk)).content.decode()
 
 
+def test_an_argument_that_runs_code_is_an_admins_in_the_form_too(as_role: Clients, fleet: SimpleNamespace) -> None:
+    form = {
+        "name": "trusting",
+        "model_id": fleet.model.pk,
+        "engine_args": "--trust-remote-code",
+        "kv_connector": "NixlConnector",
+        "min_transfer_tokens": 0,
+        "drain_s": 60,
+        "min_prefill": 0,
+        "min_decode": 0,
+        "min_aggregated": 0,
+    }
+    answer = as_role("operator").post(url("deployment-new"), form)
+    assert "Only admins may set or change --trust-remote-code" in answer.content.decode()
+    assert not Deployment.objects.filter(name="trusting").exists()
+    assert as_role("admin").post(url("deployment-new"), form).status_code == 302
+
+
 def test_an_argument_that_the_agent_owns_is_refused_in_the_form(as_role: Clients, fleet: SimpleNamespace) -> None:
     form = {
         "name": "bad",

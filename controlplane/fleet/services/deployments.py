@@ -13,7 +13,7 @@ from controlplane.audit.services import Actor
 from controlplane.domain import engine_args as rules
 from controlplane.domain import pairing
 from controlplane.domain.types import Problem
-from controlplane.fleet import owners, versions
+from controlplane.fleet import owners, trust, versions
 from controlplane.fleet.errors import Invalid, Refused
 from controlplane.fleet.facts import deployment_view
 from controlplane.fleet.models import Deployment, Node, RegisteredModel
@@ -83,6 +83,7 @@ def create_deployment(
     deployment = Deployment(model=rows.get(RegisteredModel, model_id))
     _write(deployment, {column: given[column] for column in COLUMNS})
     _require_valid(deployment)
+    trust.require(actor, None, _facts(deployment))
     _save(deployment)
     versions.record(actor, "create", deployment, after=_facts(deployment))
     return deployment
@@ -108,6 +109,7 @@ def update_deployment(
     if not changed:
         return deployment
     _require_valid(deployment)
+    trust.require(actor, before, after)
     _require_replaceable(deployment, changed, force)
     _save(deployment)
     told = {"before": _only(before, changed), "after": _only(after, changed), "reason": reason}
@@ -148,7 +150,7 @@ def problems_of(deployment: Deployment) -> list[Problem]:
     if deployment.kv_connector not in CONNECTORS:
         fix = f"Use {' or '.join(CONNECTORS)}."
         problems.append(Problem("kv-connector", f"{deployment.kv_connector!r} is no KV connector known here.", fix))
-    for column in ("engine_args", "prefill_args", "decode_args"):
+    for column in trust.COLUMNS:
         problems += rules.validate(getattr(deployment, column))
     problems.append(_convertible_problem(deployment))
     if deployment.pool_shape not in Deployment.PoolShape.values:
