@@ -23,6 +23,7 @@ _SHAPE = "one engine spans exactly the GPUs of its partition; split the node dif
 _NODE = "it makes the engine load code or open files of the node"
 _ENDPOINTS = "it opens endpoints that control the engine from outside of the agent"
 _CONFIG = "it would bring arguments from a file that nobody here has seen"
+_PROMPTS = "it writes what clients ask and are answered into the engine's log, which every viewer may read"
 _STOPS = "it makes the engine print something and stop"
 _WATCHED = "health checks, metrics and routing need the engine's own paths and figures"
 _SHUTDOWN = "the agent drains and stops engines itself"
@@ -101,6 +102,7 @@ _OWNED_BY_REASON: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (_ENDPOINTS, ("--enable-scale-out", "--weight-transfer-config", "--profiler-config")),
     (_CONFIG, ("--config",)),
+    (_PROMPTS, ("--enable-log-requests", "--enable-log-outputs")),
     (_STOPS, ("--help", "--version")),
 )
 OWNED: dict[str, str] = {flag: reason for reason, flags in _OWNED_BY_REASON for flag in flags}

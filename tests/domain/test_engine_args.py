@@ -47,7 +47,7 @@ def test_what_the_agent_owns_is_refused_in_every_spelling(flag: str) -> None:
     "flag",
     ["--host", "--port", "--uds", "--kv-transfer-config", "--served-model-name", "--api-key", "--tensor-parallel-size",
      "--model", "--revision", "--shutdown-timeout", "--ssl-keyfile", "--ssl-certfile", "--ssl-ca-certs",
-     "--ssl-cert-reqs"],
+     "--ssl-cert-reqs", "--enable-log-requests", "--enable-log-outputs"],
 )  # fmt: skip
 def test_the_agent_owns_what_places_names_protects_and_connects(flag: str) -> None:
     problem = validate([flag, "x"])[0]
