@@ -21,7 +21,7 @@ from controlplane.api.dry_runs import is_dry_run
 from controlplane.api.idempotency import Idempotent
 from controlplane.api.parsers import MAX_BODY_BYTES
 from controlplane.api.resource import DRY_RUN
-from controlplane.api.strict import Reason, refuse_unknown_parameters
+from controlplane.api.strict import Body, Reason, refuse_unknown_parameters
 from controlplane.audit.requests import actor_of
 from controlplane.fleet import pool_view
 from controlplane.planning import uploads
@@ -111,7 +111,7 @@ class SpentList(serializers.Serializer):
     total = SpentShape()
 
 
-class TraceBody(Reason):
+class TraceFields(Body):
     trace = serializers.CharField(
         required=False, max_length=MAX_BODY_BYTES, trim_whitespace=False, help_text="CSV or JSON lines, as text."
     )
@@ -119,12 +119,6 @@ class TraceBody(Reason):
         required=False, max_length=MAX_BODY_BYTES, help_text="Or the same, packed with gzip, as base64."
     )
     name = serializers.CharField(required=False, default="the trace", max_length=120, help_text="Where it is from.")
-    shift = serializers.ChoiceField(
-        ("none", "now"),
-        required=False,
-        default="none",
-        help_text="now: by whole days, so that it ends within the last.",
-    )
 
     def validate(self, found: dict[str, Any]) -> dict[str, Any]:
         if ("trace" in found) == ("gzip_base64" in found):
@@ -134,6 +128,15 @@ class TraceBody(Reason):
         except (UnicodeEncodeError, ValueError) as error:
             raise serializers.ValidationError("It is no text, or no base64.") from error
         return {**found, "data": data}
+
+
+class TraceBody(TraceFields, Reason):
+    shift = serializers.ChoiceField(
+        ("none", "now"),
+        required=False,
+        default="none",
+        help_text="now: by whole days, so that it ends within the last.",
+    )
 
 
 class ImportedActivityShape(serializers.Serializer):

@@ -10,7 +10,7 @@ from controlplane.api.alerts import Alerts, Silences
 from controlplane.api.audit import Events
 from controlplane.api.brake import Brake, ReleaseBrake, RestoreBrake
 from controlplane.api.capacity import Capacity
-from controlplane.api.capacity_methods import Comparisons
+from controlplane.api.capacity_methods import Comparisons, OneComparison
 from controlplane.api.capacity_past import Activity, Spent
 from controlplane.api.capacity_policy import Policy
 from controlplane.api.changes import Changes
@@ -77,6 +77,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("capacity/activity", Activity.as_view(), name="capacity-activity"),
     path("capacity/spent", Spent.as_view(), name="capacity-spent"),
     path("capacity/comparisons", Comparisons.as_view(), name="capacity-comparisons"),
+    path("capacity/comparisons/<int:pk>", OneComparison.as_view(), name="capacity-comparison"),
     path("capacity/policy", Policy.as_view(), name="capacity-policy"),
     path("usage", Usage.as_view(), name="usage"),
     path("usage/export", UsageExport.as_view(), name="usage-export"),

@@ -71,15 +71,36 @@ def backtest(paths: Sequence[Path], asked: Asked, on_step: Told = lambda what, d
     requests = together(parts)
     if not len(requests.at):
         raise TraceError(f"{', '.join(map(str, paths))}: no requests in it")
+    return of_requests(
+        requests, asked, tuple(path.name for path in paths), tuple(dict.fromkeys(notes)),
+        lambda done, of: on_step("decide", done, of),
+    )  # fmt: skip
+
+
+def of_requests(
+    requests: Requests,
+    asked: Asked,
+    traces: tuple[str, ...],
+    notes: tuple[str, ...],
+    on_step: Callable[[int, int], None],
+) -> Backtest:
+    """The same of a log that is read, of at least one request. Raises BadBacktest."""
+    _check(asked)
     judge_from, history = _history(requests, asked)
     outcome = run(
         history,
         make(asked.methods, asked.levels, seed=asked.seed),
         asked.levels,
         judge_from=judge_from,
-        on_step=lambda done, of: on_step("decide", done, of),
+        on_step=on_step,
     )
-    return Backtest(asked, outcome, judge_from, tuple(path.name for path in paths), tuple(dict.fromkeys(notes)))
+    return Backtest(asked, outcome, judge_from, traces, notes)
+
+
+def check(requests: Requests, asked: Asked) -> None:
+    """Raises BadBacktest where this cannot be asked of this log, of at least one request."""
+    _check(asked)
+    _judged(requests, asked)
 
 
 def together(parts: Sequence[Requests]) -> Requests:
@@ -116,7 +137,8 @@ def _check(asked: Asked) -> None:
         raise BadBacktest("horizon and step must be more than zero seconds")
 
 
-def _history(requests: Requests, asked: Asked) -> tuple[float, History]:
+def _judged(requests: Requests, asked: Asked) -> tuple[float, float, float]:
+    """The log's midnight, from when it is judged, and its end."""
     start = float(np.floor(requests.at[0] / DAY_S) * DAY_S)
     end = float(max(requests.at[-1], requests.until.max()))
     days = (end - start) / DAY_S
@@ -128,6 +150,11 @@ def _history(requests: Requests, asked: Asked) -> tuple[float, History]:
         raise BadBacktest(
             f"the trace ends on day {days:.2f}: no window of {asked.horizon_s:g} s from day {judged_day:g}"
         )
+    return start, judge_from, end
+
+
+def _history(requests: Requests, asked: Asked) -> tuple[float, History]:
+    start, judge_from, end = _judged(requests, asked)
     first = start if asked.warmup_days is None else max(start, judge_from - asked.warmup_days * DAY_S)
     # Who was active when the record begins is known a keep-alive later: before, nothing recorded is not no demand.
     first = min(max(first, requests.at[0] + asked.tau_s), judge_from)

@@ -5,13 +5,13 @@ The work takes minutes and is done in the control worker, beside all else; a req
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from controlplane.audit.services import Actor, record
 from controlplane.domain.forecast.backtest import run
@@ -20,8 +20,8 @@ from controlplane.domain.forecast.history import History
 from controlplane.domain.forecast.methods import DEFAULT, NAMES, make
 from controlplane.fleet.errors import Conflict
 from controlplane.planning import history as past
-from controlplane.planning import policy
-from controlplane.planning.backtests import Asked, Backtest, as_json
+from controlplane.planning import policy, sent_traces
+from controlplane.planning.backtests import Asked, Backtest, BadBacktest, as_json
 from controlplane.planning.models import Comparison
 
 LEVELS = (0.95, 0.99)
@@ -29,6 +29,7 @@ HORIZON_S = STEP_S = 600.0
 JUDGED_DAYS, WARM_UP_DAYS = 3.0, 4.0  # at most
 LEAST_DAYS = 1.0  # of record
 LOOK_BACK_DAYS = 7.0
+KEPT = 30  # of own history, and as many of traces
 AGAIN = timedelta(days=1)
 LOST = timedelta(seconds=120)  # after so long without a beat nobody works on it any more
 BEAT_S = 2.0
@@ -36,15 +37,21 @@ BETTER = 0.05  # so much less, at equal coverage, another method has to hold bef
 LEAST_WINDOWS = 144  # judged, before it may
 
 
-def ask(*, actor: Actor, now: float) -> Comparison:
-    """To be begun within a minute. Raises Conflict where one is asked for or in work already."""
+def ask(*, actor: Actor, now: float, on: Mapping[str, Any] | None = None) -> Comparison:
+    """To be begun within a minute. `on`: columns of a trace that was sent (sent_traces).
+    Raises Conflict where one is asked for or in work already."""
     moment = datetime.fromtimestamp(now, UTC)
     with transaction.atomic():
         if _open(moment).exists():
             raise Conflict("A comparison is asked for or in work already.", "Look at how far it is.")
-        row = Comparison.objects.create(asked_at=moment, asked_by=actor.name[:150])
+        row = Comparison.objects.create(asked_at=moment, asked_by=actor.name[:150], **(on or {}))
         record(actor, "compare-methods", row)
     return row
+
+
+def own() -> QuerySet[Comparison]:
+    """Of this installation's own history, newest first: what the choice of a method goes by."""
+    return Comparison.objects.filter(trace_name="")
 
 
 def compare_if_due(now: float) -> Comparison | None:
@@ -56,16 +63,19 @@ def compare_if_due(now: float) -> Comparison | None:
     if row is None or not _taken(row, moment):
         return None
     try:
-        row.result = compare(now, on_step=_beating(row))
-    except NotEnough as error:
+        beat = _beating(row)
+        row.result = sent_traces.judged(row, on_step=beat) if row.trace_name else compare(now, on_step=beat)
+    except (NotEnough, BadBacktest) as error:
         row.error = str(error)
     except Exception as error:
         row.error = f"{type(error).__name__}: {error}"[:500]
         raise
     finally:
         row.ended_at = datetime.now(UTC)
-        row.save(update_fields=["result", "error", "ended_at"])
-    Comparison.objects.exclude(pk__in=Comparison.objects.values("pk")[:30]).delete()
+        row.trace = None
+        row.save(update_fields=["result", "error", "ended_at", "trace"])
+    for kind in (own(), Comparison.objects.exclude(trace_name="")):
+        kind.exclude(pk__in=list(kind.values_list("pk", flat=True)[:KEPT])).delete()
     return row
 
 
@@ -93,7 +103,7 @@ def compare(now: float, on_step: Callable[[int, int], None] = lambda done, of: N
 
 def chosen() -> str:
     """The method that forecasts, by its name: the default, unless another one did clearly better here."""
-    newest = Comparison.objects.exclude(result=None).first()
+    newest = own().exclude(result=None).first()
     return DEFAULT if newest is None else choice(newest.result)
 
 
@@ -129,13 +139,13 @@ def _day_is_over(moment: datetime, now: float) -> bool:
     begin = past.first()
     if begin is None or now - begin < LEAST_DAYS * DAY_S:
         return False
-    return not Comparison.objects.filter(asked_at__gt=moment - AGAIN).exists()
+    return not own().filter(asked_at__gt=moment - AGAIN).exists()
 
 
 def _taken(row: Comparison, moment: datetime) -> bool:
     """Of several workers one gets it."""
     free = Comparison.objects.filter(pk=row.pk, ended_at=None).filter(Q(beat_at=None) | Q(beat_at__lte=moment - LOST))
-    keep_alive_s = policy.current().keep_alive_s
+    keep_alive_s = round(row.question["tau_s"]) if row.trace_name else policy.current().keep_alive_s
     return bool(free.update(begun_at=moment, beat_at=moment, done=0, keep_alive_s=keep_alive_s))
 
 

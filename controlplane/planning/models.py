@@ -89,8 +89,8 @@ class Standing(models.Model):
 
 
 class Comparison(models.Model):
-    """All methods on this installation's own history, judged by its last days. Written by planning.comparing alone.
-    What state it is in follows from its columns and the clock."""
+    """Methods on this installation's own history, judged by its last days, or on a trace that was sent. Written by
+    planning.comparing alone. What state it is in follows from its columns and the clock."""
 
     asked_at = models.DateTimeField()
     asked_by = models.CharField(max_length=150)
@@ -102,6 +102,9 @@ class Comparison(models.Model):
     error = models.CharField(max_length=500, blank=True)
     keep_alive_s = models.PositiveIntegerField(default=0)
     result = models.JSONField(null=True)  # as backtests.as_json
+    trace_name = models.CharField(max_length=120, blank=True)  # of one that was sent; empty: own history
+    question = models.JSONField(default=dict)  # on such a trace, as backtests.Asked
+    trace = models.BinaryField(null=True)  # as it was sent, until it is judged
 
     class Meta:
         ordering = ["-id"]

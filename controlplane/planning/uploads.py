@@ -15,7 +15,7 @@ from controlplane.domain.problems import Problem
 from controlplane.fleet.errors import Invalid
 from controlplane.planning import keeping
 from controlplane.planning.keeping import Imported
-from controlplane.planning.traces import TraceError, read_stream
+from controlplane.planning.traces import Trace, TraceError, read_stream
 
 MOST_BYTES = 3 * 2**20  # as sent; a page's form, its boundaries included, is to stay under the limit of any body
 MOST_UNPACKED = 64 * 2**20
@@ -47,18 +47,23 @@ class Sent:
 
 def read_sent(name: str, data: bytes, *, shift_to_now: bool, now: float, most_rows: int = MOST_ROWS) -> Sent:
     """Raises Invalid, whose message names the line."""
+    found = parse(name, data, most_rows)
+    requests = moved(found.requests, now) if shift_to_now else found.requests
+    keeping.check(requests, now)
+    return Sent(requests, found.note)
+
+
+def parse(name: str, data: bytes, most_rows: int = MOST_ROWS) -> Trace:
+    """At whatever times it tells. Raises Invalid, whose message names the line."""
     if not data.strip():
         raise _refused("empty", f"{name} is empty.", "Send a file with a first line of names and a row a request.")
     if len(data) > MOST_BYTES:
         text = f"{name} has {len(data)} bytes; at most {MOST_BYTES} are taken at once."
         raise _refused("too-large", text, "Pack it with gzip, send it in parts, or use manage.py import_activity.")
     try:
-        found = read_stream(name, io.BytesIO(_unpacked(name, data)), most_rows=most_rows)
+        return read_stream(name, io.BytesIO(_unpacked(name, data)), most_rows=most_rows)
     except TraceError as error:
         raise _refused("trace", f"{error}.", "Correct this line; the page of imports tells what is taken.") from error
-    requests = moved(found.requests, now) if shift_to_now else found.requests
-    keeping.check(requests, now)
-    return Sent(requests, found.note)
 
 
 def import_sent(

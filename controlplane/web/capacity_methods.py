@@ -6,13 +6,12 @@ from typing import Any
 
 from controlplane.domain.forecast.methods import DEFAULT, NAMES
 from controlplane.planning import comparing
-from controlplane.planning.models import Comparison
 
 UNKNOWN = "–"  # noqa: RUF001
 
 
 def section(now: float) -> dict[str, Any]:
-    newest, last = Comparison.objects.first(), Comparison.objects.exclude(result=None).first()
+    newest, last = comparing.own().first(), comparing.own().exclude(result=None).first()
     state = comparing.state_of(newest, now) if newest else ""
     found: dict[str, Any] = {"newest": newest, "state": state, "open": state in {"asked", "running", "lost"}}
     if last is None:

@@ -84,6 +84,7 @@ LEAST = {
     ("GET", "capacity/spent"): "viewer",
     ("GET", "capacity/comparisons"): "viewer",
     ("POST", "capacity/comparisons"): "operator",
+    ("GET", "capacity/comparisons/{pk}"): "viewer",
     ("GET", "capacity/policy"): "viewer",
     ("PATCH", "capacity/policy"): "operator",
     ("GET", "profile-runs"): "viewer",
