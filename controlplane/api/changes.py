@@ -162,8 +162,8 @@ class Changes(ListModelMixin, RetrieveModelMixin, Resource):
 
     @extend_schema(
         summary="Undo a change, or preview that",
-        description="The inverse of a change that is done, as a change of its own. 409 where somebody has changed its "
-        "partitions since.",
+        description="The inverse of a change that is done, as a change of its own; slots that it took out of "
+        "the pool or set aside for it go back as well. 409 where somebody has changed its partitions since.",
         parameters=[DRY_RUN],
         request=UndoBody,
         responses={200: ChangePreviewShape, 201: ChangeShape},
@@ -174,7 +174,8 @@ class Changes(ListModelMixin, RetrieveModelMixin, Resource):
         body = self.body()
         moves, live = services.inverse_moves(self.id), load.live()
         if self.flag("dry_run"):
-            return Response(ChangePreviewShape(services.preview_change(moves, actor=self.actor, live=live)).data)
+            shown = services.preview_change(moves, actor=self.actor, live=live, undoes=self.id)
+            return Response(ChangePreviewShape(shown).data)
         made = services.apply_change(
             moves, **self._agreed(body), live=live, kind=Change.Kind.UNDO.value, undoes=self.id
         )

@@ -66,7 +66,8 @@ def carry_out(session: Session, proposal: Proposal, wish: Wish, *, ask: Callable
     there to look at it."""
     seen = proposal.preview(session)
     forced = _require_lawful(seen, wish)
-    if all(row["action"] == "none" for row in seen["moves"]):
+    slots = any(row["code"] == "pool" for row in seen["warnings"])
+    if not slots and all(row["action"] == "none" for row in seen["moves"]):
         return Outcome(seen, None, False, time.monotonic())
     if ask(seen):
         session.say(explained(seen))

@@ -26,7 +26,7 @@ def assigned(place: Row) -> str:
 def _title(seen: Row) -> str:
     changed = sum(1 for row in seen["moves"] if row["action"] != "none")
     if not changed:
-        return "Nothing would change."
+        return "No engine moves." if seen["warnings"] and not seen["moves"] else "Nothing would change."
     takes = f", about {span(seen['expected_s'])} in all" if seen["expected_s"] is not None else ""
     return f"{changed} {'partition changes' if changed == 1 else 'partitions change'}{takes}:"
 

@@ -10,7 +10,7 @@ from controlplane.domain import health
 from controlplane.fleet import verified
 from controlplane.fleet.facts import has_process, partition_view
 from controlplane.fleet.models import Change, Partition
-from controlplane.fleet.services import checks
+from controlplane.fleet.services import change_pool, checks
 from controlplane.fleet.services.change_steps import DONE, FAILED, RUNNING
 from workers.contract import Phase
 
@@ -27,7 +27,9 @@ def facts(change: Change, now: datetime) -> dict[str, Any]:
         "finished_at": change.finished_at,
         "undoes": change.undoes_id,
         "undone_by": undone_by.pk if undone_by else None,
-        "undoable": change.state == Change.State.DONE and undone_by is None and bool(change.moves),
+        "undoable": change.state == Change.State.DONE
+        and undone_by is None
+        and bool(change.moves or change_pool.rows_of(change)),
         "node": change.node_id,
         "moves": change.moves,
         "steps": [{**step, "progress": _progress(step, now)} for step in change.steps],

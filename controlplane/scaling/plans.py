@@ -11,7 +11,7 @@ from controlplane.domain.types import Problem, Role
 from controlplane.fleet import versions
 from controlplane.fleet.errors import NotFound, Refused
 from controlplane.fleet.models import Partition
-from controlplane.fleet.services import Stale, apply_change, set_pool
+from controlplane.fleet.services import Stale, apply_change
 from controlplane.planning import load
 from controlplane.scaling.models import ScalingPlan
 
@@ -21,17 +21,20 @@ ACTOR = Actor.system("planner")
 
 @transaction.atomic
 def apply(plan_id: int, *, actor: Actor, reason: str = "", automatic: bool = False) -> ScalingPlan:
-    """Through the same door as any change: it drains, is audited and can be undone. Raises FleetError: NotFound,
-    Refused where it is decided already or a problem stands against it, Stale where the fleet changed since."""
+    """Through the same door as any change: it drains, is audited and can be undone, what it does to slots of the pool
+    too. Raises FleetError: NotFound, Refused where it is decided already or a problem stands against it, Stale where
+    the fleet changed since."""
     plan = _lock(plan_id)
-    moves = moves_of(plan)
     _require_fresh(plan)
-    for row in plan.pool:
-        set_pool(row["partition"], pool=row["pool"], actor=actor, reason=(reason or row["why"])[:255])
-    if moves:
-        plan.change = apply_change(
-            moves, version=versions.current(), actor=actor, reason=reason or _why(plan), live=load.live()
-        )
+    pool = {row["partition"]: bool(row["pool"]) for row in plan.pool}
+    plan.change = apply_change(
+        moves_of(plan),
+        version=versions.current(),
+        actor=actor,
+        reason=reason or _why(plan),
+        live=load.live(),
+        pool=pool,
+    )
     _decide(plan, State.APPLIED, actor, reason, automatic=automatic)
     record(actor, "apply", plan, after={"moves": [row["why"] for row in (*plan.moves, *plan.pool)]}, reason=reason)
     return plan
@@ -80,4 +83,4 @@ def _decide(plan: ScalingPlan, state: State, actor: Actor, reason: str, *, autom
 
 
 def _why(plan: ScalingPlan) -> str:
-    return f"scaling plan {plan.pk}: {'; '.join(dict.fromkeys(row['why'] for row in plan.moves))}"[:1000]
+    return f"scaling plan {plan.pk}: {'; '.join(dict.fromkeys(row['why'] for row in (*plan.moves, *plan.pool)))}"[:1000]

@@ -14,7 +14,8 @@ ROWS = Change.objects.select_related("undone_by")
 
 
 def told(change: Change) -> dict[str, Any]:
-    return {**change_facts.facts(change, timezone.now()), "effects": change.plan.get("effects", [])}
+    facts = change_facts.facts(change, timezone.now())
+    return {**facts, "effects": change.plan.get("effects", []), "pool": change.plan.get("pool", [])}
 
 
 def find_change(pk: int) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ def panel(
     apply_url: str = "",
 ) -> dict[str, Any]:
     """The context of board/_plan.html. A draft that cannot be previewed says why in `problems`."""
-    plan, refusals = preview(request, draft)
+    plan, refusals = preview(request, draft, undoes)
     return {
         "draft": draft,
         "plan": plan,
@@ -46,12 +46,15 @@ def panel(
     }
 
 
-def preview(request: HttpRequest, draft: Draft) -> tuple[dict[str, Any] | None, tuple[Problem, ...]]:
+def preview(
+    request: HttpRequest, draft: Draft, undoes: int | None = None
+) -> tuple[dict[str, Any] | None, tuple[Problem, ...]]:
     """The preview, or why there is none."""
     if not draft:
         return None, ()
     try:
-        return services.preview_change(draft.moves, actor=actor_of(request, "web"), live=load.live()), ()
+        actor = actor_of(request, "web")
+        return services.preview_change(draft.moves, actor=actor, live=load.live(), undoes=undoes), ()
     except REFUSALS as error:
         return None, problems_of(error)
 

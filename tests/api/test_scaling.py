@@ -107,9 +107,25 @@ def test_a_plan_of_the_pool_alone_has_no_preview(world: World, operator: APIClie
     )
     assert operator.get(f"{API}/plans/{world.plan.pk}").json()["preview"] is None
     done = operator.post(f"{API}/plans/{world.plan.pk}/apply", {}, format="json").json()
-    assert (done["state"], done["change"]) == ("applied", None)
+    assert (done["state"], done["change"]) == ("applied", Change.objects.get(plans=world.plan).pk)
     world.idle.refresh_from_db()
     assert world.idle.pool
+
+
+def test_a_plan_of_the_pool_alone_is_undone_as_any_change(world: World, operator: APIClient) -> None:
+    row = {"partition": world.idle.pk, "name": "alpha/p1", "pool": True, "why": "the pool shall hold 1 slots"}
+    ScalingPlan.objects.update(moves=[], preview={}, pool=[row])
+    change = operator.post(f"{API}/plans/{world.plan.pk}/apply", {}, format="json").json()["change"]
+    url = f"/api/v1/changes/{change}"
+    assert (operator.get(url).json()["state"], operator.get(url).json()["undoable"]) == ("done", True)
+    seen = operator.post(f"{url}/undo?dry_run=true", {}, format="json").json()
+    assert [one["message"] for one in seen["warnings"]] == [f"{world.idle} leaves the pool with it."]
+    made = operator.post(f"{url}/undo", {"version": seen["version"], "reason": "not now"}, format="json")
+    assert (made.status_code, made.json()["state"], made.json()["undoes"]) == (201, "done", change)
+    world.idle.refresh_from_db()
+    assert not world.idle.pool
+    event = AuditEvent.objects.filter(verb="pool", subject_id=world.idle.pk).first()
+    assert event is not None and (event.reason, event.after) == ("not now", {"pool": False})
 
 
 def test_the_policy_is_changed_by_who_saw_it(operator: APIClient) -> None:

@@ -102,13 +102,36 @@ def test_superseded_plans_are_folded_away(fleet: SimpleNamespace, as_role: Clien
     assert f"Plan {fleet.plan.pk}" in text(viewer.get("/scaling/?superseded=1"))
 
 
-def test_a_plan_of_the_pool_alone_leads_to_the_pool(fleet: SimpleNamespace, as_role: Clients) -> None:
+def test_a_plan_of_the_pool_alone_is_a_change_that_one_click_undoes(fleet: SimpleNamespace, as_role: Clients) -> None:
     row = {"partition": fleet.idle.pk, "name": str(fleet.idle), "pool": True, "why": "the pool shall hold 1 slots"}
     ScalingPlan.objects.update(moves=[], preview={}, pool=[row])
     operator = as_role("operator")
     assert "a slot of the pool the pool shall hold 1 slots" in text(operator.get("/scaling/"))
     answer = operator.post(f"/scaling/plans/{fleet.plan.pk}/apply", {"reason": "yes"})
-    assert answer["Location"] == "/pool/"
+    change = Change.objects.get()
+    url = f"/changes/{change.pk}/"
+    assert answer["Location"] == url
+    page = text(operator.get(url))
+    assert f"{fleet.idle} not of the pool a slot of the pool" in page
+    assert "No engine moves with it." in page and "what runs there stays" in page
+    assert f"{fleet.idle} into the pool" in text(operator.get("/changes/"))
+    assert operator.get(f"{url}undo")["Location"] == url
+    undone = operator.post(f"{url}undo", {"quick": "1"})
+    assert undone["Location"] == f"/changes/{Change.objects.get(undoes=change).pk}/"
+    assert not Partition.objects.get(pk=fleet.idle.pk).pool
+    assert "was undone by change" in text(operator.post(f"{url}undo", {"quick": "1"}, follow=True))
+
+
+def test_the_preview_of_an_undo_tells_what_goes_back_to_the_pool(fleet: SimpleNamespace, as_role: Clients) -> None:
+    Partition.objects.filter(pk=fleet.idle.pk).update(pool=True)
+    row = {"partition": fleet.idle.pk, "name": str(fleet.idle), "pool": False, "why": "chat is short"}
+    ScalingPlan.objects.update(pool=[row])
+    operator = as_role("operator")
+    assert "with what it does to slots of the pool" in text(operator.get("/scaling/"))
+    operator.post(f"/scaling/plans/{fleet.plan.pk}/apply", {"reason": "yes"})
+    Change.objects.update(state=Change.State.DONE)
+    url = f"/changes/{Change.objects.get().pk}/undo"
+    assert f"{fleet.idle} becomes a slot of the pool with it." in text(operator.get(url))
 
 
 def test_parts_are_sent_again_only_where_they_say_something_new(

@@ -27,7 +27,7 @@ from controlplane.fleet.brake import Brake
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.facts import has_process, partition_view
 from controlplane.fleet.models import Change, Deployment, Partition
-from controlplane.fleet.services import change_steps, checks, desired, nodes, scenes
+from controlplane.fleet.services import change_pool, change_steps, checks, desired, nodes, scenes
 from controlplane.fleet.services.change_preview import RECYCLE
 from controlplane.fleet.services.change_steps import DONE, FAILED, RUNNING
 from controlplane.fleet.services.scenes import Scene
@@ -88,7 +88,9 @@ def step(change: Change, scene: Scene) -> None:
 def lock_scene(change: Change) -> Scene:
     """Of all that it concerns, whichever way it leads. The change itself is locked before."""
     sides = [assigned for move in change.moves for assigned in (move["before"], move["after"])]
-    return scenes.lock(target_of(change), {side["deployment"]["id"] for side in sides if side["deployment"]})
+    slots = change_pool.nodes([row["partition"]["id"] for row in change_pool.rows_of(change)])
+    also = {side["deployment"]["id"] for side in sides if side["deployment"]}
+    return scenes.lock(target_of(change), also, beside=slots)
 
 
 def target_of(change: Change) -> list[Move]:
@@ -213,6 +215,7 @@ def _finish(change: Change, now: datetime) -> None:
     actor = actor_of(change)
     if change.node_id is not None and not change.backwards:
         nodes.begin_drain(change.node_id, actor=actor, reason=change.reason, deadline_s=change.node_drain_s)
+    change_pool.finish(change, actor)
     before = {"state": change.state}
     change.state = Change.State.ROLLED_BACK if change.backwards else Change.State.DONE
     change.finished_at, change.message, change.held_since = now, "", None

@@ -15,8 +15,8 @@ from controlplane.domain.rollout import Cost, Move, Step
 from controlplane.domain.types import Problem, Role
 from controlplane.fleet import owners, versions
 from controlplane.fleet.facts import deployment_view, partition_view
-from controlplane.fleet.models import Deployment, Partition
-from controlplane.fleet.services import checks, scenes
+from controlplane.fleet.models import Change, Deployment, Partition
+from controlplane.fleet.services import change_pool, checks, scenes
 from controlplane.fleet.services.scenes import Scene
 
 RECYCLE = "recycle"  # the engine starts again, with the same content
@@ -46,11 +46,16 @@ class Outlook:
         return str(self.partition)
 
 
-def preview_change(moves: Sequence[Move], *, actor: Actor | None = None, live: Live | None = None) -> dict[str, Any]:
+def preview_change(
+    moves: Sequence[Move], *, actor: Actor | None = None, live: Live | None = None, undoes: int | None = None
+) -> dict[str, Any]:
     """What it would do if `actor` applied it; see docs/architecture.md for its parts. Raises FleetError where the moves
-    make no sense at all."""
+    make no sense at all. `undoes`: slots of the pool that this change set aside or took out go back with it."""
     version = versions.current()  # before the rows: then it is never newer than they are
-    plan = look(scenes.read(moves), moves, version=version, live=live or Live())
+    undone = Change.objects.filter(pk=undoes).first() if undoes is not None else None
+    slots = change_pool.inverse(undone)
+    plan = look(scenes.read(moves, may_be_empty=bool(slots)), moves, version=version, live=live or Live())
+    plan["warnings"] += change_pool.told(slots)
     return refused_to(actor, plan, owners.of_moves(moves))
 
 

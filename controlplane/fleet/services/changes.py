@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
@@ -16,7 +16,7 @@ from controlplane.domain.types import Problem
 from controlplane.fleet import owners, versions
 from controlplane.fleet.errors import Conflict, Invalid, NotFound, Refused
 from controlplane.fleet.models import Change, Partition
-from controlplane.fleet.services import advancing, change_steps, exclusive, nodes, scenes
+from controlplane.fleet.services import advancing, change_pool, change_steps, exclusive, nodes, scenes
 from controlplane.fleet.services.change_preview import look
 from controlplane.fleet.services.scenes import Scene
 
@@ -50,19 +50,24 @@ def apply_change(
     undoes: int | None = None,
     then_drain: int | None = None,
     drain_s: float | None = None,
+    pool: Mapping[int, bool] | None = None,
 ) -> Change:
     """Begin the change: its first step is taken before this returns, the others follow by themselves.
 
     `version` is the preview's. Stale where somebody changed since what it concerns; Conflict where another open change
     moves one of the partitions; Refused where a problem stands against it that `force` does not override.
-    `then_drain`: a node to drain once all moves are made."""
-    scene = scenes.lock(moves, leaving=then_drain)
+    `then_drain`: a node to drain once all moves are made. `pool`: partitions to set aside for the pool or take back
+    with it; an undo does the inverse of what it undoes."""
+    undone = _undone(undoes)
+    slots = change_pool.inverse(undone) if undone else dict(pool or {})
+    beside = change_pool.nodes(slots)
+    scene = scenes.lock(moves, leaving=then_drain, beside=beside)
     owners.require(actor, "partition.assign", *owners.of_moves(moves, leaving=then_drain))
-    _require_fresh(scene, version, then_drain)
+    _require_fresh(scene, version, {*beside, *([then_drain] if then_drain is not None else [])})
     exclusive.require_free([move.partition for move in moves])
     plan = look(scene, moves, version=version, live=live or Live(), leaving=then_drain)
-    _require_lawful(plan, force, empty=then_drain is not None)
-    undone = _undone(undoes)
+    _require_lawful(plan, force, empty=then_drain is not None or bool(slots))
+    plan |= {"pool": change_pool.planned(slots, actor), "warnings": [*plan["warnings"], *change_pool.told(slots)]}
     change = Change.objects.create(
         kind=kind, plan=plan, moves=[move for move in plan["moves"] if move["action"] != "none"],
         steps=[change_steps.planned(step) for step in plan["steps"]], reason=reason, force=force, version=version,
@@ -75,6 +80,7 @@ def apply_change(
         actor, kind, change, after={"moves": [_told(move) for move in change.moves]}, reason=reason,
         deployments=scene.deployments, change=change.pk,
     )  # fmt: skip
+    change_pool.begin(change, actor, scene.partitions)
     advancing.step(change, scene)
     return change
 
@@ -105,7 +111,8 @@ def roll_back_change(change_id: int, *, actor: Actor, reason: str = "") -> Chang
 
 
 def inverse_moves(change_id: int) -> list[Move]:
-    """What would undo a change that is done. Refused where it can't be, Conflict where somebody changed it since."""
+    """What would undo a change that is done; no moves where it was about slots of the pool alone. Refused
+    where it can't be, Conflict where somebody changed it since."""
     change = Change.objects.filter(pk=change_id).first()
     if change is None:
         raise NotFound("change", change_id)
@@ -115,6 +122,8 @@ def inverse_moves(change_id: int) -> list[Move]:
     if later := Change.objects.filter(undoes=change).first():
         raise Refused([Problem("undone", f"Change {change_id} was undone by change {later.pk}.", "Undo that one.")])
     _require_as_left(change)
+    if not (change.moves or change_pool.inverse(change)):
+        raise Refused([Problem("no-moves", f"Everything is as it was before change {change_id}.", "Nothing is left.")])
     return [advancing.move_to(move["partition"]["id"], move["before"]) for move in change.moves]
 
 
@@ -142,9 +151,8 @@ def _require_owner(change: Change, actor: Actor) -> None:
     owners.require(actor, "partition.assign", *owners.of_moves(ways, leaving=change.node_id))
 
 
-def _require_fresh(scene: Scene, version: int, node: int | None) -> None:
-    concerned = {*scene.nodes, *([node] if node is not None else [])}
-    if events := versions.newer(version, nodes=concerned, deployments=scene.deployments):
+def _require_fresh(scene: Scene, version: int, beside: Collection[int]) -> None:
+    if events := versions.newer(version, nodes={*scene.nodes, *beside}, deployments=scene.deployments):
         raise Stale(events)
 
 

@@ -12,10 +12,10 @@ from django.db import transaction
 from controlplane.audit.services import Actor
 from controlplane.domain import pool as rules
 from controlplane.domain.tenancy import NONE, Floors
-from controlplane.fleet import brake, owners, pool_use, versions
+from controlplane.fleet import brake, owners, pool_use
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Activation, Partition, PoolAim
-from controlplane.fleet.services import ahead, exclusive, giving, rows, sleepers, slots, taking, waking
+from controlplane.fleet.services import ahead, change_pool, exclusive, giving, rows, sleepers, slots, taking, waking
 from controlplane.fleet.services.lending import AIM, to_keep_free
 from controlplane.fleet.services.slots import Chances
 
@@ -32,10 +32,7 @@ def set_pool(partition_id: int, *, pool: bool, actor: Actor, reason: str = "") -
     exclusive.require_free([partition.pk])
     if partition.pool == pool:
         return partition
-    partition.pool, partition.overflow = pool, partition.overflow and pool
-    partition.save(update_fields=["pool", "overflow"])
-    sleepers.put_away(partition)
-    versions.record(actor, "pool", partition, before={"pool": not pool}, after={"pool": pool}, reason=reason)
+    change_pool.write(partition, pool, actor=actor, reason=reason)
     return partition
 
 

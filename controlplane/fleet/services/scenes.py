@@ -58,10 +58,12 @@ class Scene:
         return found
 
 
-def read(moves: Sequence[Move], also: Collection[int] = (), *, leaving: int | None = None) -> Scene:
+def read(
+    moves: Sequence[Move], also: Collection[int] = (), *, leaving: int | None = None, may_be_empty: bool = False
+) -> Scene:
     """Without locks, for a preview. `also`: deployments that are concerned as well, where they still exist. `leaving`:
     a node whose engines go as well; what runs there belongs to it."""
-    _require_sane(moves, may_be_empty=leaving is not None)
+    _require_sane(moves, may_be_empty=may_be_empty or leaving is not None)
     moved = {move.partition for move in moves}
     if leaving is not None:
         moved |= set(Partition.objects.filter(node=leaving, deployment__isnull=False).values_list("pk", flat=True))
@@ -81,13 +83,16 @@ def read(moves: Sequence[Move], also: Collection[int] = (), *, leaving: int | No
     return Scene(partitions, deployments, {row.node_id: row.node for row in partitions.values()})
 
 
-def lock(moves: Sequence[Move], also: Collection[int] = (), *, leaving: int | None = None) -> Scene:
+def lock(
+    moves: Sequence[Move], also: Collection[int] = (), *, leaving: int | None = None, beside: Collection[int] = ()
+) -> Scene:
     """The same with deployments locked, then nodes, each in the order of their ids: two changes wait for each other in
-    one order. Conflict where the scene grew between the look and the lock."""
-    seen = read(moves, also, leaving=leaving)
+    one order. `beside`: nodes to lock as well, for more than these moves. Conflict
+    where the scene grew between the look and the lock."""
+    seen = read(moves, also, leaving=leaving, may_be_empty=bool(beside))
     list(Deployment.objects.select_for_update().filter(pk__in=seen.deployments).order_by("pk"))
-    list(Node.objects.select_for_update().filter(pk__in=seen.nodes).order_by("pk"))
-    scene = read(moves, also, leaving=leaving)
+    list(Node.objects.select_for_update().filter(pk__in={*seen.nodes, *beside}).order_by("pk"))
+    scene = read(moves, also, leaving=leaving, may_be_empty=bool(beside))
     if scene.deployments.keys() - seen.deployments.keys() or scene.nodes.keys() - seen.nodes.keys():
         raise Conflict("Somebody changed these partitions in this very moment.")
     for row in scene.partitions.values():

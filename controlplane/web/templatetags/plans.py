@@ -81,6 +81,8 @@ def objective(value: float | None, limit: float | None) -> SafeString:
 def summary(change: dict[str, Any]) -> str:
     """What moved, in one line: the first two, and how many more."""
     moves = [f"{move['partition']['name']} to {_place(move['after'])}" for move in change["moves"]]
+    slots = change.get("pool", [])
+    moves += [f"{row['partition']['name']} {'into' if row['after'] else 'out of'} the pool" for row in slots]
     more = f" and {len(moves) - 2} more" if len(moves) > 2 else ""
     return f"{', '.join(moves[:2])}{more}"
 

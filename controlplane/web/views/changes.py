@@ -6,14 +6,14 @@ from typing import Any
 
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.requests import actor_of
 from controlplane.domain.problems import Problem
-from controlplane.fleet import services
+from controlplane.fleet import services, versions
 from controlplane.fleet.errors import Invalid
 from controlplane.fleet.models import Change
 from controlplane.scaling.models import ScalingPlan
@@ -23,7 +23,7 @@ from controlplane.web.changes import ROWS, find_change, newest_changes, told
 from controlplane.web.drafts import Draft
 from controlplane.web.plans import confirm_word, panel, preview
 from controlplane.web.templatetags.plans import is_quick
-from controlplane.web.views.board import apply_draft
+from controlplane.web.views.board import apply_draft, to_change
 
 PER_PAGE = 50
 STATES = [("", "All"), ("running", "Running"), ("stopped", "Stopped"), ("done", "Done"), ("rolled_back", "Rolled back")]
@@ -90,11 +90,27 @@ def undo(request: HttpRequest, pk: int) -> HttpResponse:
         draft = Draft(tuple(services.inverse_moves(pk)))
     except REFUSALS as error:
         return refused(request, error, to)
+    if not draft:
+        return _slots_back(request, pk, to)
     if request.method == "GET":
         return render(request, "board/plan.html", panel(request, draft, undoes=pk, apply_url=request.path))
     if request.POST.get("quick"):
         return _at_once(request, pk, draft)
     return apply_draft(request, draft, request.POST, undoes=pk)
+
+
+def _slots_back(request: HttpRequest, pk: int, to: str) -> HttpResponse:
+    """Of a change that did to slots of the pool alone: there is nothing to preview."""
+    if request.method == "GET":
+        return redirect("web:change", pk)
+    try:
+        made = services.apply_change(
+            [], version=versions.current(), actor=actor_of(request, "web"), reason=f"undo of change {pk}", kind="undo",
+            undoes=pk,
+        )  # fmt: skip
+    except REFUSALS as error:
+        return refused(request, error, to)
+    return to_change(request, made.pk)
 
 
 def _at_once(request: HttpRequest, pk: int, draft: Draft) -> HttpResponse:

@@ -79,9 +79,7 @@ def apply(request: HttpRequest, pk: int) -> HttpResponse:
     row = _decide(request, pk, plans.apply)
     if isinstance(row, HttpResponse):
         return row
-    if row.change_id is not None:
-        return done(request, f"Plan {pk} is applied, as change {row.change_id}.", "web:change", row.change_id)
-    return done(request, f"Plan {pk} is applied. Partitions are taken in and out of the pool on its page.", "web:pool")
+    return done(request, f"Plan {pk} is applied, as change {row.change_id}.", "web:change", row.change_id)
 
 
 @require_POST
