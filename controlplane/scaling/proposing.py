@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Q
 
 from controlplane.domain import scaling
@@ -47,7 +47,11 @@ def propose(now: datetime) -> ScalingPlan | None:
     shared = sharing.share(wants, fleet, now)
     _remember(decided, shared.allotment, now)
     overflowing.lend(shared.allotment.short, [one.gathered.deployment for one in decided], now)
-    plan = _kept(shared, rules, version, now)
+    try:
+        plan = _kept(shared, rules, version, now)
+    except IntegrityError:  # one open plan at most: another worker's look made it in this very moment
+        log.warning("another control worker looks as well; run one with beat")
+        return ScalingPlan.objects.filter(state=ScalingPlan.State.OPEN).first()
     if plan is None or plan.held_back:
         return plan
     try:
