@@ -95,7 +95,7 @@ def test_the_plan_says_how_long_it_takes_where_that_is_known(as_role: Clients, f
     assert "Expect about 17 s" in client.get(url("preview", fleet.idle.pk), ask).content.decode()
     assert "Expect about 1 s" in client.get(url("preview", fleet.prefill.pk), ask).content.decode()
     replace = client.get(url("preview", fleet.prefill.pk), {**ask, "deployment": other_deployment(fleet)})
-    assert "Expect up to 127 s: the whole drain deadline" in replace.content.decode()
+    assert "Expect up to 126 s: the whole drain deadline" in replace.content.decode()
 
 
 def other_deployment(fleet: SimpleNamespace) -> int:
