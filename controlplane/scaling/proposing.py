@@ -3,6 +3,7 @@ at a time; one that comes out the same again stays, one that comes out otherwise
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ import structlog
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 
+from controlplane.audit.services import record
 from controlplane.domain import scaling
 from controlplane.domain.allotment import Allotment, Want
 from controlplane.domain.scaling import Kind, Wanted
@@ -27,6 +29,7 @@ from controlplane.scaling.plans import ACTOR, apply
 from workers.contract import Role
 
 log = structlog.get_logger(__name__)
+MOST_TOLD = 20  # moves that an event lists; the plan has all
 DISMISSED_FOR = timedelta(hours=1)
 KEEP = timedelta(days=30)
 
@@ -149,14 +152,33 @@ def _kept(shared: sharing.Shared, rules: ScalingPolicy, version: int, now: datet
         if one is not plan:
             one.state, one.decided_at, one.decided_by = ScalingPlan.State.SUPERSEDED, now, ACTOR.name
             one.save(update_fields=["state", "decided_at", "decided_by"])
+            why = "this look came to other moves" if moves or pool else "this look came to no moves"
+            record(ACTOR, "supersede", one, reason=why)
     if not (moves or pool) or (plan is None and _was_dismissed(moves, pool, now)):
         return None
     plan = plan or ScalingPlan(made_at=now)
+    is_new, held = plan.pk is None, list(plan.held_back)
     plan.preview = preview_change([given.move for given in shared.allotment.moves], live=load.live()) if moves else {}
     plan.seen_at, plan.version, plan.moves, plan.pool = now, version, moves, pool
     plan.held_back = guarding.held_back(plan, rules, now)
     plan.save()
+    _record(plan, is_new, held)
     return plan
+
+
+def _record(plan: ScalingPlan, is_new: bool, held: Sequence[str]) -> None:
+    """That it is proposed, and what holds it back: again where that is another reason, not another number."""
+    if is_new:
+        whys = [row["why"] for row in (*plan.moves, *plan.pool)][:MOST_TOLD]
+        record(ACTOR, "propose", plan, after={"moves": whys, "held_back": plan.held_back}, reason=_reason(plan))
+    elif _without_numbers(held) != _without_numbers(plan.held_back):
+        before, after = {"held_back": list(held)}, {"held_back": plan.held_back}
+        why = "; ".join(plan.held_back)[:1000] or "nothing holds it back any more"
+        record(ACTOR, "hold" if plan.held_back else "unhold", plan, before=before, after=after, reason=why)
+
+
+def _without_numbers(reasons: Sequence[str]) -> list[str]:
+    return [re.sub(r"[0-9.]+", "#", reason) for reason in reasons]
 
 
 def _was_dismissed(moves: Sequence[Mapping[str, Any]], pool: Sequence[Mapping[str, Any]], now: datetime) -> bool:

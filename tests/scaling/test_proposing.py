@@ -276,3 +276,25 @@ def test_a_change_of_a_person_stays_stopped(llama: Deployment, now: datetime, en
     Change.objects.update(state=Change.State.STOPPED)
     propose(now + timedelta(seconds=1))
     assert Change.objects.get().state == Change.State.STOPPED
+
+
+def test_what_is_proposed_superseded_and_held_is_on_record_once_with_its_reason(
+    llama: Deployment, now: datetime, ended: Tell
+) -> None:
+    def told() -> list[tuple[str, str]]:
+        return list(AuditEvent.objects.filter(subject_type="scalingplan").order_by("pk").values_list("verb", "reason"))
+
+    ended("llama", ttft_ms=100.0, itl_ms=70.0)
+    for second in range(3):
+        propose(now + timedelta(seconds=second))
+    proposed = [("propose", "llama aggregated 1 to 2: ITL p95 70 ms of 50")]
+    assert told() == proposed, "the same look again says nothing new"
+    policy.change(actor=ANNA, auto_apply=True, most_gpus=1)
+    for second in range(3, 6):
+        propose(now + timedelta(seconds=second))
+    held = [("hold", "2 GPUs for dedicated engines would be more than 1")]
+    assert told() == [*proposed, *held]
+    llama.slo_itl_ms = 500
+    llama.save()
+    propose(now + timedelta(seconds=6))
+    assert told() == [*proposed, *held, ("supersede", "this look came to no moves")]
