@@ -11,7 +11,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 import pytest
-from django.db import OperationalError, close_old_connections, connection, connections
+from django.db import OperationalError, close_old_connections, connection, connections, transaction
 from django.db.models import Model
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
@@ -20,6 +20,7 @@ from controlplane.audit.services import Actor
 from controlplane.domain.routing import Most, Ready
 from controlplane.fleet import selectors
 from controlplane.fleet.models import Deployment, Node, Partition
+from controlplane.fleet.publish import publish
 from controlplane.fleet.services import set_pool
 from controlplane.gateway import services, table
 from controlplane.gateway.keys import hash_of
@@ -72,7 +73,11 @@ def test_an_engine_in_a_lent_slot_is_overflow_and_no_engine_of_its_role() -> Non
 
 def test_a_slot_that_is_no_longer_lent_is_known_at_the_next_look() -> None:
     row = make_deployment("tiny", overflow=True)
-    lent = make_ready(make_partition(deployment=row, role="aggregated", pool=True, overflow=True))
+    slot = make_partition(deployment=row, role="aggregated", pool=True, overflow=True)
+    with transaction.atomic():
+        publish(slot.node)  # taking it back changes nothing that its agent has to confirm
+    slot.refresh_from_db()
+    lent = make_ready(slot)
     watch = Watch()
     watch.look()
     set_pool(lent.pk, pool=False, actor=Actor.system("tester"))

@@ -74,15 +74,20 @@ def apply_change(
         undoes=undone, node_id=then_drain, node_drain_s=drain_s, actor=actor.user, actor_name=actor.name[:150],
         source=actor.source, request_id=actor.request_id, address=actor.address,
     )  # fmt: skip
-    if undone is not None and undone.node_id is not None:
-        nodes.cancel_drain(undone.node_id, actor=actor, reason=reason)
+    _begin(change, scene, actor)
+    return change
+
+
+def _begin(change: Change, scene: scenes.Scene, actor: Actor) -> None:
+    """Written down, with the drain that it undoes called off, the slots that it takes, and its first step."""
+    if change.undoes is not None and change.undoes.node_id is not None:
+        nodes.cancel_drain(change.undoes.node_id, actor=actor, reason=change.reason)
     versions.record(
-        actor, kind, change, after={"moves": [_told(move) for move in change.moves]}, reason=reason,
+        actor, change.kind, change, after={"moves": [_told(move) for move in change.moves]}, reason=change.reason,
         deployments=scene.deployments, change=change.pk,
     )  # fmt: skip
     change_pool.begin(change, actor, scene.partitions)
     advancing.step(change, scene)
-    return change
 
 
 @transaction.atomic
