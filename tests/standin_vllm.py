@@ -83,7 +83,7 @@ class Guarded(Connection):
         if status := engine.rule.refusal(path, self.headers.get("x-forebay-agent", "").encode()):
             self.send_bytes(status, why(status))
         elif path == "/metrics":
-            self.send_bytes(200, _metrics(engine.running - 1) + engine.sleep.metrics().encode())
+            self.send_bytes(200, _metrics(engine.running - 1, engine.ended) + engine.sleep.metrics().encode())
         elif path == "/is_sleeping" or path in Sleep.CALLS:
             await self._turn(engine, path, query)
         else:
