@@ -449,3 +449,21 @@ def test_a_failed_step_stops_the_change_and_rolls_back(board: Page, laid: Simple
         expect(board.locator(".progress")).to_have_attribute("data-state", "rolled_back", timeout=40_000)
     finally:
         laid.nodes[1].phases.clear()
+
+
+def test_an_engine_that_keeps_ending_is_seen_until_it_serves_again(board: Page, laid: SimpleNamespace) -> None:
+    broken, page = laid.parts["sim-b/p0"], board
+    page.goto("/")
+    node = page.locator("#map .node", has=page.get_by_role("link", name="sim-b", exact=True))
+    expect(node.locator(".meta")).to_contain_text("ready", timeout=20_000)
+    expect(node).not_to_contain_text("crashing")
+    laid.nodes[1].phases[broken] = Phase.EXITED
+    try:
+        expect(node).to_contain_text("crashing", timeout=20_000)  # by itself
+        page.goto(f"/partitions/{broken}/")
+        expect(page.locator("main")).to_contain_text("CUDA error: out of memory", timeout=20_000)
+        page.goto("/")
+        expect(node).to_contain_text("crashing", timeout=20_000)
+    finally:
+        laid.nodes[1].phases.clear()
+    expect(node).not_to_contain_text("crashing", timeout=20_000)
