@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from http import HTTPStatus
 from typing import Any
@@ -39,7 +40,7 @@ class MethodScore(serializers.Serializer):
     cold_per_activation = serializers.DictField(child=serializers.FloatField(allow_null=True))
     slot_hours_held = serializers.DictField(child=serializers.FloatField(allow_null=True))
     held_over_used = serializers.DictField(child=serializers.FloatField(allow_null=True))
-    slot_hours_used = serializers.FloatField()
+    slot_hours_used = serializers.FloatField(allow_null=True)
     ms_per_decision = serializers.FloatField()
 
 
@@ -71,10 +72,19 @@ class BacktestShape(ComparisonShape):
     trace = serializers.CharField(source="trace_name", help_text="That was sent; empty: this installation's history.")
     question = serializers.JSONField(help_text="As it was asked on a trace, defaults filled in; of own history empty.")
     judged_hours = serializers.SerializerMethodField()
+    models = serializers.SerializerMethodField(help_text="In the log.")
+    mean_peak = serializers.SerializerMethodField(help_text="Of judged windows; null: none was judged, or none yet.")
     notes = serializers.SerializerMethodField(help_text="How the trace was read.")
 
     def get_judged_hours(self, row: Comparison) -> float:
         return row.result["judged_hours"] if row.result else 0.0
+
+    def get_models(self, row: Comparison) -> int:
+        return row.result["models"] if row.result else 0
+
+    def get_mean_peak(self, row: Comparison) -> float | None:
+        found = row.result["mean_peak"] if row.result else None
+        return None if found is None or math.isnan(found) else found  # older rows have NaN for none
 
     def get_notes(self, row: Comparison) -> list[str]:
         return row.result["notes"] if row.result else []

@@ -50,6 +50,14 @@ class Client:
     def post(self, path: str, body: Row, **params: Any) -> Row:
         return self._row(self._send("POST", path, json=body, params=params))
 
+    def post_for_number(self, path: str, body: Row) -> int:
+        """Of what was made, by the end of its address: for answers that tell of something else."""
+        response = self._send("POST", path, json=body)
+        number = urlsplit(response.headers.get("location", "")).path.rstrip("/").rpartition("/")[2]
+        if not number.isdecimal():
+            raise failure(Exit.UNREACHABLE, f"{self.url} did not say where the answer is.", "Look at the server's log.")
+        return int(number)
+
     def put(self, path: str, body: Row) -> Row:
         return self._row(self._send("PUT", path, json=body))
 

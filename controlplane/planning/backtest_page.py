@@ -47,8 +47,12 @@ def _asked(result: dict[str, Any]) -> str:
     return (
         f"{result['models']} models, keep-alive {result['tau_s']:g} s, horizon {result['horizon_s']:g} s, decided "
         f"every {result['step_s']:g} s; {result['windows']} windows judged from day {result['judge_from_day']:g} on, "
-        f"over {result['judged_hours']:.0f} hours; mean peak {result['mean_peak']:.1f}. No decision saw later data."
+        f"over {result['judged_hours']:.0f} hours; mean peak {_peak(result)}. No decision saw later data."
     )
+
+
+def _peak(result: dict[str, Any]) -> str:
+    return "not known" if result["mean_peak"] is None else f"{result['mean_peak']:.1f}"
 
 
 def _table(result: dict[str, Any]) -> str:

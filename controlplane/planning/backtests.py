@@ -165,7 +165,7 @@ def _history(requests: Requests, asked: Asked) -> tuple[float, History]:
 
 
 def as_json(found: Backtest) -> dict[str, Any]:
-    """Arrays by level, levels as text: "0.95"."""
+    """Arrays by level, levels as text: "0.95". None: no window was judged, as where all of them were an outage."""
     history, asked = found.history, found.asked
     scores = dict(zip((*asked.methods, "static", "reactive", "clairvoyant"), found.outcome.scores, strict=True))
     peaks = history.peaks[(history.moments >= found.judge_from) & (history.peaks != UNKNOWN)]
@@ -180,7 +180,7 @@ def as_json(found: Backtest) -> dict[str, Any]:
         "judge_from_day": (found.judge_from - np.floor(history.requests.at[0] / DAY_S) * DAY_S) / DAY_S,
         "windows": next(iter(scores.values())).windows,
         "judged_hours": found.judged_hours,
-        "mean_peak": float(peaks.mean()),
+        "mean_peak": float(peaks.mean()) if len(peaks) else None,
         "methods": {name: _score(score, found.judged_hours) for name, score in scores.items()},
     }
 
@@ -199,7 +199,7 @@ def _score(score: Score, hours: float) -> dict[str, Any]:
         "mean_reserve_at_equal_coverage": by_level(score.equal_reserve),
         "cold_per_activation": by_level(score.cold),
         "slot_hours_held": by_level(score.held * hours),
-        "slot_hours_used": round(score.used * hours, 3),
+        "slot_hours_used": None if np.isnan(score.used) else round(score.used * hours, 3),
         "held_over_used": by_level(score.held / max(score.used, 1e-9)),
         "ms_per_decision": round(score.ms_per_decision, 2),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -44,10 +43,7 @@ def judged(row: Comparison, on_step: Callable[[int, int], None]) -> dict[str, An
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in row.question.items()}
     trace = uploads.parse(row.trace_name, bytes(row.trace or b""))
     notes = (trace.note,) if trace.note else ()
-    found = backtests.as_json(backtests.of_requests(trace.requests, Asked(**fields), (row.trace_name,), notes, on_step))
-    if math.isnan(found["mean_peak"]):  # no window was judged
-        found["mean_peak"] = None
-    return found
+    return backtests.as_json(backtests.of_requests(trace.requests, Asked(**fields), (row.trace_name,), notes, on_step))
 
 
 def _of_here(problem: Problem) -> Problem:

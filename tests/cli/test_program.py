@@ -53,7 +53,7 @@ def test_the_help_of_each_command_tells_its_exit_codes_or_options() -> None:
         "login", "logout", "status", "nodes", "models", "deployments", "partitions", "plan", "apply", "move", "undo",
         "changes", "resume", "rollback", "assign", "flip", "release", "cordon", "uncordon", "drain", "logs", "audit",
         "join-token", "alerts", "gpus", "qualify", "weights", "fetch", "capacity", "pool", "profile", "team", "cost",
-        "price", "scaling",
+        "price", "scaling", "backtest",
     } == set(cli.commands)  # fmt: skip
     groups = [command for command in cli.commands.values() if isinstance(command, click.Group)]
     alone = {name: command for name, command in cli.commands.items() if command not in groups}

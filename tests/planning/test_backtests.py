@@ -124,3 +124,19 @@ def test_a_trace_that_begins_in_the_middle_of_things_is_no_surprise(tmp_path: Pa
     result = judged(tmp_path / "log.csv", tmp_path, "--methods", "best,last", "--judge-from-day", "0.4")
     for name in ("best", "last"):
         assert result["methods"][name]["mean_reserve"]["0.99"] == pytest.approx(20, abs=0.5)
+
+
+def test_of_no_judged_window_there_are_no_figures_and_no_nan(trace: Path, tmp_path: Path) -> None:
+    """All judged time is an outage: JSON of a database knows no NaN."""
+    html, out = tmp_path / "page.html", tmp_path / "out.json"
+    options = ("--methods", "last", "--judge-from-day", "1", "--outage", f"{DAY_S:.0f}:{3 * DAY_S:.0f}")
+    said = StringIO()
+    call_command("backtest", str(trace), *options, "--json", str(out), "--html", str(html), stdout=said)
+
+    def no_constant(text: str) -> None:
+        raise AssertionError(text)
+
+    result = json.loads(out.read_text(), parse_constant=no_constant)
+    assert result["windows"] == 0 and result["mean_peak"] is None
+    assert result["methods"]["last"]["slot_hours_used"] is None
+    assert "mean peak not known" in said.getvalue() and "mean peak not known" in html.read_text()

@@ -90,9 +90,8 @@ class Command(BaseCommand):
         levels = list(next(iter(result["methods"].values()))["coverage"])
         keys = ("coverage", "coverage_busy", "mean_reserve", "pinball", "cold_per_activation", "held_over_used")
         heads = ("coverage", "busy", "reserve", "pinball", "cold", "held/used")
-        self.stdout.write(
-            f"{result['models']} models, {result['windows']} windows, mean peak {result['mean_peak']:.1f}"
-        )
+        peak = "not known" if result["mean_peak"] is None else f"{result['mean_peak']:.1f}"
+        self.stdout.write(f"{result['models']} models, {result['windows']} windows, mean peak {peak}")
         for note in result["notes"]:
             self.stdout.write(note)
         top = "".join(f"{f'{head} {level}':>15}" for head in heads for level in levels)
