@@ -19,7 +19,7 @@ from controlplane.api.door import Door
 from controlplane.body_limit import BodyLimit
 from controlplane.fleet import reports
 from controlplane.fleet.heard import Keeper
-from controlplane.gateway.records import live_summary
+from controlplane.gateway.summary import recent_summary
 from controlplane.lanes import Lanes, OneHop
 from controlplane.telemetry import process_figures, process_log
 from controlplane.telemetry.hub import Hub
@@ -29,7 +29,7 @@ from controlplane.telemetry.services import ingest, outbox
 from controlplane.telemetry.sockets import BearerOrSession, routes
 from controlplane.wire import DOOR
 
-hub = Hub(summary=live_summary)
+hub = Hub(summary=recent_summary)
 recorder = Recorder(ingest)
 lanes = Lanes(OneHop())
 door = Door(BodyLimit(lanes))

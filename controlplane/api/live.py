@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 
-import msgspec
 from django.http import HttpResponse
 from django.utils.cache import patch_vary_headers
 from drf_spectacular.utils import extend_schema
@@ -14,7 +13,7 @@ from rest_framework.views import APIView
 from controlplane.api.live_shapes import LiveShape
 from controlplane.api.strict import refuse_unknown_parameters
 from controlplane.audit import roles
-from controlplane.gateway.records import live_summary
+from controlplane.gateway.summary import recent_summary
 from controlplane.telemetry import live
 
 WORTH_PACKING = 100_000  # bytes
@@ -33,8 +32,7 @@ class Live(APIView):
     def get(self, request: Request) -> HttpResponse:
         refuse_unknown_parameters(request, set())
         endpoints = roles.level_of(request.user) >= roles.Level.OPERATOR
-        found = live.snapshot(summary=live_summary, endpoints=endpoints)
-        return _json(request, msgspec.json.encode(found))
+        return _json(request, live.snapshot(summary=recent_summary, endpoints=endpoints))
 
 
 def _json(request: Request, body: bytes) -> HttpResponse:

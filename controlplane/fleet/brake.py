@@ -7,10 +7,10 @@ that it is never older than the reports.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from django.conf import settings
@@ -53,6 +53,15 @@ class Brake:
         """For JSON: moments in unix seconds."""
         moments = {name: _unix(getattr(self, name)) for name in ("since", "released_until")}
         return {**asdict(self), "silent": [{"id": pk, "name": name} for pk, name in self.silent], **moments}
+
+
+class _Seen(Protocol):
+    """What of a node that was heard counts."""
+
+    pk: int
+    name: str
+    draining: bool
+    last_seen: datetime
 
 
 def state(now: datetime | None = None, *, nodes: Iterable[Node] | None = None) -> Brake:
@@ -98,16 +107,17 @@ def _row() -> BrakeRow:
     return BrakeRow.objects.filter(pk=ROW).first() or BrakeRow(pk=ROW)
 
 
-def _nodes() -> list[Node]:
-    heard = Node.objects.filter(revoked=False, last_seen__isnull=False)
-    return list(heard.order_by("name").only("name", "draining", "revoked", "last_seen"))
+def _nodes() -> Sequence[_Seen]:
+    """Plain rows: every page asks."""
+    heard = Node.objects.filter(revoked=False, last_seen__isnull=False).order_by("name")
+    return list(heard.values_list("pk", "name", "draining", "last_seen", named=True))
 
 
-def _that_count(nodes: Iterable[Node]) -> list[Node]:
+def _that_count(nodes: Iterable[Node]) -> Sequence[_Seen]:
     return sorted((node for node in nodes if not node.revoked and node.last_seen), key=lambda node: node.name)
 
 
-def _judge(row: BrakeRow, nodes: list[Node], now: datetime) -> quorum.Verdict:
+def _judge(row: BrakeRow, nodes: Sequence[_Seen], now: datetime) -> quorum.Verdict:
     """A draining node may be switched off: its silence is nobody's loss."""
     memory = quorum.Memory(**{**row.memory, "counted": frozenset(row.memory.get("counted", ()))})
     seen = {node.pk: node.last_seen.timestamp() for node in nodes if not node.draining}
@@ -126,7 +136,7 @@ def _rule() -> quorum.Rule:
     )
 
 
-def _brake(row: BrakeRow, nodes: list[Node], verdict: quorum.Verdict, now: datetime) -> Brake:
+def _brake(row: BrakeRow, nodes: Sequence[_Seen], verdict: quorum.Verdict, now: datetime) -> Brake:
     lost = set(verdict.silent)
     silent = tuple((node.pk, node.name) for node in nodes if node.pk in lost)
     is_released = (
@@ -150,7 +160,7 @@ def _brake(row: BrakeRow, nodes: list[Node], verdict: quorum.Verdict, now: datet
     )
 
 
-def _came_on(nodes: list[Node], verdict: quorum.Verdict, now: datetime) -> datetime:
+def _came_on(nodes: Sequence[_Seen], verdict: quorum.Verdict, now: datetime) -> datetime:
     """Where nobody has looked yet: when the last of the silent ones fell silent."""
     last = max((node.last_seen for node in nodes if node.pk in verdict.silent), default=now)
     return min(now, last + timedelta(seconds=settings.SILENT_AFTER_S))

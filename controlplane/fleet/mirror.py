@@ -1,10 +1,12 @@
 """All nodes with what lies on them, held in memory and read again only where the database has something else.
 
 Whether it has is asked in plain SQL: one row of the node, and one of sums over its GPUs and its partitions. Sums may
-miss a change, so a share of the nodes is read again at each look whatever they say."""
+miss a change, so a share of the nodes is read again each second whatever they say. Where nothing was committed since
+the last look, which both databases can tell, there is nothing to ask."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +15,7 @@ from django.db import connection
 
 from controlplane.fleet.models import Node
 
-REREAD = 60  # looks after which every node was read again
+REREAD = 60  # seconds in which every node is read again
 CHUNK = 500  # of ids in one query
 # What a report changes without changing the node: set on the row at hand.
 PASSING = ("last_seen", "clock_skew_s")
@@ -54,11 +56,15 @@ class Mirror:
         self.nodes: dict[int, Node] = {}
         self._marks: dict[int, tuple[Any, ...]] = {}
         self._names: dict[int, str] = {}
-        self._looks = 0
+        self._state: object = None
+        self._second = int(time.time())
 
     def look(self) -> set[int]:
         """Catch up with the database; the nodes that were read again."""
-        self._looks += 1
+        state = _state()
+        if state is not None and state == self._state:
+            return set()
+        due, self._state = self._due(time.time()), None
         with connection.cursor() as cursor:
             rows = _all(cursor, NODES)
             gpus = {row[0]: row[1:] for row in _all(cursor, _quoted(GPUS))}
@@ -68,19 +74,38 @@ class Mirror:
             self._marks.clear()  # a deployment goes by another name
         first = 1 + len(PASSING)
         marks = {row[0]: (row[first:], gpus.get(row[0]), partitions.get(row[0])) for row in rows}
-        anew = {pk for pk, mark in marks.items() if self._marks.get(pk) != mark or (pk + self._looks) % REREAD == 0}
+        anew = {pk for pk, mark in marks.items() if self._marks.get(pk) != mark or pk % REREAD in due}
         read = _read(anew)
         for pk in read.keys() & self.nodes.keys():
             _let_go(self.nodes[pk])
         self._marks, self._names = marks, names
         self.nodes = {row[0]: self._row(row, read) for row in rows if row[0] in read or row[0] not in anew}
+        self._state = state
         return read.keys() & self.nodes.keys()
+
+    def _due(self, now: float) -> set[int]:
+        """The shares that are to be read again: one for each second since the last look."""
+        second, before = int(now), self._second
+        self._second = second
+        return {at % REREAD for at in range(max(before, second - REREAD) + 1, second + 1)}
 
     def _row(self, row: tuple[Any, ...], read: dict[int, Node]) -> Node:
         if (node := read.get(row[0])) is None:
             node = self.nodes[row[0]]
             node.last_seen, node.clock_skew_s = _aware(row[1]), row[2]
         return node
+
+
+def _state() -> object:
+    """What is another once anything was committed; None where that cannot be told, as within a transaction."""
+    if connection.in_atomic_block:
+        return None
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":  # others' changes, and the own ones of this connection
+            cursor.execute("PRAGMA data_version")
+            return (connection.connection, cursor.fetchone(), connection.connection.total_changes)
+        cursor.execute("SELECT pg_current_snapshot()::text")
+        return cursor.fetchone()
 
 
 def _read(pks: Iterable[int]) -> dict[int, Node]:

@@ -21,10 +21,7 @@ from django.db.models.functions import Greatest
 from controlplane.gateway.demand import Demand, Minutes
 from controlplane.gateway.metrics import Metrics
 from controlplane.gateway.models import ApiKey, DemandMinute, RequestRecord
-from controlplane.gateway.summary import live_summary
 from controlplane.gateway.trip import Trip, bounded
-
-__all__ = ["Recorder", "live_summary"]
 
 log = structlog.get_logger(__name__)
 KEEP = 50_000

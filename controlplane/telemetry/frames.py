@@ -44,7 +44,7 @@ class Frames:
             moved=moved,
             heard=heard,
             ages=_ages(fleet, heard),
-            nodes={pk: _json(node.at(fleet.at)) for pk, node in fleet.nodes.items() if pk in told},
+            nodes={pk: node.text(fleet.at) for pk, node in fleet.nodes.items() if pk in told},
             is_whole=wants.everything or not before,
             cells={fill: {pk: text for pk, (_, text) in made.items()} for fill, made in self._cells.items()},
         )

@@ -1,4 +1,5 @@
-"""The latest figures of each node in Valkey: one hash of all, and the set of those that changed since last looked."""
+"""The latest figures of each node in Valkey: one hash of all, the set of those that changed since the last frame, and
+the number of each node's last change, by which others tell what they have not read yet."""
 
 from __future__ import annotations
 
@@ -17,6 +18,15 @@ log = structlog.get_logger(__name__)
 KEEP_S = 6 * 3600
 NODES = valkey.PREFIX + "live:nodes"
 DIRTY = valkey.PREFIX + "live:dirty"
+COUNT = valkey.PREFIX + "live:count"  # of changes
+CHANGES = valkey.PREFIX + "live:changes"  # nodes by the number of their last one
+TRUST_S = (
+    3.0  # a node that was not heard for so long is read each time, in case somebody keeps figures without a number
+)
+_NUMBER = """
+local number = redis.call('INCR', KEYS[1])
+for _, node in ipairs(ARGV) do redis.call('ZADD', KEYS[2], number, node) end
+"""  # at once, so that no smaller number comes after a greater one
 
 
 class EngineFigures(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
@@ -50,14 +60,39 @@ _decoder = msgspec.msgpack.Decoder(Latest)
 
 
 def keep(*latest: Latest) -> None:
-    """Store these and mark their nodes as changed: three commands, however many."""
+    """Store these and mark their nodes as changed: four commands, however many."""
     if not latest:
         return
+    nodes = [one.node for one in latest]
     with valkey.connection() as client, client.pipeline(transaction=False) as pipe:
         pipe.hset(NODES, mapping={str(one.node): _encode(one) for one in latest})
         pipe.expire(NODES, KEEP_S)
-        pipe.sadd(DIRTY, *(one.node for one in latest))
+        pipe.sadd(DIRTY, *nodes)
+        pipe.eval(_NUMBER, 2, COUNT, CHANGES, *nodes)  # last: who reads the number finds the figures
         pipe.execute()
+
+
+class Reader:
+    """All that is kept, of which only what changed since is read again. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, Latest] = {}
+        self._number = 0
+
+    def read(self, nodes: Collection[int]) -> dict[int, Latest]:
+        """The latest of those nodes that have one; of each the same object until there is another."""
+        with valkey.connection() as client, client.pipeline(transaction=True) as pipe:
+            pipe.get(COUNT)
+            pipe.zrange(CHANGES, f"({self._number}", "+inf", byscore=True)
+            count, members = pipe.execute()
+        number = int(count or 0)
+        if number < self._number or not number:  # it began anew
+            self._held = {}
+        changed, trusted = {int(member) for member in members}, time.time() - TRUST_S
+        held = {pk: one for pk, one in self._held.items() if one.seen > trusted and pk not in changed}
+        found = read(pk for pk in nodes if pk not in held)
+        self._held, self._number = held | found, number
+        return {pk: self._held[pk] for pk in nodes if pk in self._held}
 
 
 def read(nodes: Iterable[int]) -> dict[int, Latest]:
@@ -76,6 +111,7 @@ def forget_all_but(nodes: Collection[int]) -> None:
     with valkey.connection() as client:
         if gone := [field for field in client.hkeys(NODES) if int(field) not in nodes]:
             client.hdel(NODES, *gone)
+            client.zrem(CHANGES, *gone)
 
 
 def pop_changed() -> set[int]:

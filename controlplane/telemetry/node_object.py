@@ -1,22 +1,21 @@
-"""One node as pages and programs get it: its shape, made when its rows change, and the figures of each report. Null
-means unknown, never zero; nothing secret is in it."""
+"""One node as pages and programs get it: its shape, made when its rows change, the figures of each report, and ages.
+Null means unknown, never zero.
+
+As JSON it is made in three steps, each kept until what it is made of changes: a template of its shape, the same with a
+report's figures, and the ages, which are another at each look."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
-from django.conf import settings
 
-from controlplane.domain import health
-from controlplane.domain.types import NodeView
-from controlplane.fleet import verified
-from controlplane.fleet.facts import drain_facts, has_process, node_view, partition_view
-from controlplane.fleet.models import Gpu, Node, Partition
-from controlplane.telemetry.columns import known
-from controlplane.telemetry.latest import Latest
-from workers.contract import DeviceSample, HostSample
+from controlplane.telemetry.columns import LARGEST, known
+from controlplane.telemetry.latest import EngineFigures, Latest
+from controlplane.telemetry.node_shape import Shape
+from workers.contract import DeviceSample
 
 Fill = Literal["utilization", "kv", "memory", "temperature", "power"]
 
@@ -27,20 +26,13 @@ _CELLS = {
     "temperature": ("temperature_c", 1),
     "power": ("power_w", 1),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What the rows of a node say, and whether it is silent. `facts` lack only figures and ages."""
-
-    facts: dict[str, Any]
-    gpus: tuple[dict[str, Any], ...]  # by index
-    partitions: tuple[dict[str, Any], ...]  # by name
-    since: tuple[float | None, ...]  # by partition: when its phase began
-    endpoints: tuple[str, ...]
-    running: tuple[int, ...]  # partitions with a process
-    counts: tuple[int, int, int]  # GPUs that are assigned, idle, unhealthy
-    period_s: float
+_GPU = ("memory_used_bytes", "utilization", "power_w", "temperature_c", "sm_clock_mhz")
+_HOST = ("cpu_utilization", "cpu_count", "memory_bytes", "memory_used_bytes", "disk_free_bytes")
+_ENGINE = EngineFigures.__struct_fields__
+_read_gpu, _read_host, _read_engine = attrgetter(*_GPU), attrgetter(*_HOST), attrgetter(*_ENGINE)
+_json = msgspec.json.Encoder().encode
+MOST_FORMS = 8  # of one shape: which figures there are
+_FIGURE, _AGE = msgspec.Raw(b"\1"), msgspec.Raw(b"\2")  # no JSON has these bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +43,14 @@ class LiveNode:
     last_seen: float | None
     skew_s: float | None
     figures: Latest | None
+    texts: dict[bool, bytes] = field(default_factory=dict, compare=False, repr=False)  # with and without endpoints
 
-    def at(self, now: float, *, endpoints: bool = False) -> dict[str, Any]:
-        """The whole node, with its ages at `now`."""
-        shape, figures = self.shape, self.figures
-        return {
-            **shape.facts,
-            "age_s": _age(self.last_seen, now),
-            "drain": _drain(shape, figures),
-            "period_s": figures.period_s if figures else shape.period_s,
-            "skew_s": figures.skew_s if figures and figures.skew_s is not None else self.skew_s,
-            "host": _host(figures.host) if figures and figures.host else None,
-            "gpus": [_gpu_at(gpu, figures) for gpu in shape.gpus],
-            "partitions": [
-                {
-                    **facts,
-                    "since_s": _age(since, now),
-                    "engine": _engine(figures, facts["id"]),
-                    "memory_bytes": figures.process_bytes.get(facts["id"]) if figures else None,
-                    **({"endpoint": endpoint or None} if endpoints else {}),
-                }
-                for facts, since, endpoint in zip(shape.partitions, shape.since, shape.endpoints, strict=True)
-            ],
-        }
+    def text(self, now: float, *, endpoints: bool = False) -> bytes:
+        """All of it as JSON, with its ages at `now`."""
+        if (made := self.texts.get(endpoints)) is None:
+            made = self.texts[endpoints] = _filled(self, endpoints)
+        moments = (self.last_seen, *self.shape.since)
+        return made % tuple([max(0.0, now - since) for since in moments if since is not None])
 
     def cells(self, fill: str) -> list[int | None]:
         """One figure as whole numbers. Of each GPU: utilization (in thousandths), memory (MiB), temperature (degrees C)
@@ -88,118 +65,78 @@ class LiveNode:
         return [_whole(getattr(devices.get(gpu["uuid"], _NO_SAMPLE), name), scale) for gpu in self.shape.gpus]
 
 
-def shape(node: Node, last_seen: float | None, now: float) -> Shape:
-    """`node` with gpus and partitions (and their deployments) prefetched; `last_seen` may be newer than its row's."""
-    gpus = sorted(node.gpus.all(), key=lambda gpu: gpu.index)
-    partitions = sorted(node.partitions.all(), key=lambda partition: partition.name)
-    view = replace(node_view(node, gpus=(), partitions=partitions), last_seen=last_seen)
-    facts = {
-        "id": node.pk,
-        "name": node.name,
-        "status": str(health.node_status(view, now, settings.SILENT_AFTER_S)),
-        "schedulable": node.schedulable,
-        "draining": node.draining,
-        "drain": drain_facts(node, partitions),
-        "simulated": node.simulated,
-        "generation": node.generation,
-        "observed_generation": node.observed_generation,
-        "labels": node.labels,
-        "agent_version": node.agent_version,
-        "engine_version": node.engine_version,
-        "driver": node.driver,
-    }
-    return Shape(
-        facts=facts,
-        gpus=tuple(_gpu(gpu) for gpu in gpus),
-        partitions=tuple(_partition(partition, gpus, view, now) for partition in partitions),
-        since=tuple(row.phase_since.timestamp() if row.phase_since else None for row in partitions),
-        endpoints=tuple(row.endpoint for row in partitions),
-        running=tuple(row.pk for row in partitions if has_process(row)),
-        counts=_counts(gpus, {row.pk for row in partitions if row.deployment_id is not None}),
-        period_s=node.period_s,
+def _filled(node: LiveNode, endpoints: bool) -> bytes:
+    """The node's text with places for its ages."""
+    figures = node.figures
+    form = (
+        endpoints,
+        node.last_seen is None,
+        figures is None or figures.host is None,
+        tuple(figures.engines) if figures else (),
     )
+    if (template := node.shape.templates.get(form)) is None:
+        template = _template(node, endpoints)
+        if len(node.shape.templates) > MOST_FORMS:
+            node.shape.templates.clear()
+        node.shape.templates[form] = template
+    told = [v if v is not None and -LARGEST < v < LARGEST else None for v in _numbers(node)]
+    return template % tuple(_json(told)[1:-1].split(b","))
 
 
-def _counts(gpus: list[Gpu], assigned: set[int]) -> tuple[int, int, int]:
-    taken = {gpu.pk for gpu in gpus if gpu.partition_id in assigned}
-    sick = {gpu.pk for gpu in gpus if gpu.health != "ok" or not gpu.present or gpu.flag}
-    return len(taken), sum(1 for gpu in gpus if gpu.pk not in taken | sick), len(sick)
+def _template(node: LiveNode, endpoints: bool) -> bytes:
+    made = _json(_object(node, endpoints)).replace(b"%", b"%%%%")
+    return made.replace(b"\1", b"%b").replace(b"\2", b"%%.3f")
 
 
-def _drain(shape: Shape, figures: Latest | None) -> dict[str, Any] | None:
-    """With the requests that its engines still serve, as far as they were sampled."""
-    facts: dict[str, Any] | None = shape.facts["drain"]
-    if facts is None:
-        return None
-    engines = [figures.engines.get(pk) for pk in shape.running] if figures else []
+def _numbers(node: LiveNode) -> list[float | None]:
+    """All that comes with reports, in the order of the places in `_object`."""
+    shape, figures = node.shape, node.figures
+    if figures is None:
+        blank = [None] * (len(_GPU) * len(shape.gpus) + len(shape.partitions))
+        return [*([None] if shape.facts["drain"] else []), shape.period_s, node.skew_s, *blank]
+    told: list[float | None] = [_in_flight(shape, figures)] if shape.facts["drain"] else []
+    told += figures.period_s, node.skew_s if figures.skew_s is None else figures.skew_s
+    if figures.host:
+        told += _read_host(figures.host)
+    for gpu in shape.gpus:
+        told += _read_gpu(figures.devices.get(gpu["uuid"], _NO_SAMPLE))
+    for part in shape.partitions:
+        if engine := figures.engines.get(part["id"]):
+            told += _read_engine(engine)
+        told.append(figures.process_bytes.get(part["id"]))
+    return told
+
+
+def _object(node: LiveNode, endpoints: bool) -> dict[str, Any]:
+    """With places for all that `_numbers` gives, in that order, and for the ages."""
+    shape, figures = node.shape, node.figures
+    drain, engines = shape.facts["drain"], figures.engines if figures else {}
+    return {
+        **shape.facts,
+        "age_s": _age(node.last_seen),
+        "drain": {**drain, "in_flight": _FIGURE} if drain else None,
+        "period_s": _FIGURE,
+        "skew_s": _FIGURE,
+        "host": dict.fromkeys(_HOST, _FIGURE) if figures and figures.host else None,
+        "gpus": [{**gpu, **dict.fromkeys(_GPU, _FIGURE)} for gpu in shape.gpus],
+        "partitions": [
+            {
+                **facts,
+                "since_s": _age(since),
+                "engine": dict.fromkeys(_ENGINE, _FIGURE) if facts["id"] in engines else None,
+                "memory_bytes": _FIGURE,
+                **({"endpoint": endpoint or None} if endpoints else {}),
+            }
+            for facts, since, endpoint in zip(shape.partitions, shape.since, shape.endpoints, strict=True)
+        ],
+    }
+
+
+def _in_flight(shape: Shape, figures: Latest) -> int | None:
+    """Requests that the engines of a node that drains still serve, as far as they were sampled."""
+    engines = [figures.engines.get(pk) for pk in shape.running]
     loads = [engine.running + (engine.waiting or 0.0) for engine in engines if engine and engine.running is not None]
-    return {**facts, "in_flight": int(sum(loads)) if loads else None}
-
-
-def _host(host: HostSample) -> dict[str, Any]:
-    return {
-        "cpu_utilization": known(host.cpu_utilization),
-        "cpu_count": host.cpu_count,
-        "memory_bytes": host.memory_bytes,
-        "memory_used_bytes": host.memory_used_bytes,
-        "disk_free_bytes": host.disk_free_bytes,
-    }
-
-
-def _gpu(gpu: Gpu) -> dict[str, Any]:
-    return {
-        "id": gpu.pk,
-        "uuid": gpu.uuid,
-        "index": gpu.index,
-        "kind": gpu.kind,
-        "name": gpu.name,
-        "memory_bytes": gpu.memory_bytes,
-        "health": gpu.health,
-        "health_detail": gpu.health_detail,
-        "foreign": gpu.foreign,
-        "flag": gpu.flag,
-        "present": gpu.present,
-        "partition": gpu.partition_id,
-    }
-
-
-def _gpu_at(facts: dict[str, Any], figures: Latest | None) -> dict[str, Any]:
-    sample = figures.devices.get(facts["uuid"], _NO_SAMPLE) if figures else _NO_SAMPLE
-    return {
-        **facts,
-        "memory_used_bytes": sample.memory_used_bytes,
-        "utilization": known(sample.utilization),
-        "power_w": known(sample.power_w),
-        "temperature_c": known(sample.temperature_c),
-        "sm_clock_mhz": known(sample.sm_clock_mhz),
-    }
-
-
-def _partition(row: Partition, gpus: list[Gpu], node: NodeView, now: float) -> dict[str, Any]:
-    view = replace(partition_view(row, gpus=()), node_last_seen=node.last_seen)
-    return {
-        "id": row.pk,
-        "name": row.name,
-        "gpus": [gpu.pk for gpu in gpus if gpu.partition_id == row.pk],
-        "deployment": {"id": row.deployment_id, "name": row.deployment.name} if row.deployment else None,
-        "role": row.role or None,
-        "overflow": row.overflow,
-        "status": str(health.partition_status(view, now, settings.SILENT_AFTER_S)),
-        "phase": row.phase or None,
-        "confirmed": health.is_confirmed(view),
-        "verified": verified.is_verified(row),
-        "verify_message": verified.message_of(row),
-        "generation": row.generation,
-        "observed_generation": row.observed_generation,
-        "restarts": row.restarts,
-        "message": row.message,
-        "ready_after_s": row.ready_after_s,
-    }
-
-
-def _engine(figures: Latest | None, partition: int) -> dict[str, float | None] | None:
-    engine = figures.engines.get(partition) if figures else None
-    return msgspec.structs.asdict(engine) if engine else None
+    return int(sum(loads)) if loads else None
 
 
 def _whole(value: float | None, scale: float) -> int | None:
@@ -207,5 +144,5 @@ def _whole(value: float | None, scale: float) -> int | None:
     return None if value is None else round(value * scale)
 
 
-def _age(since: float | None, now: float) -> float | None:
-    return None if since is None else round(max(0.0, now - since), 3)
+def _age(since: float | None) -> msgspec.Raw | None:
+    return None if since is None else _AGE

@@ -16,7 +16,7 @@ from controlplane.fleet import brake
 from controlplane.fleet.brake import Brake
 from controlplane.fleet.mirror import Mirror
 from controlplane.fleet.models import Node
-from controlplane.telemetry import last_rows, node_object
+from controlplane.telemetry import last_rows, node_shape
 from controlplane.telemetry.latest import Latest
 from controlplane.telemetry.node_object import LiveNode
 
@@ -60,17 +60,22 @@ class Picture:
     def _node(self, row: Node, given: Latest | None, is_anew: bool, at: float) -> LiveNode:
         """What is at hand already, where nothing of it changed."""
         held = self._nodes.get(row.pk)
-        figures = given or (held.figures if held else None)
+        figures = _newer(held.figures if held else None, given)
         seen = _last_seen(row, figures)
         silent = health.is_silent(seen, at, settings.SILENT_AFTER_S)
         keeps = held is not None and not is_anew and silent == self._silent[row.pk]
         if keeps and held is not None and held.last_seen == seen and held.figures is figures:
             return held
         self._silent[row.pk] = silent
-        shape = held.shape if keeps and held is not None else node_object.shape(row, seen, at)
+        shape = held.shape if keeps and held is not None else node_shape.shape(row, seen, at)
         if held is not None and shape == held.shape:
             shape = held.shape  # its rows were read again and said the same
         return LiveNode(shape=shape, last_seen=seen, skew_s=row.clock_skew_s, figures=figures)
+
+
+def _newer(held: Latest | None, given: Latest | None) -> Latest | None:
+    """The same object for the same report, whichever way it was read."""
+    return held if given is None or (held is not None and held.seen == given.seen) else given
 
 
 def _last_rows(rows: Iterable[Node]) -> dict[int, Latest]:

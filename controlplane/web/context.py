@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from django.conf import settings
@@ -62,12 +63,12 @@ class Shell:
     def role(self) -> str:
         return self.level.name.lower() if self.level else "no role"
 
-    @property
+    @cached_property
     def can(self) -> dict[str, bool]:
         """`can.node_join` for the action "node.join"."""
         return {action.replace(".", "_"): self.level >= needed for action, needed in roles.ACTIONS.items()}
 
-    @property
+    @cached_property
     def nav(self) -> list[dict[str, Any]]:
         return [
             {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 from django.utils import timezone
 
 from controlplane.fleet import mirror
@@ -110,14 +112,30 @@ def test_nodes_come_and_go_and_stay_in_the_order_of_their_names() -> None:
 
 def test_each_node_is_read_again_now_and_then_whatever_the_sums_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirror, "REREAD", 3)
+    seconds = iter(range(1_800_000_000, 1_800_000_010))
+    monkeypatch.setattr(mirror.time, "time", lambda: float(next(seconds)))
     gpu = make_gpu(make_node())
     held = Mirror()
     held.look()
     Gpu.objects.update(health_detail="")
     Gpu.objects.update(name="Simulated H200 80GB")  # as long as before
     read = [held.look() for _ in range(3)]
-    assert sorted(map(len, read)) == [0, 0, 1]
+    assert sorted(map(len, read)) == [0, 0, 1]  # a look a second
     assert held.nodes[gpu.node_id].gpus.all()[0].name == "Simulated H200 80GB"
+
+
+def test_shares_that_are_due_are_read_again_once_a_second_and_none_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "REREAD", 3)
+    monkeypatch.setattr(mirror.time, "time", lambda: clock)
+    clock = 1_800_000_000.0
+    nodes = {make_node().pk for _ in range(3)}
+    held = Mirror()
+    held.look()
+    assert held.look() == set()
+    clock += 1
+    assert (len(held.look()), len(held.look())) == (1, 0)
+    clock += 7
+    assert held.look() == nodes
 
 
 def test_in_the_steady_state_a_thousand_rows_cost_four_queries(django_assert_num_queries: Any) -> None:
@@ -144,3 +162,33 @@ def test_a_node_that_was_read_again_leaves_nothing_behind() -> None:
         assert len(held.nodes[node.pk].gpus.all()) == node.gpus.count()
     finally:
         gc.enable()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_where_nothing_was_committed_rows_are_not_asked_for_and_any_commit_is_seen(
+    django_assert_num_queries: Any,
+) -> None:
+    node = make_node()
+    held = Mirror()
+    held.look()
+    held.look()
+    with django_assert_num_queries(1):
+        assert held.look() == set()
+    Node.objects.update(driver="another")  # by this connection
+    assert held.look() == {node.pk}
+    assert held.look() == set()
+    elsewhere = threading.Thread(target=_rename, args=(node.pk,))
+    elsewhere.start()
+    elsewhere.join()
+    assert held.look() == {node.pk}
+    with transaction.atomic():
+        Node.objects.update(driver="not committed yet")
+        assert held.look() == {node.pk}
+        transaction.set_rollback(True)
+    assert held.look() == {node.pk}
+    assert held.nodes[node.pk].driver == "another"
+
+
+def _rename(pk: int) -> None:
+    Node.objects.filter(pk=pk).update(name="by-another-connection")
+    connection.close()

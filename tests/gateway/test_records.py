@@ -16,7 +16,8 @@ from controlplane.gateway import records, services, tasks
 from controlplane.gateway.metrics import Metrics
 from controlplane.gateway.models import ApiKey, DemandMinute, RequestRecord
 from controlplane.gateway.openai import Usage
-from controlplane.gateway.records import COLUMNS, Recorder, live_summary
+from controlplane.gateway.records import COLUMNS, Recorder
+from controlplane.gateway.summary import live_summary
 from controlplane.gateway.trip import Trip
 
 

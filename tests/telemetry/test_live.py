@@ -24,6 +24,11 @@ def take(node: Any, seq: int, **fields: Any) -> None:
     services.take(node, report(node, seq, **fields), timezone.now())
 
 
+def snapshot(**asked: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(live.snapshot(**asked))
+    return found
+
+
 def only(nodes: list[dict[str, Any]]) -> dict[str, Any]:
     (node,) = nodes
     return node
@@ -35,7 +40,7 @@ def test_the_snapshot_joins_rows_and_latest_figures(live_valkey: Any) -> None:
     for seq in (1, 2):
         status = replica(partition, running=2.0, kv_usage=0.5)
         take(partition.node, seq, samples=(sample(gpu.uuid, 0.9, memory_used_bytes=7),), replicas=(status,))
-    found = live.snapshot()
+    found = snapshot()
     node = only(found["nodes"])
     assert found["source"] == "live"
     assert (node["name"], node["status"]) == (partition.node.name, "ready")
@@ -52,7 +57,7 @@ def test_the_snapshot_joins_rows_and_latest_figures(live_valkey: Any) -> None:
 
 def test_what_nobody_told_is_null(live_valkey: Any) -> None:
     make_partition(make_node(last_seen=None))
-    node = only(live.snapshot()["nodes"])
+    node = only(snapshot()["nodes"])
     assert (node["status"], node["age_s"], node["host"]) == ("never_seen", None, None)
     assert node["gpus"][0]["utilization"] is None
     assert node["partitions"][0]["engine"] is None
@@ -60,7 +65,7 @@ def test_what_nobody_told_is_null(live_valkey: Any) -> None:
 
 def test_no_engine_key_and_no_address_is_in_it(live_valkey: Any) -> None:
     partition = make_ready(make_partition(role="decode"), endpoint="http://10.0.0.9:18100")
-    text = json.dumps(live.snapshot())
+    text = live.snapshot().decode()
     assert partition.engine_key not in text
     assert "10.0.0.9" not in text
     assert partition.node.token_hash not in text
@@ -68,7 +73,7 @@ def test_no_engine_key_and_no_address_is_in_it(live_valkey: Any) -> None:
 
 def test_operators_see_the_engines_address(live_valkey: Any) -> None:
     make_ready(make_partition(role="decode"), endpoint="http://10.0.0.9:18100")
-    node = only(live.snapshot(endpoints=True)["nodes"])
+    node = only(snapshot(endpoints=True)["nodes"])
     assert node["partitions"][0]["endpoint"] == "http://10.0.0.9:18100"
 
 
@@ -78,7 +83,7 @@ def test_a_silent_node_shows_its_last_values_and_their_age(live_valkey: Any) -> 
     past = timezone.now() - timedelta(seconds=60)
     sent = report(partition.node, 1, samples=(sample(gpu.uuid, 0.3),), replicas=(replica(partition, running=1.0),))
     services.take(partition.node, sent, past)
-    node = only(live.snapshot()["nodes"])
+    node = only(snapshot()["nodes"])
     assert node["status"] == "silent"
     assert 59 < node["age_s"] < 65
     assert node["gpus"][0]["utilization"] == 0.3
@@ -89,7 +94,7 @@ def test_a_silent_node_shows_its_last_values_and_their_age(live_valkey: Any) -> 
 def test_figures_newer_than_the_row_make_a_node_heard(live_valkey: Any) -> None:
     node = make_node(heard=False)
     take(node, 1)
-    assert only(live.snapshot()["nodes"])["status"] == "ready"
+    assert only(snapshot()["nodes"])["status"] == "ready"
 
 
 def test_without_valkey_the_last_rows_stand_in(mortal_valkey: ValkeyServer, ingest: Ingest) -> None:
@@ -105,7 +110,7 @@ def test_without_valkey_the_last_rows_stand_in(mortal_valkey: ValkeyServer, inge
         )
         ingest.accept(partition.node_id, sent, T0 + window)
     Recorder(ingest).record(T0 + 30)
-    found = live.snapshot()
+    found = snapshot()
     node = only(found["nodes"])
     assert (found["source"], found["epoch"], found["seq"]) == ("database", "", 0)
     assert node["gpus"][0]["utilization"] == 0.6
@@ -120,7 +125,7 @@ def test_a_partition_without_a_process_has_no_engine_figures_from_old_rows(
     ingest.accept(partition.node_id, report(partition.node, 1, replicas=(replica(partition, running=4.0),)), T0)
     Recorder(ingest).record(T0 + 30)
     mortal_valkey.stop()
-    assert only(live.snapshot()["nodes"])["partitions"][0]["engine"] is None
+    assert only(snapshot()["nodes"])["partitions"][0]["engine"] is None
 
 
 @pytest.mark.parametrize("alive", [True, False])
@@ -134,7 +139,7 @@ def test_fifty_nodes_take_few_queries(
     if not alive:
         settings.REDIS_URL = "redis://127.0.0.1:1/0"
     with django_assert_max_num_queries(11 if alive else 15):
-        found = live.snapshot()
+        found = snapshot()
     assert len(found["nodes"]) == 50
 
 
@@ -142,7 +147,7 @@ def test_a_valkey_that_forgot_one_node_does_not_hide_it(live_valkey: Any) -> Non
     make_node("a", gpus=1)
     b = make_node("b", gpus=1)
     take(b, 1, samples=(sample(b.gpus.get().uuid, 0.4),))
-    assert [node["gpus"][0]["utilization"] for node in live.snapshot()["nodes"]] == [None, 0.4]
+    assert [node["gpus"][0]["utilization"] for node in snapshot()["nodes"]] == [None, 0.4]
 
 
 def test_the_summary_counts_gpus_and_nodes(live_valkey: Any) -> None:
@@ -153,14 +158,14 @@ def test_the_summary_counts_gpus_and_nodes(live_valkey: Any) -> None:
     make_gpu(node, present=False)
     make_gpu(node, flag="Its matmul rate is below the bar.")
     make_node(heard=False)
-    counted = live.snapshot()["summary"]
+    counted = snapshot()["summary"]
     assert counted["gpus"] == {"total": 6, "assigned": 2, "idle": 1, "unhealthy": 3}
     assert counted["nodes"] == {"total": 2, "silent": 1}
     assert (counted["rps"], counted["ttft_ms"]) == (None, {"p50": None, "p95": None})
 
 
 def test_request_figures_come_from_who_knows_them(live_valkey: Any) -> None:
-    counted = live.snapshot(summary=lambda: {"rps": 2.5, "window_s": 60, "not ours": 1})["summary"]
+    counted = snapshot(summary=lambda: {"rps": 2.5, "window_s": 60, "not ours": 1})["summary"]
     assert (counted["rps"], counted["window_s"], counted["active_models"]) == (2.5, 60, None)
     assert "not ours" not in counted
 
@@ -218,7 +223,7 @@ def test_the_snapshot_says_which_frame_it_continues(live_valkey: Any) -> None:
     frames = Frames()
     frames.next()
     frame = json.loads(frames.next().everything)
-    found = live.snapshot()
+    found = snapshot()
     assert (found["epoch"], found["seq"]) == (frame["epoch"], frame["seq"])
 
 
@@ -231,3 +236,33 @@ def test_a_frame_is_strict_json(live_valkey: Any) -> None:
     take(node, 1, samples=(sample(node.gpus.get().uuid, float("nan"), power_w=float("inf")),))
     gpu = only(msgspec.json.decode(Frames().next().everything)["nodes"])["gpus"][0]
     assert (gpu["utilization"], gpu["power_w"]) == (None, None)
+
+
+def test_the_text_of_a_node_holds_any_name_and_only_what_is_known(live_valkey: Any) -> None:
+    partition = make_ready(make_partition(make_node(labels={"100%": "%b %.3f \x01"}), role="decode"))
+    gpu = partition.gpus.get()
+    node = only(snapshot()["nodes"])
+    assert node["labels"] == {"100%": "%b %.3f \x01"}
+    figures = sample(gpu.uuid, None, memory_used_bytes=7, power_w=1e300, temperature_c=41.5)
+    take(partition.node, 1, samples=(figures,), replicas=(replica(partition, running=2.0),))
+    for endpoints in (False, True):
+        node = only(snapshot(endpoints=endpoints)["nodes"])
+        shown = node["gpus"][0]
+        assert (shown["utilization"], shown["memory_used_bytes"], shown["power_w"]) == (None, 7, None)
+        assert (shown["temperature_c"], shown["uuid"]) == (41.5, gpu.uuid)
+        assert ("endpoint" in node["partitions"][0]) is endpoints
+        assert node["partitions"][0]["engine"]["running"] == 2.0
+        assert 0 <= node["age_s"] < 5 and node["partitions"][0]["since_s"] >= 0
+    take(partition.node, 2, samples=(sample(gpu.uuid, 0.5),), replicas=())
+    node = only(snapshot()["nodes"])
+    assert (node["gpus"][0]["utilization"], node["partitions"][0]["engine"]) == (0.5, None)
+
+
+def test_both_texts_of_a_node_change_with_its_figures_and_its_rows(live_valkey: Any) -> None:
+    partition = make_ready(make_partition(role="decode"))
+    for seq, used in ((1, 0.25), (2, 0.75)):
+        take(partition.node, seq, samples=(sample(partition.gpus.get().uuid, used),))
+        for endpoints in (False, True):
+            assert only(snapshot(endpoints=endpoints)["nodes"])["gpus"][0]["utilization"] == used
+    partition.node.__class__.objects.update(labels={"rack": "r2"})
+    assert [only(snapshot(endpoints=some)["nodes"])["labels"] for some in (False, True)] == [{"rack": "r2"}] * 2

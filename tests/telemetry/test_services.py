@@ -100,3 +100,34 @@ def test_valkey_coming_back_is_noticed(mortal_valkey: ValkeyServer, monkeypatch:
         time.sleep(0.1)
         services.take(node, report(node, 2), at(T0 + 1))
         assert latest.read([node.pk])[node.pk].seen == T0 + 1
+
+
+def test_a_reader_reads_again_what_was_kept_since_and_gives_the_rest_as_it_was(live_valkey: Any) -> None:
+    one, two = make_node(), make_node()
+    latest.keep(*(Latest(node=node.pk, seen=time.time()) for node in (one, two)))
+    reader, both = latest.Reader(), (one.pk, two.pk)
+    first = reader.read(both)
+    latest.keep(Latest(node=two.pk, seen=time.time(), period_s=2.0))
+    then = reader.read(both)
+    assert then[one.pk] is first[one.pk]
+    assert (first[two.pk].period_s, then[two.pk].period_s) == (1.0, 2.0)
+    assert all(again is told for again, told in zip(reader.read(both).values(), then.values(), strict=True))
+
+
+def test_a_reader_sees_what_another_version_kept_without_a_number(live_valkey: Any) -> None:
+    reader, long_ago = latest.Reader(), time.time() - latest.TRUST_S - 1
+    latest.keep(Latest(node=5, seen=long_ago))
+    assert reader.read([5])[5].seen == long_ago
+    live_valkey.hset(latest.NODES, "5", latest._encode(Latest(node=5, seen=long_ago + 1)))
+    assert reader.read([5])[5].seen == long_ago + 1
+
+
+def test_a_reader_begins_anew_with_an_empty_valkey(live_valkey: Any) -> None:
+    reader = latest.Reader()
+    for _ in range(3):
+        latest.keep(Latest(node=5, seen=time.time()), Latest(node=6, seen=time.time()))
+    assert reader.read([5, 6]).keys() == {5, 6}
+    live_valkey.flushall()
+    assert reader.read([5, 6]) == {}
+    latest.keep(Latest(node=5, seen=time.time()))
+    assert reader.read([5, 6]).keys() == {5}

@@ -400,7 +400,7 @@ async def test_a_socket_that_does_not_drain_is_dropped_and_holds_few_frames(
 async def test_the_snapshot_continues_with_the_next_frame(live_valkey: Any, pages: Any, viewer: User) -> None:
     page = await pages(viewer)
     await page.frame()
-    found = await in_thread(live.snapshot)()
+    found = json.loads(await in_thread(live.snapshot)())
     while (frame := await page.frame())["seq"] <= found["seq"]:
         pass
     assert (frame["epoch"], frame["seq"]) == (found["epoch"], found["seq"] + 1)
