@@ -1,5 +1,5 @@
 """How many engines for prefill and for decode, found by replaying a real trace, beside closed forms and Dynamo's
-formula; and rooflines beside AIConfigurator's table.
+formula; and imported profiles and rooflines beside AIConfigurator's table (_reference.py).
 
     python -m bench.sizing [--quick]
 
@@ -18,12 +18,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from controlplane.domain import roofline, saturation, size_search, sizing
+from bench import _reference as reference
+from controlplane.domain import size_search, sizing
 from controlplane.domain.fitting import kv_capacity, speed
-from controlplane.domain.profiles import Speed
 from controlplane.domain.replay import Trace
-from controlplane.domain.roofline import Rates, Weights
-from controlplane.domain.saturation import Load
 from controlplane.domain.sizing import Demand, Judged, Offer, Size, Slo
 from controlplane.planning.profile_tables import read
 
@@ -46,7 +44,7 @@ def main() -> None:
     for name in ("conv",) if quick else ("conv", "code"):
         for headroom in (1.0, 1.5):
             result |= sizes(name, offers, headroom)
-    result |= reference()
+    result |= reference.compare()
     print("RESULT", json.dumps(result), flush=True)
 
 
@@ -121,41 +119,6 @@ def azure(path: Path) -> Trace:
     with gzip.open(path, "rt", newline="") as file:
         rows = list(csv.DictReader(file))
     return Trace.of(*([kind(row[name]) for row in rows] for name, kind in (("t_s", float), ("isl", int), ("osl", int))))
-
-
-LLAMA = Weights("Llama-3.1-70B FP8", 70.6e9, 70.6e9, 2 * 80 * 8 * 128, 80, 8192)
-H100, H200 = Rates("H100", 1979.0, 3350.0), Rates("H200", 1979.0, 4800.0)
-CASES = (
-    ("Llama-3.1-70B FP8, 8 x H100, TPOT 50 ms", H100, 80e9, 8, 50.0, 170, 222),
-    ("Llama-3.1-70B FP8, 16 x H100, TPOT 20 ms", H100, 80e9, 16, 20.0, 96, 222),
-    ("Llama-3.1-70B FP8, 16 x H200, TPOT 50 ms", H200, 141e9, 16, 50.0, 209, 296),
-)
-
-
-def reference() -> dict[str, float]:
-    print("\nrooflines beside AIConfigurator 0.12 (ISL 3000, OSL 150), tokens/s/GPU")
-    print(f"  {'':44}{'aggregated':>18}{'disaggregated':>18}{'ratio':>14}")
-    result = {}
-    for place, (name, rates, memory, gpus, tpot, both, apart) in enumerate(CASES):
-        speeds = [offered(rates, memory, tp) for tp in (1, 2, 4, 8)]
-        load = Load(3000, 150, tpot)
-        ours = saturation.aggregated(speeds, load, gpus), saturation.disaggregated(speeds, load, gpus)
-        if ours[0] is None or ours[1] is None:
-            print(f"  {name:44}none keeps TPOT")
-            continue
-        a, d = ours[0].per_gpu, ours[1].per_gpu
-        ratios = f"{a:8.0f} / {both:<7}{d:9.0f} / {apart:<7}{d / a:6.2f} / {apart / both:.2f}"
-        print(f"  {name:44}{ratios}   {ours[0].told}; {ours[1].told}")
-        result[f"case{place}_ratio"] = round(d / a, 2)
-    return result
-
-
-def offered(rates: Rates, memory: float, tp: int) -> Speed:
-    room = kv_capacity(
-        memory_bytes=memory, tp=tp, weights_bytes=LLAMA.read_bytes, activation_bytes=2e9,
-        kv_bytes_per_token=LLAMA.kv_bytes_per_token,
-    )  # fmt: skip
-    return speed(roofline.profile(LLAMA, rates, tp, max(1, room)))
 
 
 if __name__ == "__main__":

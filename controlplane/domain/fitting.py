@@ -66,9 +66,7 @@ def fit_prefill(points: Sequence[PrefillPoint]) -> Fit[PrefillLaw]:
     kept = _kept(took, lambda chosen: said_by(law_of(chosen)), ~_too_fast(tokens, took))
     law = law_of(kept)
     said = said_by(law)
-    sizes = sorted(set(tokens[kept]))
-    bends = tuple(float(np.median((took / said)[kept & (tokens == size)])) for size in sizes)
-    bent = PrefillLaw(law.floor_ms, law.a, law.b, law.c, tuple(float(size) for size in sizes), bends)
+    bent = PrefillLaw(law.floor_ms, law.a, law.b, law.c, *_bends(tokens, took / said, kept))
     return Fit(bent, tuple(float(error) for error in said / took - 1.0), _places(~kept))
 
 
@@ -82,7 +80,9 @@ def fit_decode(points: Sequence[DecodePoint]) -> Fit[DecodeLaw]:
     columns = np.column_stack([np.ones_like(batch), batch, batch * context])
     kept = _kept(took, lambda chosen: columns @ _least(columns[chosen], took[chosen]), took > 0)
     o, u, v = (float(part) for part in _least(columns[kept], took[kept]))
-    return Fit(DecodeLaw(o, u, v), tuple(columns @ np.array([o, u, v]) / took - 1.0), _places(~kept))
+    said = columns @ np.array([o, u, v])
+    sizes, bends = _bends(batch, took / said, kept)
+    return Fit(DecodeLaw(o, u, v, sizes, bends), tuple(said / took - 1.0), _places(~kept))
 
 
 def knee(points: Sequence[PrefillPoint], fraction: float = FRACTION) -> Knee:
@@ -166,6 +166,12 @@ def _times(times: Iterable[float]) -> Floats:
     if not np.isfinite(took).all() or (took <= 0).any():
         raise ProfileError("times must be numbers above 0")
     return took
+
+
+def _bends(sizes: Floats, ratio: Floats, kept: Kept) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Measured over the line by size, by their median where a size was measured more than once."""
+    found = sorted({float(size) for size in sizes[kept]})
+    return tuple(found), tuple(float(np.median(ratio[kept & (sizes == size)])) for size in found)
 
 
 def _places(mask: Kept) -> tuple[int, ...]:

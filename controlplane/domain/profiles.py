@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 Law = TypeVar("Law")
+MOST_BATCH = 10**6  # sequences
 
 
 class ProfileError(ValueError):
@@ -118,19 +119,39 @@ class PrefillLaw:
 
 @dataclass(frozen=True, slots=True)
 class DecodeLaw:
+    """`sizes`, `ratio`: measured over the line o + u B + v B ctx, by sequences: of a model with experts ever more are
+    read until all are, which is no line."""
+
     o: float
     u: float
     v: float
+    sizes: tuple[float, ...] = ()
+    ratio: tuple[float, ...] = ()
 
-    def itl_ms(self, batch: float, context: float) -> float:
+    def fitted_ms(self, batch: float, context: float) -> float:
         return self.o + batch * (self.u + self.v * context)
 
+    def bend(self, batch: float) -> float:
+        return float(np.interp(batch, self.sizes, self.ratio)) if self.sizes else 1.0
+
+    def itl_ms(self, batch: float, context: float) -> float:
+        """As measured at the sizes that were, between them by interpolation."""
+        return self.fitted_ms(batch, context) * self.bend(batch)
+
     def most(self, itl_ms: float, context: float) -> int:
-        """The greatest batch that keeps to `itl_ms`; 0 where not even one sequence does."""
+        """The greatest batch up to which every one keeps to `itl_ms`; 0 where not even one sequence does."""
         if self.itl_ms(1, context) > itl_ms:
             return 0
         slope = self.u + self.v * context
-        return int((itl_ms - self.o) / slope + 1e-9) if slope > 0 else 10**6
+        if slope <= 0:
+            return MOST_BATCH
+        least = min(self.ratio, default=1.0)
+        most = int(min(MOST_BATCH, max(1.0, (itl_ms / least - self.o) / slope + 1e-9)))
+        if not self.sizes:
+            return most
+        batches = np.arange(1, most + 1)
+        over = (self.o + batches * slope) * np.interp(batches, self.sizes, self.ratio) > itl_ms + 1e-9
+        return int(over.argmax()) if over.any() else most
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from controlplane.domain.profiles import DecodeLaw, Fit, Knee, PrefillLaw, Speed
+from controlplane.domain.profiles import Fit, Knee, PrefillLaw, Speed
 
 FEWEST = 50  # pairs, below which they tell nothing
 FARTHEST = 2.0  # a factor beyond it, or below its inverse, is no refinement: the profile is of something else
@@ -73,10 +73,10 @@ def _scaled(speed: Speed, prefill: float, decode: float) -> Speed:
     law, knee = speed.prefill.law, speed.knee
     slower = PrefillLaw(law.floor_ms * prefill, law.a * prefill, law.b * prefill, law.c * prefill, law.sizes, law.ratio)
     tokens = speed.decode.law
+    slower_tokens = replace(tokens, o=tokens.o * decode, u=tokens.u * decode, v=tokens.v * decode)
     return replace(
         speed,
         prefill=Fit(slower, speed.prefill.errors, speed.prefill.left_out),
-        decode=Fit(DecodeLaw(*(part * decode for part in (tokens.o, tokens.u, tokens.v))), speed.decode.errors,
-                   speed.decode.left_out),
+        decode=Fit(slower_tokens, speed.decode.errors, speed.decode.left_out),
         knee=Knee(knee.tokens, knee.plateau / prefill, knee.fraction, knee.measured),
-    )  # fmt: skip
+    )

@@ -71,7 +71,9 @@ class Engines:
     def one(self) -> Engine:
         """An idle one of them."""
         law = self.speed
-        return Engine(law.prefill.law, law.decode.law, self.budget, self.batch, law.kv_tokens, self.slower)
+        batches = range(self.batch + 2)
+        bends = np.interp(batches, law.decode.law.sizes, law.decode.law.ratio).tolist() if law.decode.law.sizes else ()
+        return Engine(law.prefill.law, law.decode.law, self.budget, self.batch, law.kv_tokens, self.slower, bends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ class Job:
 @dataclass(slots=True)
 class Engine:
     """One engine, to be advanced as time goes by. `steps` counts those that gave every sequence a token, so that a
-    sequence ends at a known one."""
+    sequence ends at a known one. `bends`: the decode law's, by sequences; () is none."""
 
     prefill: PrefillLaw
     decode: DecodeLaw
@@ -137,6 +139,7 @@ class Engine:
     batch: int
     room: int
     slower: float
+    bends: Sequence[float] = ()
     now: float = 0.0
     steps: int = 0
     context: int = 0  # tokens of all sequences
@@ -196,10 +199,12 @@ class Engine:
         return self.waiting.popleft()
 
     def _mixed(self, tokens: int, context: float, ended: list[Job]) -> None:
+        """Weights are read once, for prompts and sequences together; each sequence has its own context to read."""
         size = len(self.running)
-        alone = max(self.prefill.step_ms(tokens, context), self.decode.o if size else 0.0)
-        took = alone + size * self.decode.u + self.decode.v * self.context
-        self._pass(took, 1)
+        whole = tokens + size
+        together, bend = self.prefill.step_ms(whole, context * tokens / whole), self._bend(size)
+        least = bend * (self.decode.o + size * self.decode.u) if size else 0.0
+        self._pass(max(together, least) + bend * self.decode.v * self.context, 1)
         for job in ended:
             job.first = self.now
             self._join(job, begun=True)
@@ -210,10 +215,14 @@ class Engine:
             self.now = max(self.now, self.waiting[0].at)
             return
         size = len(self.running)
-        one = self.decode.o + size * self.decode.u + self.decode.v * self.context
+        bend = self._bend(size)
+        one = bend * (self.decode.o + size * self.decode.u + self.decode.v * self.context)
         ahead = int(min((until - self.now) * self.slower / one, MOST_STEPS))
         steps = 1 if self.fresh else max(1, min(self.running[0][0] - self.steps, ahead))
-        self._pass(steps * one + self.decode.v * size * steps * (steps - 1) / 2.0, steps)
+        self._pass(steps * one + bend * self.decode.v * size * steps * (steps - 1) / 2.0, steps)
+
+    def _bend(self, size: int) -> float:
+        return self.bends[size] if self.bends else 1.0
 
     def _pass(self, took: float, steps: int) -> None:
         self.now += took / self.slower

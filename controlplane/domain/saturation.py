@@ -5,6 +5,7 @@ For requests all alike, as planners' tables have them; sizing.py replays real on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,51 +45,87 @@ class Rate:
         return f"{self.prefill} x TP{self.prefill_tp} P + {self.decode} x TP{self.decode_tp} D"
 
 
-def aggregated(speeds: Sequence[Speed], load: Load, gpus: int) -> Rate | None:
-    """The best of these engines, each alone on its share of `gpus`. None where none keeps TPOT."""
-    rates = [_alone(speed, load, gpus) for speed in speeds if speed.profile.tp <= gpus]
+def aggregated(speeds: Sequence[Speed], load: Load, gpus: int, *, whole: bool = False) -> Rate | None:
+    """The best of these engines, each alone on its share of `gpus`. `whole`: each prompt in one step, while those who
+    decode beside it wait; otherwise spread over steps (chunked prefill). None where none keeps TPOT."""
+    rates = [_alone(speed, load, gpus, whole) for speed in speeds if speed.profile.tp <= gpus]
     return max((rate for rate in rates if rate), key=lambda rate: rate.per_gpu, default=None)
 
 
-def disaggregated(speeds: Sequence[Speed], load: Load, gpus: int) -> Rate | None:
-    """The best numbers of engines of both phases; GPUs left over count as used. None where none keeps TPOT."""
+def disaggregated(speeds: Sequence[Speed], load: Load, gpus: int, *, prompts: int | None = None) -> Rate | None:
+    """The best numbers of engines of both phases; GPUs left over count as used. `prompts`: of a step of prefill; None:
+    as many as fill the GPU. None where none keeps TPOT."""
     found = [
-        pair(prefill, count, decode, (gpus - count * prefill.profile.tp) // decode.profile.tp, load=load, gpus=gpus)
+        pair(
+            prefill, count, decode, (gpus - count * prefill.profile.tp) // decode.profile.tp,
+            load=load, gpus=gpus, prompts=prompts,
+        )
         for prefill in speeds
         for decode in speeds
         for count in range(1, gpus // prefill.profile.tp + 1)
-    ]
+    ]  # fmt: skip
     return max((rate for rate in found if rate), key=lambda rate: rate.per_gpu, default=None)
 
 
-def pair(prefill: Speed, prefills: int, decode: Speed, decodes: int, *, load: Load, gpus: int) -> Rate | None:
+def pair(
+    prefill: Speed, prefills: int, decode: Speed, decodes: int, *, load: Load, gpus: int, prompts: int | None = None
+) -> Rate | None:
     """Of so many engines. None where they are none or do not keep TPOT."""
     batch = min(decode.decode.law.most(load.tpot_ms, load.context), decode.max_num_seqs, _room(decode, load))
     if prefills < 1 or decodes < 1 or batch < 1:
         return None
-    per_prefill = 1000.0 / (load.isl * prefill.prefill.law.b_at(load.isl))
     per_decode = 1000.0 * batch / decode.decode.law.itl_ms(batch, load.context) / load.osl
-    requests = min(prefills * per_prefill * PREFILL_MATCHED, decodes * per_decode * DECODE_MATCHED)
+    requests = min(
+        prefills * prompts_per_s(prefill, load, prompts) * PREFILL_MATCHED, decodes * per_decode * DECODE_MATCHED
+    )
     return Rate(
         requests * load.osl / gpus, gpus, prefills, prefill.profile.tp, decodes, decode.profile.tp, batch
     )  # fmt: skip
 
 
-def _alone(speed: Speed, load: Load, gpus: int) -> Rate | None:
-    """In the long run a step of B sequences has B x ISL / OSL tokens of prompts beside them."""
+def prompts_per_s(speed: Speed, load: Load, prompts: int | None) -> float:
+    """Of one engine of prefill, `prompts` a step, as many at least as it has data-parallel ranks; None: the fewest that
+    fill the GPU."""
+    step = max(_ranks(speed), prompts or math.ceil(speed.knee.tokens / load.isl))
+    return 1000.0 * step / speed.prefill.law.step_ms(step * load.isl, load.isl)
+
+
+def _alone(speed: Speed, load: Load, gpus: int, whole: bool) -> Rate | None:
     best: Rate | None = None
     count = gpus // speed.profile.tp
     for batch in range(1, min(speed.max_num_seqs, _room(speed, load)) + 1):
-        tokens = batch * load.isl / load.osl
-        prefill_ms = speed.prefill.law.fitted_ms(tokens, load.isl)
-        step_ms = (
-            max(prefill_ms, speed.decode.law.o) + speed.decode.law.itl_ms(batch, load.context) - speed.decode.law.o
-        )
+        step_ms = (whole_ms if whole else _spread_ms)(speed, load, batch)
         if step_ms > load.tpot_ms:
             break
         per_gpu = 1000.0 * batch / step_ms * count / gpus
         best = Rate(per_gpu, gpus, 0, 0, count, speed.profile.tp, batch)
     return best
+
+
+def _spread_ms(speed: Speed, load: Load, batch: int) -> float:
+    """From token to token. In the long run a step of B sequences has B x ISL / OSL tokens of prompts beside them."""
+    return mixed_ms(speed, load, batch * load.isl / load.osl, batch)
+
+
+def whole_ms(speed: Speed, load: Load, batch: int) -> float:
+    """The same on the mean: while B sequences get OSL tokens each, B prompts take a step each, in which the others get
+    a token, too; one prompt a rank goes together."""
+    together = min(_ranks(speed), batch)
+    steps = min(batch / together, float(load.osl))
+    mixed = mixed_ms(speed, load, together * load.isl, batch - together)
+    return (steps * mixed + (load.osl - steps) * speed.decode.law.itl_ms(batch, load.context)) / load.osl
+
+
+def mixed_ms(speed: Speed, load: Load, tokens: float, batch: int) -> float:
+    """Weights are read once, for prompts and sequences together (as `replay` has it)."""
+    law, bend = speed.decode.law, speed.decode.law.bend(batch)
+    together = speed.prefill.law.step_ms(tokens + batch, load.isl * tokens / (tokens + batch))
+    return max(together, bend * (law.o + batch * law.u)) + bend * law.v * batch * load.context
+
+
+def _ranks(speed: Speed) -> int:
+    """Prompts of the smallest step that is known: one, but for engines of data-parallel ranks."""
+    return min((point.batch for point in speed.profile.prefill), default=1)
 
 
 def _room(speed: Speed, load: Load) -> int:

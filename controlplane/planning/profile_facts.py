@@ -93,7 +93,7 @@ def _decode_points(row: EngineProfile, found: Speed) -> list[dict[str, Any]]:
             "concurrency": concurrency,
             "context": context,
             "itl_ms": took,
-            "law_ms": float(found.decode.law.itl_ms(concurrency, context)),
+            "law_ms": float(found.decode.law.fitted_ms(concurrency, context)),
             "error": float(found.decode.errors[place]),
             "left_out": place in found.decode.left_out,
         }

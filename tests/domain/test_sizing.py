@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from controlplane.domain import queueing, replay, roofline, saturation, size_search, sizing
 from controlplane.domain.fitting import fit_decode, fit_prefill, kv_capacity, speed
-from controlplane.domain.profiles import DecodePoint, PrefillPoint, Profile, ProfileError, Source, Speed
+from controlplane.domain.profiles import DecodeLaw, DecodePoint, PrefillPoint, Profile, ProfileError, Source, Speed
 from controlplane.domain.replay import Engines, Trace
 from controlplane.domain.sizing import Demand, Group, Offer, Size, Slo
 from controlplane.planning.profile_tables import read
@@ -152,6 +152,32 @@ def test_the_ratio_is_of_the_engines_that_either_phase_keeps_busy(fast: Speed) -
     busier = replace(demand, rate_per_s=5.0 * demand.rate_per_s)
     assert sizing.ratio(busier, fast, fast, SLO) == pytest.approx(found), "a rate takes more of both"
     assert sizing.ratio(replace(demand, osl=2.0 * demand.osl), fast, fast, SLO) == pytest.approx(found / 2.0)
+
+
+@given(st.lists(st.floats(0.5, 2.0), min_size=2, max_size=6), st.floats(1.0, 60.0), st.integers(1, 8000))
+def test_every_batch_up_to_the_most_keeps_to_the_aim_however_the_law_bends(
+    bends: list[float], aim_ms: float, context: int
+) -> None:
+    sizes = tuple(float(4**place) for place in range(len(bends)))
+    law = DecodeLaw(5.0, 0.05, 2e-5, sizes, tuple(bends))
+    most = law.most(aim_ms, context)
+    assert all(law.itl_ms(batch, context) <= aim_ms + 1e-6 for batch in range(1, min(most, 400) + 1))
+    assert law.itl_ms(most + 1, context) > aim_ms - 1e-6
+    straight = DecodeLaw(5.0, 0.05, 2e-5, sizes, (1.0,) * len(sizes))
+    assert straight.most(aim_ms, context) == DecodeLaw(5.0, 0.05, 2e-5).most(aim_ms, context)
+
+
+def test_a_step_of_prompts_and_sequences_reads_the_weights_once() -> None:
+    """As long as the prompts would take with the sequences' tokens among them, and the contexts besides."""
+    engine = speed(made())
+    load = saturation.Load(1000, 100, 50.0)
+    law = engine.decode.law
+    alone = engine.prefill.law.step_ms(1064, 1000 * 1000 / 1064)
+    assert saturation.mixed_ms(engine, load, 1000, 64) == pytest.approx(
+        alone + law.bend(64) * law.v * 64 * load.context, rel=1e-6
+    )
+    whole, spread = (saturation.aggregated([engine], load, 4, whole=whole) for whole in (True, False))
+    assert whole is not None and spread is not None and whole.per_gpu > 0 and spread.per_gpu > 0
 
 
 def test_a_roofline_is_a_profile_like_any_other_and_gives_rates() -> None:
