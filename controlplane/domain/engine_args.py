@@ -24,6 +24,7 @@ _NODE = "it makes the engine load code or open files of the node"
 _ENDPOINTS = "it opens endpoints that control the engine from outside of the agent"
 _CONFIG = "it would bring arguments from a file that nobody here has seen"
 _PROMPTS = "it writes what clients ask and are answered into the engine's log, which every viewer may read"
+_DEBUG = "at DEBUG the engine writes what clients ask into its log, and above INFO it leaves out what people look for there"
 _STOPS = "it makes the engine print something and stop"
 _WATCHED = "health checks, metrics and routing need the engine's own paths and figures"
 _SHUTDOWN = "the agent drains and stops engines itself"
@@ -100,11 +101,22 @@ _OWNED_BY_REASON: tuple[tuple[str, tuple[str, ...]], ...] = (
             "--allowed-local-media-path",
         ),
     ),
-    (_ENDPOINTS, ("--enable-scale-out", "--weight-transfer-config", "--profiler-config")),
+    (
+        _ENDPOINTS,
+        (
+            "--enable-scale-out",
+            "--weight-transfer-config",
+            "--profiler-config",
+            "--enable-fault-tolerance",  # its endpoints ask for no key
+            "--fault-tolerance-config",
+        ),
+    ),
     (_CONFIG, ("--config",)),
-    (_PROMPTS, ("--enable-log-requests", "--enable-log-outputs")),
+    (_PROMPTS, ("--enable-log-requests", "--enable-log-outputs", "--log-error-stack")),
+    (_DEBUG, ("--log-level",)),
     (_STOPS, ("--help", "--version")),
 )
+_WHOLE = {"--reasoning-parser"}  # arguments of their own, though an owned one begins with them
 OWNED: dict[str, str] = {flag: reason for reason, flags in _OWNED_BY_REASON for flag in flags}
 
 
@@ -121,7 +133,7 @@ def owner_reason(arg: str) -> str:
     """Why the agent owns this argument, or "" where it does not."""
     name = flag_name(arg)
     name = "--" + name.removeprefix("--no-") if name.startswith("--no-") else name
-    if name in OWNED or len(name) <= 2:
+    if name in OWNED or name in _WHOLE or len(name) <= 2:
         return OWNED.get(name, "")
     return next((reason for owned, reason in OWNED.items() if owned.startswith(name)), "")
 

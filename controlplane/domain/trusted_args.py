@@ -9,7 +9,8 @@ from controlplane.domain.engine_args import flag_name
 
 _CODE = "it makes the engine run code that this fleet has not seen"
 _FILES = "it makes the engine open files of the node, or fetch others"
-_CLIENTS = "it lets clients send what the engine then runs"
+_MODEL = "it makes the engine take the model for another than the one that was registered"
+_CLIENTS = "it lets clients send what the engine then runs or unpacks"
 
 _BY_REASON: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
@@ -40,9 +41,19 @@ _BY_REASON: tuple[tuple[str, tuple[str, ...]], ...] = (
             "--default-mm-loras",
             "--mm-encoder-fp8-scale-path",
             "--mm-encoder-fp8-scale-save-path",
+            "--mm-processor-kwargs",
         ),
     ),
-    (_CLIENTS, ("--trust-request-chat-template", "--trust-request-mm-kwargs")),
+    (_MODEL, ("--hf-overrides",)),
+    (
+        _CLIENTS,
+        (
+            "--trust-request-chat-template",
+            "--trust-request-mm-kwargs",
+            "--enable-prompt-embeds",
+            "--enable-mm-embeds",
+        ),
+    ),
 )
 TRUSTED: dict[str, str] = {flag: reason for reason, flags in _BY_REASON for flag in flags}
 

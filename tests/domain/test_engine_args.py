@@ -28,6 +28,7 @@ def codes(*args: str) -> list[str]:
         ("--seed", "-1"),
         ("--rope-theta", "-.5"),
         ("--gpu-memory-utilization=0.85",),
+        ("--reasoning-parser", "qwen3"),
         ("--tool-call-parser", "hermes", "--enable-auto-tool-choice"),
     ],
 )
@@ -47,7 +48,8 @@ def test_what_the_agent_owns_is_refused_in_every_spelling(flag: str) -> None:
     "flag",
     ["--host", "--port", "--uds", "--kv-transfer-config", "--served-model-name", "--api-key", "--tensor-parallel-size",
      "--model", "--revision", "--shutdown-timeout", "--ssl-keyfile", "--ssl-certfile", "--ssl-ca-certs",
-     "--ssl-cert-reqs", "--enable-log-requests", "--enable-log-outputs"],
+     "--ssl-cert-reqs", "--enable-log-requests", "--enable-log-outputs", "--log-error-stack", "--log-level",
+     "--enable-fault-tolerance", "--fault-tolerance-config"],
 )  # fmt: skip
 def test_the_agent_owns_what_places_names_protects_and_connects(flag: str) -> None:
     problem = validate([flag, "x"])[0]
@@ -58,7 +60,7 @@ def test_the_agent_owns_what_places_names_protects_and_connects(flag: str) -> No
 
 
 @pytest.mark.parametrize("short", ["--hos", "--por", "--served", "--served_model", "--tensor-par", "--kv-tr", "--api-k",
-                                   "--mod", "--middle", "--conf"])  # fmt: skip
+                                   "--mod", "--middle", "--conf", "--reasoning-parser-p", "--reasoning-pars"])  # fmt: skip
 def test_the_beginning_of_an_owned_argument_is_refused_too(short: str) -> None:
     assert codes(short, "x") == ["engine-arg-owned"]
 

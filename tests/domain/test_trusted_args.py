@@ -28,7 +28,7 @@ def test_no_abbreviation_slips_past(flag: str, length: int) -> None:
 
 @pytest.mark.parametrize(
     "arg",
-    ["--max-model-len", "--tokenizer-mode", "--chat-template-content-format=string", "--hf-overrides", "--load-format",
+    ["--max-model-len", "--tokenizer-mode", "--chat-template-content-format=string", "--media-io-kwargs", "--load-format",
      "--override-generation-config", "--enable-lora", "--spec-tokens", "--tool-call-parser", "--seed", "--", "-1",
      "trust-remote-code", "--optimization-level", "--model-impl", "--config-format", "--dtype", "--attention-backend"],
 )  # fmt: skip
