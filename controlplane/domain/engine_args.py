@@ -24,7 +24,9 @@ _NODE = "it makes the engine load code or open files of the node"
 _ENDPOINTS = "it opens endpoints that control the engine from outside of the agent"
 _CONFIG = "it would bring arguments from a file that nobody here has seen"
 _PROMPTS = "it writes what clients ask and are answered into the engine's log, which every viewer may read"
-_DEBUG = "at DEBUG the engine writes what clients ask into its log, and above INFO it leaves out what people look for there"
+_DEBUG = (
+    "at DEBUG the engine writes what clients ask into its log, and above INFO it leaves out what people look for there"
+)
 _STOPS = "it makes the engine print something and stop"
 _WATCHED = "health checks, metrics and routing need the engine's own paths and figures"
 _SHUTDOWN = "the agent drains and stops engines itself"

@@ -92,7 +92,8 @@ def effects(
     live: Live,
     about: Mapping[int, Objectives],
 ) -> list[Effect]:
-    """Every role that gains, loses or exchanges an engine. `gpus`: how many a partition has."""
+    """Every role that gains, loses or exchanges an engine; what the pool lends counts for none. `gpus`: how many a
+    partition has."""
     found = []
     for lane in sorted(_changed_lanes(before, after)):
         old, new = _members(before, lane), _members(after, lane)
@@ -161,13 +162,13 @@ def way_problems(
 ) -> tuple[list[Problem], list[Problem]]:
     """(problems, warnings) of the way from here to there."""
     problems, mild = [], []
-    lanes = {before[step.move.partition].lane for step in taken if step.cost is Cost.OUTAGE}
+    lanes = {before[step.move.partition].own_lane for step in taken if step.cost is Cost.OUTAGE}
     lanes |= set(blocked.lanes) if blocked else set()
     for key in sorted({lane[0] for lane in lanes if lane}):
         message = f"On the way nothing would serve {about[key].name} until the next engine is ready."
         fix = "Add an engine in the role that runs short, or go on with force."
         problems.append(Problem("would-stop-serving", message, fix, forceable=True))
-    gaps = {lane for step in taken if step.cost is Cost.ROLE_GAP and (lane := before[step.move.partition].lane)}
+    gaps = {lane for step in taken if step.cost is Cost.ROLE_GAP and (lane := before[step.move.partition].own_lane)}
     for key, role in sorted(gaps):
         message = f"For a part of the way {about[key].name} has no {role} engine; others take whole requests meanwhile."
         mild.append(Problem("role-gap", message, "Expect a longer TTFT meanwhile.", forceable=True))
@@ -178,7 +179,7 @@ def end_problems(
     before: Mapping[int, Place], after: Mapping[int, Place], about: Mapping[int, Objectives]
 ) -> list[Problem]:
     """Deployments that are answered now and would not be afterwards."""
-    keys = {place.deployment for place in before.values() if place.serving and place.role in ANSWERS}
+    keys = {place.deployment for place in before.values() if place.serving and not place.lent and place.role in ANSWERS}
     lost = [key for key in keys if key is not None and not answers(after.values(), key)]
     fix = "Leave it an engine that decodes, or go on with force."
     return [
@@ -221,12 +222,12 @@ def _objective_words(what: str, measured: float | None, objective: float | None)
 
 
 def _changed_lanes(before: Mapping[int, Place], after: Mapping[int, Place]) -> set[Lane]:
-    moved = [key for key in after if before[key].lane != after[key].lane]
-    return {lane for key in moved for place in (before[key], after[key]) if (lane := place.lane)}
+    moved = [key for key in after if before[key].own_lane != after[key].own_lane]
+    return {lane for key in moved for place in (before[key], after[key]) if (lane := place.own_lane)}
 
 
 def _members(places: Mapping[int, Place], lane: Lane) -> list[int]:
-    return [key for key, place in places.items() if place.lane == lane]
+    return [key for key, place in places.items() if place.own_lane == lane]
 
 
 def _sum(values: Iterable[float | None]) -> float | None:

@@ -31,16 +31,23 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A partition as it is now. `serving`: requests are sent to it in this role."""
+    """A partition as it is now. `serving`: requests are sent to it in this role. `lent`: the pool lends it to the
+    deployment, and takes it back when it likes."""
 
     partition: int
     deployment: int | None = None
     role: Role | None = None
     serving: bool = False
+    lent: bool = False
 
     @property
     def lane(self) -> Lane | None:
         return (self.deployment, self.role) if self.deployment is not None and self.role is not None else None
+
+    @property
+    def own_lane(self) -> Lane | None:
+        """The lane that it counts for: what is lent counts for none, and nobody relies on it."""
+        return None if self.lent else self.lane
 
 
 class Cost(IntEnum):
@@ -91,7 +98,7 @@ def next_step(
     rated = [(_cost(move, places, final), move) for move in left]
     bearable = [pair for pair in rated if pair[0] < Cost.OUTAGE or may_stop]
     if not bearable:
-        return Blocked(tuple(left), tuple(sorted({lane for move in left if (lane := places[move.partition].lane)})))
+        return Blocked(tuple(left), tuple(sorted({lane for move in left if (lane := places[move.partition].own_lane)})))
     cost, move = min(bearable, key=lambda pair: (pair[0], *_order(pair[1], places, quick)))
     return Step(move, cost)
 
@@ -113,25 +120,26 @@ def steps(
 
 def after(places: Mapping[int, Place], target: Iterable[Move]) -> dict[int, Place]:
     """The places once all moves are made and everything assigned serves."""
-    made = {move.partition: Place(move.partition, move.deployment, move.role) for move in target}
+    made = {move.partition: Place(move.partition, move.deployment, move.role) for move in pending(places, target)}
     return {key: replace(place, serving=place.lane is not None) for key, place in {**places, **made}.items()}
 
 
 def answers(places: Iterable[Place], deployment: int, *, but: int | None = None) -> bool:
-    """Whether requests for the deployment are answered, without the partition `but`."""
+    """Whether engines of its own answer requests for the deployment, without the partition `but`."""
     return any(
-        place.serving and place.deployment == deployment and place.role in ANSWERS and place.partition != but
+        place.serving and (lane := place.own_lane) is not None and lane[0] == deployment and lane[1] in ANSWERS
+        and place.partition != but
         for place in places
-    )
+    )  # fmt: skip
 
 
 def _final_lanes(places: Mapping[int, Place], target: Iterable[Move]) -> set[Lane]:
-    return {lane for place in after(places, target).values() if (lane := place.lane)}
+    return {lane for place in after(places, target).values() if (lane := place.own_lane)}
 
 
 def _cost(move: Move, places: Mapping[int, Place], final: set[Lane]) -> Cost:
     place = places[move.partition]
-    lane = place.lane
+    lane = place.own_lane
     if lane is None:
         return Cost.FILL
     if not place.serving or _others_serve(lane, places, but=move.partition):
@@ -146,7 +154,7 @@ def _cost(move: Move, places: Mapping[int, Place], final: set[Lane]) -> Cost:
 
 
 def _others_serve(lane: Lane, places: Mapping[int, Place], *, but: int) -> bool:
-    return any(place.serving and place.lane == lane and key != but for key, place in places.items())
+    return any(place.serving and place.own_lane == lane and key != but for key, place in places.items())
 
 
 def _order(move: Move, places: Mapping[int, Place], quick: Collection[int]) -> tuple[bool, bool, bool, int]:

@@ -108,7 +108,7 @@ class Launch:
     def _this_node(self) -> Node:
         here = self.here
         with self.screen.step("Start this host's agent") as step:
-            node = local_agent.joined(here)
+            node = local_agent.joined(here, step)
             since = local_agent.now()
             self.agent = parts.agent_part(here)
             self.supervisor.start(self.agent)

@@ -26,12 +26,16 @@ ACTOR = Actor.system("make run")
 STOP_ENGINES_S = 180.0
 
 
-def joined(machine: Machine) -> Node:
+def joined(machine: Machine, step: Step) -> Node:
     """This host's node, joined if it is not yet. It joins again where web process or broker have moved, as to another
-    port: its agent would look for them where they were. Its engines and assignments stay."""
+    port: its agent would look for them where they were. Its engines and assignments stay; where the host's own address
+    is another one, engines that were kept are ended, for they listen at the old one."""
     known = node(machine)
     if known is not None and knows_where(machine):
         return known
+    if _has_moved(machine):
+        step.note(f"{machine.address} instead of {_config(machine)['address']}: ending engines that listen there")
+        stop_engines(machine, step)
     return join(machine, known.name if known else _host_name())
 
 
@@ -42,10 +46,12 @@ def node(machine: Machine) -> Node | None:
 
 
 def knows_where(machine: Machine) -> bool:
-    """Whether the agent's home names the web process as it is now, and no other broker: without any, reports do."""
+    """Whether the agent's home names web process and host as they are now, and no other broker: without any, reports
+    do."""
     config = _config(machine)
     brokers = {"", _place(settings.NODE_BROKER_URL)}
-    return config.get("url") == machine.web_url and _place(str(config.get("broker_url", ""))) in brokers
+    here = config.get("url") == machine.web_url and config.get("address") == machine.address
+    return here and _place(str(config.get("broker_url", ""))) in brokers
 
 
 def join(machine: Machine, name: str) -> Node:
@@ -85,6 +91,11 @@ def stop_engines(machine: Machine, step: Step) -> None:
 
 def now() -> float:
     return timezone.now().timestamp()
+
+
+def _has_moved(machine: Machine) -> bool:
+    """Whether the agent's home says that engines are reached at another address than the host has now."""
+    return _config(machine).get("address", machine.address) != machine.address
 
 
 def _place(url: str) -> str:

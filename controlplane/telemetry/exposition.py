@@ -99,15 +99,20 @@ def _replicas(nodes: Iterable[LiveNode]) -> Iterator[Metric]:
     for node in nodes:
         for part in node.shape.partitions:
             by_status[part["status"]] += 1
-            if (key := _key(part)) is None:
-                continue
+            if (key := _key(part)) is None or part["overflow"]:
+                continue  # what the pool lends is told by forebay_pool_lent_slots
             is_ready = part["phase"] == Phase.READY and part["status"] != LOST
             wanted[key] = wanted.get(key, 0.0) + 1
             ready[key] = ready.get(key, 0.0) + is_ready
             confirmed[key] = confirmed.get(key, 0.0) + (is_ready and part["confirmed"])
     counts = {(str(status),): float(by_status[str(status)]) for status in PartitionStatus}
     yield _gauge("forebay_partitions", "Partitions by status", ["status"], counts)
-    yield _gauge("forebay_replicas_wanted", "Partitions assigned to the deployment in that role", SERVED, wanted)
+    yield _gauge(
+        "forebay_replicas_wanted",
+        "Partitions assigned to the deployment in that role, without what the pool lends it",
+        SERVED,
+        wanted,
+    )
     yield _gauge("forebay_replicas_ready", "Those whose engine is ready, on a node that is heard", SERVED, ready)
     yield _gauge("forebay_replicas_confirmed", "Those whose ready engine is what is wanted now", SERVED, confirmed)
     yield _gauge("forebay_replicas_minimum", "The least that the deployment shall have", SERVED, least)

@@ -13,7 +13,7 @@ from controlplane.fleet.models import Gpu
 from controlplane.telemetry import latest
 from controlplane.telemetry import valkey as telemetry_valkey
 from tests import expositions
-from tests.factories import GIB, make_user
+from tests.factories import GIB, make_partition, make_ready, make_user
 
 pytestmark = pytest.mark.django_db
 SCRAPER = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"
@@ -84,6 +84,17 @@ def test_a_viewer_reads_the_fleet_as_prometheus_asks(live: None) -> None:
     assert found["forebay_alerts_firing"][("severity", "critical"),] == 1.0
     assert found["forebay_gateways"][()] == 1.0
     assert "forebay_gpu_power_watts" not in found
+
+
+def test_what_the_pool_lends_is_none_of_the_deployments_replicas(live: None) -> None:
+    own = expositions.make_fleet()
+    slot = make_partition(own.node, deployment=own.deployment, role="aggregated", pool=True, overflow=True)
+    make_ready(slot)
+    found = scraped()
+
+    for name in ("wanted", "ready", "confirmed"):
+        assert {dict(labels)["role"] for labels in found[f"forebay_replicas_{name}"]} == {"decode"}
+    assert found["forebay_pool_lent_slots"] == {(("deployment", "chat"),): 1.0}
 
 
 def test_what_an_engine_does_not_tell_is_unknown_and_not_zero(live: None) -> None:

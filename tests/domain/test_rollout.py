@@ -87,6 +87,13 @@ def test_a_whole_deployment_may_be_ended() -> None:
     assert {cost for _, cost in order(now, [Move(1, None, None), Move(2, None, None)], may_stop=False)} == {Cost.LAST}
 
 
+def test_what_the_pool_lends_is_no_peer_and_leaves_no_role() -> None:
+    now = places((1, 7, A)) | {2: Place(2, 7, A, serving=True, lent=True)}
+    assert next_step(now, [Move(1, None, None)]) == Step(Move(1, None, None), Cost.LAST)
+    assert isinstance(next_step(now, [Move(1, 7, D)]), Blocked), "the pool may take it back meanwhile"
+    assert next_step(now, [Move(2, 8, D)]) == Step(Move(2, 8, D), Cost.FILL)
+
+
 def test_nothing_is_left_to_do_where_all_is_as_wanted() -> None:
     now = places((1, 7, D))
     assert next_step(now, [Move(1, 7, D)]) is None

@@ -47,6 +47,29 @@ def test_engines_outlive_a_killed_supervisor_and_are_adopted_by_the_next(stack: 
     print(f"up again with adopted engines in {seconds:.1f} s")
 
 
+def test_with_another_address_engines_are_started_anew_there(stack: Stack) -> None:
+    before = stack.engine_pids()
+    stack.kill()
+
+    stack.environ["FOREBAY_HOST"] = "127.0.0.2"
+    moved = {name: getattr(stack, name).replace("127.0.0.1", "127.0.0.2") for name in ("web", "gateway")}
+    was = {name: getattr(stack, name) for name in moved}
+    try:
+        vars(stack).update(moved)
+        stack.up()
+        stack.wait_serving(60)
+        assert set(stack.engine_pids()) == set(before)
+        assert not set(stack.engine_pids().values()) & set(before.values())
+        assert {p["endpoint"].rpartition(":")[0] for p in stack.partitions()} == {"http://127.0.0.2"}
+        assert [node["address"] for node in stack.rest("GET", "/nodes")["results"]] == ["127.0.0.2"]
+    finally:
+        stack.down()
+        stack.environ.pop("FOREBAY_HOST")
+        vars(stack).update(was)
+    stack.up()
+    stack.wait_serving(60)
+
+
 def test_a_stop_leaves_nothing_running(stack: Stack) -> None:
     """The last word of this file: afterwards everything is started anew for whoever comes next."""
     engines = [psutil.Process(pid) for pid in stack.engine_pids().values()]

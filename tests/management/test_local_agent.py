@@ -10,7 +10,7 @@ import pytest
 
 from controlplane.management import local_agent, machine
 
-HERE = {"url": "http://127.0.0.1:8000", "broker_url": "redis://node-1:word@127.0.0.1:8002/0"}
+HERE = {"url": "http://127.0.0.1:8000", "address": "127.0.0.1", "broker_url": "redis://node-1:word@127.0.0.1:8002/0"}
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,8 @@ HERE = {"url": "http://127.0.0.1:8000", "broker_url": "redis://node-1:word@127.0
         (HERE, {"FOREBAY_WEB_PORT": "8080"}, False),
         (HERE | {"broker_url": "redis://node-1:word@127.0.0.1:8003/0"}, {}, False),
         (HERE | {"broker_url": ""}, {}, True),
+        (HERE | {"address": "192.0.2.7"}, {}, False),  # as when FOREBAY_HOST=0.0.0.0 gave another address
+        (HERE, {"FOREBAY_HOST": "127.0.0.2"}, False),
         ([], {}, False),
         (None, {}, False),
     ],

@@ -188,7 +188,8 @@ def _cpu_env(launch: Launch) -> dict[str, str]:
     }
     if os.environ.get("FOREBAY_CPU_SPAWN"):
         env["FOREBAY_CPU_SPAWN"] = os.environ["FOREBAY_CPU_SPAWN"]
-    return env | ({"UCX_NET_DEVICES": "lo"} if launch.address in {"127.0.0.1", "::1", "localhost"} else {})
+    is_loopback = launch.address.startswith("127.") or launch.address in {"::1", "localhost"}
+    return env | ({"UCX_NET_DEVICES": "lo"} if is_loopback else {})
 
 
 def _gpu_env(launch: Launch) -> dict[str, str]:

@@ -251,14 +251,15 @@ def _stop(change: Change, why: str) -> None:
 
 
 def _left(found: Step, scene: Scene) -> tuple[Lane, ...]:
-    lane = scene.places()[found.move.partition].lane
+    lane = scene.places()[found.move.partition].own_lane
     return (lane,) if lane else ()
 
 
 def _is_coming(lanes: Collection[Lane], scene: Scene) -> bool:
     """Whether an engine that would serve one of these roles is on its way."""
     now = time.time()
-    down = [scene.partitions[key] for key, place in scene.places().items() if place.lane in lanes and not place.serving]
+    places = scene.places().items()
+    down = [scene.partitions[key] for key, place in places if place.own_lane in lanes and not place.serving]
     statuses = {health.partition_status(partition_view(row), now, settings.SILENT_AFTER_S) for row in down}
     return bool(statuses & {PartitionStatus.PENDING, PartitionStatus.STARTING, PartitionStatus.READY})
 

@@ -42,7 +42,7 @@ def _moves(shift: Shift, taken: set[int], live: Live) -> list[Move]:
     if shift.gpus < 1 or (source.pk, shift.from_role) == (goal.pk, shift.to_role):
         fix = "Say how many GPUs, and another role or deployment."
         raise Invalid([Problem("shift", "This shift would change nothing.", fix)])
-    own = source.partitions.filter(role=shift.from_role.value).exclude(pk__in=taken)
+    own = source.partitions.filter(role=shift.from_role.value, overflow=False).exclude(pk__in=taken)
     found = list(own.select_related("node", "deployment__model").prefetch_related("gpus").order_by("pk"))
     candidates = [_candidate(row, goal, shift.to_role, live) for row in found]
     chosen = shifting.choose(candidates, shift.gpus)

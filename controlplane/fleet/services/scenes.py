@@ -118,7 +118,7 @@ def _place(row: Partition, now: float) -> Place:
     view = partition_view(row)
     heard = not health.is_silent(view.node_last_seen, now, settings.SILENT_AFTER_S)
     serving = heard and not row.node.revoked and row.observed_role == row.role and health.is_confirmed(view)
-    return Place(row.pk, row.deployment_id, view.role, serving=serving)
+    return Place(row.pk, row.deployment_id, view.role, serving=serving, lent=row.overflow)
 
 
 def _objectives(row: Deployment) -> Objectives:

@@ -63,8 +63,10 @@ def preview(request: HttpRequest, pk: int) -> HttpResponse:
 def release(request: HttpRequest, pk: int) -> HttpResponse:
     row = find(rows.PARTITIONS, pk, "partition")
     form = forms.Release(sent(request), initial={"expected_generation": row.generation})
-    peers = row.deployment.partitions.filter(role=row.role).exclude(pk=pk).count() if row.deployment else 0
-    context = {"row": rows.partitions([row])[0], "form": form, "last": bool(row.deployment) and not peers}
+    is_own = row.deployment is not None and not row.overflow
+    peers = row.deployment.partitions.filter(role=row.role, overflow=False).exclude(pk=pk) if row.deployment else None
+    is_last = is_own and peers is not None and not peers.exists()
+    context = {"row": rows.partitions([row])[0], "form": form, "last": is_last}
     if request.method == "GET" or not form.is_valid():
         return show(request, "partitions/release.html", context, invalid=form.is_bound)
     try:
