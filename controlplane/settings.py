@@ -35,7 +35,7 @@ CSRF_TRUSTED_ORIGINS = words("FOREBAY_ORIGINS", "")
 ROOT_URLCONF = "controlplane.urls"
 ASGI_APPLICATION = "controlplane.asgi.application"
 USE_TZ = True
-TIME_ZONE = os.environ.get("FOREBAY_TIME_ZONE", "UTC")
+TIME_ZONE = "UTC"  # of all pages and of the terminal; they say so
 LANGUAGE_CODE = "en"
 
 INSTALLED_APPS = [

@@ -87,7 +87,7 @@ def variables(machine: Machine, environ: Mapping[str, str], *, valkey_password: 
         "FOREBAY_AGENT_HOME": str(machine.agent_home),
         "FOREBAY_MODELS": str(machine.home / "models"),
     }
-    if not machine.is_loopback:
+    if machine.host not in {"127.0.0.1", "::1", "localhost"}:  # the hosts of the default
         made["FOREBAY_HOSTS"] = f"localhost,127.0.0.1,[::1],{host},{socket.gethostname()}"
     if machine.embedded_valkey:
         url = "redis://:{}@{}:{}/0"

@@ -1,6 +1,6 @@
 // The Capacity page: asks GET /api/v1/capacity, draws the fan, answers what-if questions from the curves that came with it.
 import { el, text } from "./dom.js";
-import { UNKNOWN, age, number } from "./format.js";
+import { UNKNOWN, age, clock, number } from "./format.js";
 import { drawFan, drawReliability, keys } from "./capacity_plots.js";
 import { bySize, ofSizes } from "./capacity_sizes.js";
 import { whatIf } from "./capacity_whatif.js";
@@ -21,7 +21,7 @@ async function load() {
     if (mine !== turn) return;
     shown = body;
     show();
-    text($("state"), `as of ${new Date(body.now * 1000).toLocaleTimeString("en-GB")}`);
+    text($("state"), `as of ${clock(body.now)}`);
     unread(null);
   } catch (error) {
     if (mine === turn) unread(error instanceof TypeError ? "the server does not answer" : error.message);
@@ -33,7 +33,7 @@ function unread(why) {
   $("unread").hidden = why === null;
   $("main").classList.toggle("unread", why !== null && !shown);
   if (why === null) return;
-  text($("state"), shown ? `not renewed since ${new Date(shown.now * 1000).toLocaleTimeString("en-GB")}` : "not read");
+  text($("state"), shown ? `not renewed since ${clock(shown.now)}` : "not read");
   text($("unread").querySelector("span"), `${why}. ${shown ? "What is shown is old. " : ""}Nothing was changed. It is asked again each ${EVERY_MS / 1000} s.`);
 }
 

@@ -1,6 +1,6 @@
 // One figure of a page: what it asks for, how it stands (loading, empty, failed, old), its legend with values, its table.
 import { el, text } from "./dom.js";
-import { age } from "./format.js";
+import { age, clock, fromAxis } from "./format.js";
 import { now } from "./live.js";
 import { save, table } from "./charttable.js";
 import { plot } from "./plot.js";
@@ -83,7 +83,7 @@ export class Chart {
     const known = this.picture && isKnown(this.picture);
     this.none.hidden = !this.picture || known;
     text(this.none, this.empty || "No samples in this range.");
-    if (this.failed) { this.say("error", this.picture ? `not renewed since ${new Date(this.loadedAt * 1000).toLocaleTimeString("en-GB")}: ${this.failed}` : `not loaded: ${this.failed}`, true); return; }
+    if (this.failed) { this.say("error", this.picture ? `not renewed since ${clock(this.loadedAt)}: ${this.failed}` : `not loaded: ${this.failed}`, true); return; }
     if (!this.picture) return;
     const last = known ? newest(this.picture) : null, old = isLive() && last !== null && now() - last > Math.max(60, 3 * this.picture.step);
     this.say(!known ? "empty" : old ? "stale" : "good", old ? `last sample ${age(now() - last)} ago` : "");
@@ -101,7 +101,7 @@ export class Chart {
   wire() {
     if (this.wired) return;
     this.wired = true;
-    this.canvas.on("plotly_relayout", (change) => { const a = change["xaxis.range[0]"], b = change["xaxis.range[1]"]; if (a && b) this.group.zoom(new Date(a).getTime() / 1000, new Date(b).getTime() / 1000); });
+    this.canvas.on("plotly_relayout", (change) => { const a = change["xaxis.range[0]"], b = change["xaxis.range[1]"]; if (a && b) this.group.zoom(fromAxis(a), fromAxis(b)); });
   }
 
   legend(at = null, row = null) {

@@ -1,6 +1,7 @@
 // The charts of a page or a part of it: one range, one cursor, one list of events; only what is seen is drawn anew.
 import { Chart } from "./chart.js";
 import { el, text } from "./dom.js";
+import { moment } from "./format.js";
 import { store, now, subscribe } from "./live.js";
 import { isTrouble } from "./plot.js";
 import { note } from "./tails.js";
@@ -84,7 +85,7 @@ class Group {
     const [from, to] = bounds(), near = this.marks.filter((mark) => Math.abs(mark.at - at) <= (this.near ?? (to - from) / 90));
     const told = near.slice(0, MOST_WORDS).map((mark) => mark.text);
     if (near.length > MOST_WORDS) told.push(`and ${near.length - MOST_WORDS} more`);
-    return [moment(at, to - from), ...told].join("\n");
+    return [named(at, to - from), ...told].join("\n");
   }
 
   listen(chart) {
@@ -124,7 +125,7 @@ class Group {
     this.events.hidden = !marks.length;
     text(this.events.querySelector("summary"), `${marks.length} event${marks.length === 1 ? "" : "s"} in this range`);
     const [from, to] = bounds(), held = this.events.contains(document.activeElement) ? document.activeElement.textContent : null;
-    this.events.querySelector("ol").replaceChildren(...[...marks].reverse().map((mark) => el("li", {}, el("button", { type: "button", "data-at": mark.at, class: isTrouble(mark) ? "bad" : "" }, el("time", {}, moment(mark.at, to - from)), el("span", {}, mark.text)))));
+    this.events.querySelector("ol").replaceChildren(...[...marks].reverse().map((mark) => el("li", {}, el("button", { type: "button", "data-at": mark.at, class: isTrouble(mark) ? "bad" : "" }, el("time", {}, named(mark.at, to - from)), el("span", {}, mark.text)))));
     if (held) [...this.events.querySelectorAll("button")].find((button) => button.textContent === held)?.focus({ preventScroll: true });
   }
 
@@ -136,4 +137,4 @@ class Group {
   }
 }
 
-const moment = (at, span) => new Date(at * 1000).toLocaleString("en-GB", { ...(span > 86400 ? { day: "numeric", month: "short" } : {}), hour: "2-digit", minute: "2-digit", ...(span <= 21600 ? { second: "2-digit" } : {}) });
+const named = (at, span) => moment(at, { ...(span > 86400 ? { day: "numeric", month: "short" } : {}), hour: "2-digit", minute: "2-digit", ...(span <= 21600 ? { second: "2-digit" } : {}) });

@@ -1,10 +1,11 @@
 // A chart's figures as a table to read and as a file to take along.
 import { el } from "./dom.js";
+import { moment } from "./format.js";
 import { show } from "./samples.js";
 
 const ROWS = 60;
 const stamp = (at) => new Date(at * 1000).toISOString();
-const clock = (at) => new Date(at * 1000).toLocaleString("en-GB", { day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const named = (at) => moment(at, { day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });
 
 /** {heads, rows}: a row a moment, newest first; a band gives three columns. */
 function columns({ lines, bands }) {
@@ -18,8 +19,8 @@ export function table(title, picture) {
   const { heads, rows } = columns(picture);
   const caption = `${title}. ${rows.length > ROWS ? `The newest ${ROWS} of ${rows.length} moments; the file has all.` : `${rows.length} moments.`}`;
   return el("table", {}, el("caption", {}, caption),
-    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Time"), heads.map((head) => el("th", { class: "num", scope: "col" }, head)))),
-    el("tbody", {}, rows.slice(0, ROWS).map(([at, ...values]) => el("tr", {}, el("th", { scope: "row" }, clock(at)), values.map((v) => el("td", { class: "num" }, show(v, picture.unit)))))));
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Time, UTC"), heads.map((head) => el("th", { class: "num", scope: "col" }, head)))),
+    el("tbody", {}, rows.slice(0, ROWS).map(([at, ...values]) => el("tr", {}, el("th", { scope: "row" }, named(at)), values.map((v) => el("td", { class: "num" }, show(v, picture.unit)))))));
 }
 
 export function csv(picture) {

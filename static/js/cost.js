@@ -1,6 +1,6 @@
 // The Cost page: asks GET /api/v1/usage and shows whose the GPUs' time was, in money where prices are known.
 import { el, text } from "./dom.js";
-import { UNKNOWN, age, number, percent } from "./format.js";
+import { UNKNOWN, age, moment, number, percent } from "./format.js";
 import { colours, drawStack } from "./cost_plot.js";
 
 const EVERY_MS = 60_000, DAY_S = 86400, SHARES = ["active", "reserved", "idle"];
@@ -11,8 +11,8 @@ const view = { by: HEADS[url.get("by")] ? url.get("by") : "team", measure: url.g
 let shown = null, turn = 0;
 
 const query = () => {
-  const until = Math.floor(Date.now() / 1000), moment = (at) => encodeURIComponent(new Date(at * 1000).toISOString());
-  return `since=${moment(until - view.range * DAY_S)}&until=${moment(until)}`;
+  const until = Math.floor(Date.now() / 1000), said = (at) => encodeURIComponent(new Date(at * 1000).toISOString());
+  return `since=${said(until - view.range * DAY_S)}&until=${said(until)}`;
 };
 
 async function load() {
@@ -50,7 +50,7 @@ function show() {
   figures();
   press($("measure"), "measure", measure());
   text($("by-head"), HEADS[shown.by]);
-  text($("groups-sub"), shown.final_until ? `final until ${new Date(shown.final_until * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })}` : "");
+  text($("groups-sub"), shown.final_until ? `final until ${moment(shown.final_until, { dateStyle: "medium", timeStyle: "short" })} UTC` : "");
   $("groups").replaceChildren(...shown.groups.map((group) => row(named(group.name), group)));
   $("total").replaceChildren(row("Total", shown.total));
   draw();
@@ -88,8 +88,8 @@ function draw() {
 
 function twin(stack, place) {
   const times = [...new Set(stack.flatMap(({ points }) => points.map(([at]) => at)))].sort((a, b) => b - a), held = stack.map(({ points }) => new Map(points));
-  const when = (at) => new Date(at * 1000).toLocaleString("en-GB", shown.step_s < DAY_S ? { day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit" } : { day: "2-digit", month: "short", year: "numeric", timeZone: "UTC" });
-  $("twin").replaceChildren(el("table", {}, el("caption", {}, `${place === 2 ? shown.currency : "GPU-hours"} by ${shown.by}, ${shown.step_s < DAY_S ? "by the hour" : "by the day in UTC"}, newest first.`),
+  const when = (at) => moment(at, { day: "2-digit", month: "short", ...(shown.step_s < DAY_S ? { hour: "2-digit", minute: "2-digit" } : { year: "numeric" }) });
+  $("twin").replaceChildren(el("table", {}, el("caption", {}, `${place === 2 ? shown.currency : "GPU-hours"} by ${shown.by}, ${shown.step_s < DAY_S ? "by the hour" : "by the day"}, in UTC, newest first.`),
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Time"), stack.map(({ name }) => el("th", { class: "num", scope: "col" }, name)))),
     el("tbody", {}, times.map((at) => el("tr", {}, el("th", { scope: "row" }, when(at)), held.map((of) => el("td", { class: "num" }, money(of.has(at) ? of.get(at) : 0))))))));
 }

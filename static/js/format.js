@@ -28,7 +28,12 @@ export function number(value, digits = 0) {
 
 export const percent = (value) => (known(value) ? `${Math.round(value * 100)}%` : UNKNOWN);
 export const unit = (value, name, digits = 0) => (known(value) ? `${number(value, digits)} ${name}` : UNKNOWN);
-export const clock = (unix) => new Date(unix * 1000).toLocaleTimeString("en-GB");
+/** Times are in UTC on all pages, as in REST, the terminal and logs. `how`: of Intl.DateTimeFormat. */
+export const moment = (unix, how) => new Date(unix * 1000).toLocaleString("en-GB", { ...how, timeZone: "UTC" });
+export const clock = (unix) => `${new Date(unix * 1000).toISOString().slice(11, 19)} UTC`;
+/** For an axis: Plotly shows what it is given as text as it stands, and Date objects in the zone of the browser. */
+export const onAxis = (unix) => new Date(unix * 1000).toISOString().slice(0, -1);
+export const fromAxis = (said) => Date.parse(said.length > 10 ? `${said.replace(" ", "T")}Z` : said) / 1000;
 export const plural = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 
 export function span(indexes) {

@@ -2,7 +2,7 @@
 // page says it shows. A gap, a new epoch or a tab that slept fetches the snapshot again; without a socket the page polls
 // and says so.
 import { fill } from "./cells.js";
-import { age } from "./format.js";
+import { age, clock } from "./format.js";
 
 const POLL_MS = 5000, SLEPT_MS = 6000, RETRY_MS = [1000, 2000, 5000], SAY_MS = 200, MOST_WAITING = 30;
 const QUIET_MS = 8000; // frames come each second: a socket that says nothing for so long is dead, whatever it says of itself
@@ -159,7 +159,7 @@ function signedOut() {
 function light(state) {
   const node = document.getElementById("light");
   if (!node) return;
-  const since = lostAt ? new Date(lostAt).toLocaleTimeString("en-GB") : new Date().toLocaleTimeString("en-GB");
+  const since = clock((lostAt ?? Date.now()) / 1000);
   const words = { live: "live", catching: "catching up", lost: `lost since ${since}, ${unreachable || "polling every 5 s"}` }[state];
   if (node.dataset.state === state && node.lastChild.textContent === words) return;
   node.dataset.state = state;

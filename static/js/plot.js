@@ -1,5 +1,6 @@
 // Plotly, loaded when first needed, in the page's colours: lines, a band, or a heat map, with events as marks.
 import { el } from "./dom.js";
+import { onAxis } from "./format.js";
 import { at as ramp } from "./ramp.js";
 
 // Six hues that colour-blind eyes tell apart, at least 3:1 on the panel; the second six are dashed.
@@ -24,7 +25,6 @@ export function plotly() {
   return loading;
 }
 
-const when = (seconds) => new Date(seconds * 1000);
 
 /** Draws `picture` into `box`; {heat, only, slo, from, to, height, bare}: `only` is one line's place, `bare` a thumbnail. The
  *  milliseconds that it took. */
@@ -49,7 +49,7 @@ function line({ points }, i, only) {
   const alone = points.map(([, v], n) => (v !== null && (points[n - 1]?.[1] ?? null) === null && (points[n + 1]?.[1] ?? null) === null ? 4 : 0));
   const lonely = alone.some(Boolean);
   return {
-    type: "scatter", mode: lonely ? "lines+markers" : "lines", x: points.map(([at]) => when(at)), y: points.map(([, v]) => v), connectgaps: false, hoverinfo: "skip",
+    type: "scatter", mode: lonely ? "lines+markers" : "lines", x: points.map(([at]) => onAxis(at)), y: points.map(([, v]) => v), connectgaps: false, hoverinfo: "skip",
     visible: only === undefined || only === null || only === i, line: { color: hue(i), width: 1.5, dash: dash(i) }, ...(lonely ? { marker: { size: alone, color: hue(i), line: { width: 0 } } } : {}),
   };
 }
@@ -59,7 +59,7 @@ function band({ points }, i) {
   const shape = { x: [], y: [] };
   let run = [];
   const close = () => {
-    if (run.length) { shape.x.push(...run.map(([at]) => when(at)), ...run.map(([at]) => when(at)).reverse(), null); shape.y.push(...run.map((p) => p[1]), ...run.map((p) => p[3]).reverse(), null); }
+    if (run.length) { shape.x.push(...run.map(([at]) => onAxis(at)), ...run.map(([at]) => onAxis(at)).reverse(), null); shape.y.push(...run.map((p) => p[1]), ...run.map((p) => p[3]).reverse(), null); }
     run = [];
   };
   points.forEach((point) => { if (point[2] === null) close(); else run.push(point); });
@@ -83,7 +83,7 @@ function heat({ lines, unit, step }) {
   }));
   pen.putImageData(image, 0, 0);
   const from = lines[0].points[0][0];
-  return { source: canvas.toDataURL(), xref: "x", yref: "y", x: when(from), sizex: wide * step * 1000, y: -0.5, sizey: lines.length, xanchor: "left", yanchor: "top", sizing: "stretch", layer: "above" };
+  return { source: canvas.toDataURL(), xref: "x", yref: "y", x: onAxis(from), sizex: wide * step * 1000, y: -0.5, sizey: lines.length, xanchor: "left", yanchor: "top", sizing: "stretch", layer: "above" };
 }
 
 /** What the brightest colour stands for. */
@@ -94,7 +94,7 @@ const nothing = () => ({ type: "scatter", x: [], y: [], hoverinfo: "skip" }); //
 /** Events as triangles; what went wrong as squares in another colour. */
 function ticks(marks) {
   const bad = marks.map(isTrouble), accent = css("--accent"), warn = css("--bad");
-  return { type: "scatter", mode: "markers", x: marks.map((m) => when(m.at)), y: marks.map(() => 1), yaxis: "y2", hoverinfo: "skip", cliponaxis: false, marker: { symbol: bad.map((b) => (b ? "square" : "triangle-down")), size: 7, color: bad.map((b) => (b ? warn : accent)), line: { width: 0 } } };
+  return { type: "scatter", mode: "markers", x: marks.map((m) => onAxis(m.at)), y: marks.map(() => 1), yaxis: "y2", hoverinfo: "skip", cliponaxis: false, marker: { symbol: bad.map((b) => (b ? "square" : "triangle-down")), size: 7, color: bad.map((b) => (b ? warn : accent)), line: { width: 0 } } };
 }
 
 export const isTrouble = ({ kind }) => /silent|lost|gone|below-bar|crash|fail|expired|exited|firing|brake|unhealthy/.test(kind);
@@ -102,13 +102,13 @@ export const isTrouble = ({ kind }) => /silent|lost|gone|below-bar|crash|fail|ex
 function layout(picture, how) {
   const quiet = { size: 11, color: css("--muted") };
   const axis = { gridcolor: css("--line-soft"), zeroline: false, linecolor: css("--line"), tickfont: quiet };
-  const shapes = how.bare ? [] : picture.marks.map((m) => ({ type: "line", x0: when(m.at), x1: when(m.at), yref: "paper", y0: 0, y1: 1, layer: "below", line: { color: css(isTrouble(m) ? "--bad" : "--accent"), width: 1, dash: "1px,3px" } }));
+  const shapes = how.bare ? [] : picture.marks.map((m) => ({ type: "line", x0: onAxis(m.at), x1: onAxis(m.at), yref: "paper", y0: 0, y1: 1, layer: "below", line: { color: css(isTrouble(m) ? "--bad" : "--accent"), width: 1, dash: "1px,3px" } }));
   if (how.slo) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: how.slo, y1: how.slo, line: { color: css("--bad"), width: 1.2, dash: "6px,4px" } });
   return {
     images: how.heat && picture.lines[0]?.points.length ? [heat(picture)] : [],
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: how.heat ? css("--unknown") : "rgba(0,0,0,0)", font: { family: css("--font"), size: 11, color: css("--muted") }, showlegend: false,
     margin: how.bare ? { l: 30, r: 4, t: 6, b: 18 } : MARGIN, height: how.height, width: how.width, hovermode: false, dragmode: coarse.matches || how.bare ? false : "zoom", shapes,
-    xaxis: { ...axis, type: "date", range: [when(how.from), when(how.to)], tickformat: timeFormat(how.to - how.from), nticks: Math.max(2, Math.floor((how.width || 600) / 84)), fixedrange: how.bare, showgrid: !how.heat && how.known !== false },
+    xaxis: { ...axis, type: "date", range: [onAxis(how.from), onAxis(how.to)], tickformat: timeFormat(how.to - how.from), nticks: Math.max(2, Math.floor((how.width || 600) / 84)), fixedrange: how.bare, showgrid: !how.heat && how.known !== false },
     yaxis: { ...axis, showticklabels: how.known !== false, showgrid: how.known !== false, ...(how.heat ? rows(picture) : heights(picture, how)), fixedrange: true },
     yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
   };

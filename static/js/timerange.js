@@ -1,6 +1,7 @@
 // The time range of a page: kept in the address and shared by all its charts, so that a link opens the same view.
 import { now } from "./live.js";
 import { el, text } from "./dom.js";
+import { moment } from "./format.js";
 
 export const RANGES = { "15m": 900, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800, "30d": 2592000 };
 const USUAL = "1h", KEYS = ["range", "from", "to"], LEAST_S = 60;
@@ -51,7 +52,7 @@ export function bar(box) {
     back.hidden = !fixed;
     if (fixed) back.replaceChildren(words(fixed), el("span", { "aria-hidden": "true" }, " ×"));
     back.setAttribute("aria-label", fixed ? `${words(fixed)}: back to the last ${named}` : "");
-    text(box.querySelector("[data-zone]"), Intl.DateTimeFormat().resolvedOptions().timeZone);
+    text(box.querySelector("[data-zone]"), "UTC");
   };
   onRange(draw);
   draw();
@@ -59,9 +60,8 @@ export function bar(box) {
 
 export function words([from, to]) {
   const day = { day: "numeric", month: "short" }, time = { hour: "2-digit", minute: "2-digit" };
-  const show = (at, how) => new Date(at * 1000).toLocaleString("en-GB", how);
-  const oneDay = show(from, day) === show(to, day);
-  return `${show(from, { ...day, ...time })} – ${show(to, oneDay ? time : { ...day, ...time })}`;
+  const oneDay = moment(from, day) === moment(to, day);
+  return `${moment(from, { ...day, ...time })} – ${moment(to, oneDay ? time : { ...day, ...time })}`;
 }
 
 function read() {

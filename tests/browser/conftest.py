@@ -13,6 +13,7 @@ from tests.browser.running import CHROMIUM, CHROMIUM_ARGS, PYTHON, ROOT, Running
 from tests.e2e.stack import make_tiny_model
 
 HERE = "tests/browser/"
+ELSEWHERE = "Asia/Kolkata"  # the zone of the browser, which pages must not show
 ENGINE = ROOT / ".venv-engine" / "bin"
 expect.set_options(timeout=20_000)  # a busy machine of two cores is slow, not wrong
 
@@ -51,16 +52,20 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(chromium: Browser, site: Running) -> Iterator[Page]:
-    """A page that fails its test on any script error or violated content policy."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 1000}, base_url=site.web)
+    """A page that fails its test on any script error, violated content policy or complaint of htmx."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 1000}, base_url=site.web, timezone_id=ELSEWHERE)
     page = context.new_page()
     page.set_default_timeout(20_000)
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
+    page.on("console", lambda said: wrong.append(said.text) if _is_wrong(said.text) else None)
     yield page
     context.close()
     assert wrong == []
+
+
+def _is_wrong(said: str) -> bool:
+    return "Content Security Policy" in said or said.startswith("htmx:")
 
 
 def sign_in(page: Page, password: str, name: str = "admin") -> None:

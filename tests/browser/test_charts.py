@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,11 @@ def test_the_charts_of_a_page_share_a_range_a_cursor_and_their_events(
     # Each chart has its figures as a table and as a file.
     lines.locator(".twin summary").click()
     expect(lines.locator(".twin tbody td").first).to_have_text(re.compile(r"^(\d+%|–)$"))  # noqa: RUF001
+    now = datetime.now(UTC)
+    said = f"{now.year} {lines.locator('.twin tbody th').first.inner_text()} +0000"
+    assert abs(datetime.strptime(said, "%Y %d %b, %H:%M:%S %z") - now) < timedelta(hours=1)
+    hours = lines.evaluate("f => f.querySelector('.js-plotly-plot').layout.xaxis.range.map(x => x.slice(0, 13))")
+    assert hours[1] in {f"{now - timedelta(minutes=m):%Y-%m-%dT%H}" for m in (0, 5)}, "axes are in UTC"
     with page.expect_download() as saved:
         lines.get_by_role("button", name="Download CSV").click()
     saved.value.save_as(tmp_path / "saved.csv")

@@ -60,7 +60,7 @@ def test_the_agent_owns_what_places_names_protects_and_connects(flag: str) -> No
 
 
 @pytest.mark.parametrize("short", ["--hos", "--por", "--served", "--served_model", "--tensor-par", "--kv-tr", "--api-k",
-                                   "--mod", "--middle", "--conf", "--reasoning-parser-p", "--reasoning-pa"])  # fmt: skip
+                                   "--mod", "--middle", "--conf", "--reasoning-parser-p", "--reasoning-p"])  # fmt: skip
 def test_the_beginning_of_an_owned_argument_is_refused_too(short: str) -> None:
     assert codes(short, "x") == ["engine-arg-owned"]
 

@@ -28,8 +28,8 @@ def test_no_abbreviation_slips_past(flag: str, length: int) -> None:
 
 @pytest.mark.parametrize(
     "arg",
-    ["--max-model-len", "--tokenizer-mode", "--chat-template-content-format=string", "--load-format",
-     "--media-io-kwargs", "--override-generation-config", "--enable-lora", "--spec-tokens", "--tool-call-parser", "--seed", "--", "-1",
+    ["--max-model-len", "--tokenizer-mode", "--chat-template-content-format=string", "--load-format", "--spec-tokens",
+     "--media-io-kwargs", "--override-generation-config", "--enable-lora", "--tool-call-parser", "--seed", "--", "-1",
      "trust-remote-code", "--optimization-level", "--model-impl", "--config-format", "--dtype", "--attention-backend"],
 )  # fmt: skip
 def test_all_others_are_the_operators(arg: str) -> None:

@@ -63,7 +63,8 @@ def test_with_another_address_engines_are_started_anew_there(stack: Stack) -> No
         assert {p["endpoint"].rpartition(":")[0] for p in stack.partitions()} == {"http://127.0.0.2"}
         assert [node["address"] for node in stack.rest("GET", "/nodes")["results"]] == ["127.0.0.2"]
     finally:
-        stack.down()
+        if stack.process is not None and stack.process.poll() is None:
+            stack.down()
         stack.environ.pop("FOREBAY_HOST")
         vars(stack).update(was)
     stack.up()

@@ -28,6 +28,11 @@ def test_everything_is_on_loopback_unless_asked_otherwise(tmp_path: Path) -> Non
     assert "FOREBAY_HOSTS" not in made
 
 
+def test_another_loopback_address_is_one_that_the_web_process_answers_to(tmp_path: Path) -> None:
+    made = told(tmp_path, {"FOREBAY_HOST": "127.0.0.2"})
+    assert "127.0.0.2" in made["FOREBAY_HOSTS"].split(",")
+
+
 def test_a_machine_open_to_others_keeps_its_broker_to_itself(tmp_path: Path) -> None:
     made = told(tmp_path, {"FOREBAY_HOST": "192.0.2.7"})
     assert made["FOREBAY_NODE_BROKER_URL"] == ""
