@@ -118,7 +118,7 @@ class CapacityShape(serializers.Serializer):
     aim = serializers.CharField(help_text="risk: `most_cold` decides; prices: the two prices do.")
     gpu_hour_price = serializers.FloatField(allow_null=True, help_text="Of an hour of one GPU.")
     cold_price = serializers.FloatField(allow_null=True, help_text="Of an activation that waits.")
-    held = HeldShape(allow_null=True, help_text="To be held now; null: not known, so what is held is held on.")
+    held = HeldShape(allow_null=True, help_text="To be held now; null: not known yet, so as many as before.")
     levels = serializers.ListField(child=serializers.FloatField())
     recorded_since = serializers.FloatField(allow_null=True, help_text="Null: nothing is on record.")
     recorded_s = serializers.FloatField(help_text="Without outages.")

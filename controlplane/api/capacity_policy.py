@@ -75,7 +75,7 @@ class CapacityPolicyShape(serializers.Serializer):
     floors = serializers.ListField(child=serializers.CharField(), help_text=TEXT["floors"])
     time_zone = serializers.CharField(help_text=TEXT["time_zone"])
     version = serializers.IntegerField(help_text="0: nobody changed it, and the environment decides.")
-    held = HeldShape(allow_null=True, help_text="What it asks for now; null: not known, so what is held is held on.")
+    held = HeldShape(allow_null=True, help_text="What it asks for now; null: not known yet, so as many as before.")
     weighed = WeighedShape(help_text="What it comes to by the habits of the last week, floors aside.")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from controlplane.cli.client import Row
-from controlplane.cli.text import figure, plain, size, span
+from controlplane.cli.text import counted, plain, size, span
 
 
 def explained(seen: Row) -> str:
@@ -39,7 +39,7 @@ def _steps(seen: Row) -> list[str]:
 def _step(step: Row, move: Row) -> str:
     parts = [step["text"]]
     if move["action"] in ("replace", "stop") and move["in_flight"] is not None:
-        parts.append(f"{figure(move['in_flight'])} requests in flight.")
+        parts.append(f"{counted(move['in_flight'], 'request')} in flight.")
     if step["expected_s"] is not None:
         parts.append(f"Likely {span(step['expected_s'])}.")
     elif move.get("at_most_s") is not None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 UNKNOWN = "-"
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_WORDS = {"crash_looping": "crash-looping", "never_seen": "never seen"}
+_WORDS = {"crash_looping": "crash-looping", "never_seen": "never seen", "given_up": "given up"}
 
 
 def plain(text: str) -> str:
@@ -42,6 +42,11 @@ def figure(value: float | None, unit: str = "") -> str:
         return UNKNOWN
     text = f"{value:,.0f}" if abs(value) >= 10 or float(value).is_integer() else f"{value:,.1f}"
     return f"{text} {unit}".rstrip()
+
+
+def counted(count: float, one: str) -> str:
+    """1 slot, 2 slots."""
+    return f"{figure(count)} {one}" if count == 1 else f"{figure(count)} {one}s"
 
 
 def share(value: float | None) -> str:

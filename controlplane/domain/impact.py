@@ -202,14 +202,18 @@ def _with_words(effect: Effect, served: Served, about: Objectives) -> Effect:
 
 
 def _load_words(effect: Effect) -> str:
-    before, after = effect.per_engine_before, effect.per_engine_after
-    if effect.in_flight is None:
+    before, after, count = effect.per_engine_before, effect.per_engine_after, effect.in_flight
+    if not effect.engines_before:
+        return "No engine has this role now."
+    if count is None:
         return "How many requests are in flight is not known."
-    if not effect.engines_after:
-        return f"{effect.in_flight:.0f} requests are in flight; no engine is left in this role."
+    left = "" if effect.engines_after else "; no engine is left in this role"
+    if not count:
+        return f"No request is in flight{left or ' in this role'}."
+    flying = "1 request is in flight" if round(count) == 1 else f"{count:.0f} requests are in flight"
     if before is None or after is None:
-        return "No request is in flight in this role."
-    return f"{effect.in_flight:.0f} requests in flight: {before:.1f} on each engine now, {after:.1f} afterwards."
+        return f"{flying}{left}."
+    return f"{flying}: {before:.1f} on each engine now, {after:.1f} afterwards."
 
 
 def _objective_words(what: str, measured: float | None, objective: float | None) -> str:

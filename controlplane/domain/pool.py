@@ -80,7 +80,7 @@ def choose(slots: Sequence[Slot], *, priority: int, min_residence_s: float) -> C
     """Among slots that hold the model: one where its engine sleeps and nobody is kept, or a free one, the smallest, of
     equal ones one where its weights lie; else that of the idle model least worth."""
     if not slots:
-        return Choice(None, None, "no pool slot holds this model")
+        return Choice(None, None, "no slot of the pool is large enough for it and open to pooled models")
     beds = [slot for slot in slots if slot.asleep and not slot.failed]
     if open_beds := [slot for slot in beds if _is_open(slot, priority, min_residence_s)]:
         return _bed(min(open_beds, key=lambda slot: (slot.resident is not None, _room(slot))))

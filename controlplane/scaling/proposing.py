@@ -98,7 +98,11 @@ def _wants(decided: _Decided) -> list[Want]:
     ]
 
 
+@transaction.atomic
 def _remember(decided: Sequence[_Decided], allotment: Allotment, now: datetime) -> None:
+    """Another worker that looks as well may be ahead or behind: what is newer stays, and never is there nothing."""
+    if LaneLook.objects.filter(at__gt=now).exists():
+        return
     looks = [
         _look(one.gathered, role, wanted, allotment.short.get((one.gathered.deployment.pk, role), 0), now)
         for one in decided
@@ -108,12 +112,14 @@ def _remember(decided: Sequence[_Decided], allotment: Allotment, now: datetime) 
     known = set(there)  # one may have been deleted while we looked
     fields = [field.name for field in LaneLook._meta.fields if field.name not in ("id", "deployment", "role")]
     LaneLook.objects.bulk_create(
-        [look for look in looks if look.deployment_id in known],
+        sorted(
+            (look for look in looks if look.deployment_id in known), key=lambda look: (look.deployment_id, look.role)
+        ),
         update_conflicts=True,
         unique_fields=["deployment", "role"],
         update_fields=fields,
     )
-    LaneLook.objects.filter(at__lt=now).delete()  # a later one is another worker's, and newer
+    LaneLook.objects.filter(at__lt=now).delete()
 
 
 def _look(one: Gathered, role: Role, wanted: Wanted, short: int, now: datetime) -> LaneLook:

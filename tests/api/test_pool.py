@@ -73,3 +73,23 @@ def test_a_deployment_takes_its_pooled_columns(as_role: Callable[[str], APIClien
     answer = operator.patch(url, {"mode": "pooled", "keep_alive_s": 30, "priority": -5}, format="json").json()
     assert (answer["mode"], answer["keep_alive_s"], answer["priority"]) == ("pooled", 30, -5)
     assert operator.patch(url, {"priority": 101}, format="json").status_code == 400
+
+
+def test_a_shape_is_changed_and_changed_back_without_touching_what_runs(as_role: Callable[[str], APIClient]) -> None:
+    operator, large = as_role("operator"), make_deployment("large", mode="pooled")
+    row = make_partition(node := make_node("n1"), deployment=large, role="aggregated", pool=True)
+    publish(node)
+    row = make_ready(Partition.objects.get(pk=row.pk))
+    generation = row.generation
+    url, before = f"/api/v1/deployments/{large.pk}", operator.get(f"/api/v1/deployments/{large.pk}").json()
+
+    refused = operator.patch(f"{url}?dry_run=true", {"pool_shape": "pair"}, format="json")
+    assert refused.status_code == 400, "it is not taken for a real change"
+    assert operator.get(url).json() == before
+
+    assert operator.patch(url, {"pool_shape": "pair"}, format="json").json() == {**before, "pool_shape": "pair"}
+    [event] = operator.get("/api/v1/events?verb=change").json()["results"]
+    assert (event["before"], event["after"]) == ({"pool_shape": "aggregated"}, {"pool_shape": "pair"})
+    assert operator.patch(url, event["before"], format="json").json() == before
+    row.refresh_from_db()
+    assert (row.generation, row.role, row.phase) == (generation, "aggregated", "ready")

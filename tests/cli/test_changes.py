@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete
+from django.contrib.auth.models import User
 
 from controlplane.audit.services import Actor
 from controlplane.cli.main import cli
@@ -185,6 +186,21 @@ def test_a_flip_is_undone_like_any_change(operator: Terminal, chat: Deployment) 
     assert shown["change"] == Change.objects.get().pk
     operator.ok("undo", "-y")
     assert roles()[2] == "decode"
+
+
+def test_a_change_of_slots_alone_is_undone(operator: Terminal, chat: Deployment) -> None:
+    free = Partition.objects.get(name="p4")
+    user = User.objects.get()
+    by = Actor(name=user.username, source="api", user=user)
+    services.apply_change([], version=versions.current(), actor=by, pool={free.pk: True})
+    shown = operator.ok("undo", "--dry-run")
+    assert "node-1/p4" in shown and "Nothing would change" not in shown
+    free.refresh_from_db()
+    assert free.pool, "a dry run only says it"
+    operator.ok("undo", "-y")
+    free.refresh_from_db()
+    assert not free.pool
+    assert "no change of yours" in operator.fails(1, "undo", "-y")
 
 
 def test_changes_are_listed_and_one_is_told_with_its_steps(

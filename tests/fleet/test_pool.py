@@ -78,7 +78,7 @@ def test_only_pooled_deployments_are_woken_and_only_into_slots(node: Node) -> No
     pooled("rare")
     found = wake(dict.fromkeys(["fixed", "rare", "none"], Ask()))
     assert [found[name].state for name in ("fixed", "rare", "none")] == [State.ABSENT, State.WAITING, State.ABSENT]
-    assert Activation.objects.get().reason == "no pool slot holds this model"
+    assert Activation.objects.get().reason == "no slot of the pool is large enough for it and open to pooled models"
 
 
 def test_the_engine_that_is_ready_ends_it_and_its_time_is_what_the_next_one_is_told(node: Node) -> None:

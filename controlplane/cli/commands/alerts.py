@@ -92,7 +92,7 @@ def _labels(given: tuple[str, ...]) -> dict[str, str]:
 
 def _table(rows: list[Row]) -> str:
     if not rows:
-        return "No such alerts."
+        return "No alerts."
     headers = ("ID", "SEVERITY", "STATE", "SINCE (UTC)", "WHAT", "SUBJECT", "WHO", "DETAIL")
     cells = [
         (

@@ -11,7 +11,7 @@ from controlplane.cli.commands.capacity_looks import comparisons, sizing, spent
 from controlplane.cli.commands.capacity_policy import policy
 from controlplane.cli.options import json_option
 from controlplane.cli.session import Session, pass_session
-from controlplane.cli.text import UNKNOWN, span, table
+from controlplane.cli.text import UNKNOWN, counted, span, table
 
 MOST_WAITING = (0.1, 0.05, 0.01, 0.001)  # shares of activations, a line each
 AHEAD = {600: "10 min", 3600: "1 h", 86_400: "24 h"}
@@ -54,7 +54,7 @@ def _begins(beginning: Row | None, now: float) -> str:
     if beginning is None or beginning["recorded_since"] is None:
         gateway = "one is heard." if beginning and beginning["gateways"] else "none is heard: manage.py gateway."
         return f"Nothing is on record yet: a gateway's first minutes begin it, and {gateway}\n{at_once}"
-    asked = f"{beginning['models']} models on record" if beginning["models"] else "nothing was asked yet"
+    asked = f"{counted(beginning['models'], 'model')} on record" if beginning["models"] else "nothing was asked yet"
     if beginning["worker_silent"]:
         return f"No forecast yet; {asked}. The control worker, which makes it, is not heard: see its log."
     left = beginning["first_at"] - now
@@ -80,9 +80,10 @@ def _slots_and_gpus(held: Row) -> str:
     """134 slots: 120 of 1 GPU, 14 of 2; 148 GPUs on 19 nodes of 8."""
     mine = [one for one in held["sizes"] if one["slots"]]
     sizes = ", ".join(f"{one['slots']} of {one['gpus']}{' GPU' if one['gpus'] == 1 else ''}" for one in mine)
-    nodes = f" on {held['nodes']} nodes of {held['node_gpus']}" if held["nodes"] else ""
-    assumed = f", {held['assumed']} models taken to need one each" if held["assumed"] else ""
-    return f"{held['slots']} slots{f': {sizes}' if len(mine) > 1 else ''}; {held['gpus']} GPUs{nodes}{assumed}"
+    nodes = f" on {counted(held['nodes'], 'node')} of {held['node_gpus']}" if held["nodes"] else ""
+    assumed = f", {counted(held['assumed'], 'model')} taken to need one each" if held["assumed"] else ""
+    whole = f"{counted(held['slots'], 'slot')}{f': {sizes}' if len(mine) > 1 else ''}"
+    return f"{whole}; {counted(held['gpus'], 'GPU')}{nodes}{assumed}"
 
 
 def _ahead(found: Row) -> list[list[str]]:

@@ -66,7 +66,7 @@ def _told(found: Row) -> str:
         lines.append(
             f"Without {figure(unpriced / 3600)} GPU-hours on nodes that have no price: forebay price NODE AMOUNT"
         )
-    lines.append(f"Counted at {moment(found['counted_at'])} UTC; final until {moment(found['final_until'])}.")
+    lines.append(f"Counted at {moment(found['counted_at'])} UTC; final until {moment(found['final_until'])} UTC.")
     return "\n".join(lines)
 
 

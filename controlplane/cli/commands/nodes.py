@@ -12,7 +12,7 @@ from controlplane.cli.client import Row
 from controlplane.cli.failures import Exit, failure
 from controlplane.cli.options import Length, force_option, json_option, reason_option, wait_options, yes_option
 from controlplane.cli.session import Session, pass_session
-from controlplane.cli.text import moment, word
+from controlplane.cli.text import counted, moment, word
 from controlplane.cli.waiting import wait as wait_for
 
 node_argument = click.argument("node", shell_complete=names.complete_node)
@@ -75,7 +75,9 @@ def drain(
         change = _move_away(session, found, wanted, wish)
     if change is None:
         if engines := _engines(session.client.get(f"nodes/{found['id']}")):
-            session.confirm(f"{node} has {len(engines)} engines that will end: {', '.join(engines)}.", yes=yes)
+            session.confirm(
+                f"{node} has {counted(len(engines), 'engine')} that will end: {', '.join(engines)}.", yes=yes
+            )
         since = time.monotonic()
         session.client.post(f"nodes/{found['id']}/drain", {"reason": reason, **wanted})
     _drained_at_last(session, node, change, wish, since)

@@ -8,7 +8,7 @@ from controlplane.cli import names
 from controlplane.cli.client import Row
 from controlplane.cli.options import json_option, reason_option
 from controlplane.cli.session import Session, pass_session
-from controlplane.cli.text import UNKNOWN, span, table
+from controlplane.cli.text import UNKNOWN, counted, span, table, word
 
 
 @click.group(invoke_without_command=True)
@@ -69,7 +69,9 @@ def _told(found: Row) -> str:
     if not found["slots"]:
         return "The pool has no slots. Set a partition aside with: forebay pool add NODE/PARTITION"
     counts = [slot["place"] for slot in found["slots"]]
-    parts = [f"{len(counts)} slots: " + ", ".join(f"{counts.count(one)} {one}" for one in sorted(set(counts)))]
+    parts = [
+        f"{counted(len(counts), 'slot')}: " + ", ".join(f"{counts.count(one)} {one}" for one in sorted(set(counts)))
+    ]
     parts.append(_held(found))
     headers = ["SLOT", "IS", "SINCE", "MODEL", "IN FLIGHT", "IDLE", "KEEP-ALIVE"]
     parts.append(table(headers, _slots(found), right=(2, 4, 5, 6)))
@@ -86,7 +88,7 @@ def _told(found: Row) -> str:
 def _held(found: Row) -> str:
     """How many slots are to be held, in use or free, and why."""
     if found["held_wanted"] is None:
-        return f"To hold: not known, so what is held is held on. Free at least: {found['free_wanted']}."
+        return f"To hold: not known yet, so as many as before. Free at least: {found['free_wanted']}."
     sizes = found["held_by_gpus"]
     by_size = f" ({', '.join(f'{count} of {gpus}' for gpus, count in sizes.items())} GPUs)" if len(sizes) > 1 else ""
     return f"To hold: {found['held_wanted']}{by_size}, {found['held_reason']}. Free at least: {found['free_wanted']}."
@@ -136,7 +138,7 @@ def _activations(rows: list[Row]) -> str:
     lines = [
         [
             row["deployment"]["name"],
-            "broke later" if row["broke_at"] else row["state"],
+            "broke later" if row["broke_at"] else word(row["state"]),
             f"{row['wait_s']:.1f} s",
             str(row["waiters"]),
             row["slot"],

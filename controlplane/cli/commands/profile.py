@@ -14,7 +14,7 @@ from controlplane.cli.client import Row, retried
 from controlplane.cli.failures import Exit, Failure, failure
 from controlplane.cli.options import dry_run_option, force_option, json_option, reason_option, wait_options, yes_option
 from controlplane.cli.session import Session, pass_session
-from controlplane.cli.text import UNKNOWN, figure, moment, share, table
+from controlplane.cli.text import UNKNOWN, counted, figure, moment, share, table
 from controlplane.cli.waiting import Progress
 
 MOST_BYTES = 900_000  # of a table: with the rest of the request it must stay below the server's limit
@@ -110,7 +110,10 @@ def apply(
         session.answer(would, lambda: _applied(would))
         return
     if would["engines"] and force:
-        question = f"{would['engines']} engines of {deployment} are replaced, to take {would['tokens']} tokens a step."
+        engines = (
+            f"{counted(would['engines'], 'engine')} of {deployment} {'is' if would['engines'] == 1 else 'are'} replaced"
+        )
+        question = f"{engines}, to take {would['tokens']} tokens a step."
         session.confirm(question, yes=yes)
     done = session.client.post(path, body)
     session.answer(done, lambda: _applied(done))
