@@ -1,31 +1,24 @@
-"""A simulated fleet in virtual time: make-believe agents, and a stand-in for what a gateway does to the pool.
+"""Make-believe agents in virtual time.
 
-Real are the control plane's rows and services, the agents' own reconciling (workers.simulated_fleet.host), reports and
-specs as values of the contract, the gateway's counting of demand, what it writes of use, and its asking to wake models.
-Not real: processes, GPUs, HTTP, Celery, the gateway's event loop and its routing; a request is served from the moment
-that a report says its engine is ready."""
+Real are their reconciling (workers.simulated_fleet.host), reports and specs as values of the contract, and what the
+control plane makes of them. Not real: processes, GPUs, and the HTTP and the broker between agents and control plane."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
-from django.db.models import F
 
-from controlplane.fleet import pool_use, reports, verified
-from controlplane.fleet.models import Gpu, Node, Partition
-from controlplane.fleet.services import waking
-from controlplane.fleet.services.waking import Ask, State
-from controlplane.gateway.demand import Demand, Minute, Minutes
-from controlplane.gateway.models import DemandMinute
+from bench._pool_engines import Serving
+from controlplane.fleet import reports
+from controlplane.fleet.models import Gpu, Node
 from tests.factories import make_node, make_partition
-from workers.contract import Phase
+from workers.contract import Phase, ReplicaStatus
+from workers.reconcile import Replica
 from workers.simulated_fleet.host import Curve, Host
 
-GATEWAY = "simulated:1"
 HEARD_EVERY_S, REPORT_S = 4.0, 1.0
 PLAIN_EVERY = 4  # each fourth node starts engines from nothing, the others fork them
 FORKED_S, PLAIN_S = (2.2, 3.0), (15.0, 19.0)  # about the measured medians, 2.6 and 16.7 s
@@ -35,25 +28,53 @@ def moment(at: float) -> datetime:
     return datetime.fromtimestamp(at, UTC)
 
 
+@dataclass
+class Standing(Host):
+    """Its engines have a port each."""
+
+    ports: dict[int, int] = field(default_factory=dict)  # by partition
+
+    def _status(self, replica: Replica, at: float) -> ReplicaStatus:
+        said = super()._status(replica, at)
+        at_port = f"http://127.0.0.1:{self.ports[said.partition]}"
+        return msgspec.structs.replace(said, endpoint=at_port) if said.pid else said
+
+    def serving(self, partition: int) -> Serving | None:  # type: ignore[override]
+        """Who answers there now."""
+        replica = self._replicas.get(partition)
+        if replica is None or replica.phase not in (Phase.READY, Phase.DRAINING):
+            return None
+        return Serving(replica.spec.api_key, replica.spec.deployment, self._processes[partition].engine)
+
+
 class Agents:
     """Each reports when it has something new to say or to hear, at whole seconds; that all are heard is written for
     them together, as the web process does."""
 
     def __init__(self, nodes: int, gpus: int, now: float) -> None:
-        self.hosts: dict[int, Host] = {}
+        self.hosts: dict[int, Standing] = {}
+        self.of: dict[int, Standing] = {}  # by partition
         self.due: dict[int, float] = {}  # when each next has something to say
         self.reports = 0
         self._heard_at = now
         for place in range(nodes):
             row = make_node(f"sim-{place:03d}", gpus=0, instance="", boot="", last_seen=moment(now), simulated=True)
             ready_s = PLAIN_S if place % PLAIN_EVERY == PLAIN_EVERY - 1 else FORKED_S
-            host = Host(row.pk, row.name, gpus, Curve("low", place, ready_after_s=ready_s))
-            host.endpoint = "http://127.0.0.1:9"
+            host = Standing(row.pk, row.name, gpus, Curve("low", place, ready_after_s=ready_s))
             self.hosts[row.pk] = host
             self._report(row.pk, now)
         for row in Node.objects.order_by("pk"):
             for gpu in Gpu.objects.filter(node=row).order_by("index"):
-                make_partition(row, gpus=[gpu], name=f"p{gpu.index}")
+                made = make_partition(row, gpus=[gpu], name=f"p{gpu.index}")
+                self.of[made.pk] = self.hosts[row.pk]
+
+    def serving(self, partition: int) -> Serving | None:
+        return self.of[partition].serving(partition)
+
+    def reach(self, ports: dict[int, int]) -> None:
+        """Where their engines listen."""
+        for host in self.hosts.values():
+            host.ports = ports
 
     def hear(self, now: float) -> None:
         """Before anybody looks at the fleet: nobody is silent."""
@@ -102,92 +123,10 @@ class Agents:
         return {one.partition: one.deployment for host in self.hosts.values() for one in host._statuses(host._last)}
 
 
-def _ready_at(host: Host) -> list[float]:
+def _ready_at(host: Standing) -> list[float]:
     """When its engines that are starting will be there."""
     return [
         one.since + host._processes[partition].ready_s
         for partition, one in host._replicas.items()
         if one.phase is Phase.STARTING
     ]
-
-
-@dataclass(slots=True)
-class Held:
-    """Bursts of one model that wait: (when they came, when they end)."""
-
-    bursts: list[tuple[float, float]] = field(default_factory=list)
-
-
-class Gateway:
-    """What reaches the pool of a gateway: counts, beats, and asking for models that nothing serves."""
-
-    def __init__(self) -> None:
-        self.demand = Demand()
-        self.held: dict[str, Held] = {}
-        self.served: set[str] = set()
-        self.standings: Mapping[str, waking.Standing] = {}
-        self.wake_ms: list[float] = []  # CPU, of one model's first asking
-        self._minutes: Minutes = {}
-        self._beat_at = 0.0
-        self._fresh: set[str] = set()
-
-    def come(self, name: str, now: float, until: float) -> bool:
-        """Whether it is served at once."""
-        self.demand.begin(name, now)
-        if name in self.served:
-            return True
-        if name not in self.held:
-            self._fresh.add(name)
-        self.held.setdefault(name, Held()).bursts.append((now, until))
-        return False
-
-    def end(self, name: str, now: float) -> None:
-        self.demand.end(name, now, prompt=0, completion=0, failed=False)
-
-    def tell(self, now: float) -> None:
-        """That it lives, and what is in use."""
-        uses = self.demand.uses()
-        if uses:
-            pool_use.write(GATEWAY, uses)
-        if now - self._beat_at >= 2.0:
-            verified.beat(GATEWAY, "", moment(now))
-            self._beat_at = now
-
-    def ask(self, names: Iterable[str], now: float) -> None:
-        """As gateway.waker does: all of them in one call."""
-        asks = {name: Ask(len(self.held[name].bursts)) for name in names if name in self.held}
-        if not asks:
-            return
-        began = time.process_time()
-        self.standings = {**self.standings, **waking.wake(asks, now=moment(now))}
-        if len(asks) == 1 and self._fresh.issuperset(asks):
-            self.wake_ms.append((time.process_time() - began) * 1e3)
-        self._fresh -= set(asks)
-
-    def look(self) -> list[tuple[str, Held]]:
-        """Read anew who is served; whose wait is over by that."""
-        ready = Partition.objects.filter(
-            phase=Phase.READY.value, observed_generation=F("generation"), deployment__isnull=False
-        )
-        self.served = set(ready.values_list("deployment__name", flat=True))
-        over = [name for name in self.held if name in self.served]
-        return [(name, self.held.pop(name)) for name in over]
-
-    def waiting(self) -> int:
-        """Models for which no slot was found."""
-        told = self.standings
-        return sum(name in told and told[name].state is State.WAITING for name in self.held)
-
-    def record(self, now: float) -> None:
-        """Write the minutes that are over: what gateway.records writes one by one, at once."""
-        for key, minute in self.demand.take(now).items():
-            self._minutes.setdefault(key, Minute()).add(minute)
-        over = [key for key in self._minutes if key[1] + 60 <= now]
-        rows = [
-            DemandMinute(
-                deployment=name, minute=moment(at), arrivals=one.arrivals, active_s=one.active_s,
-                peak_in_flight=one.peak_in_flight,
-            )
-            for name, at in over for one in [self._minutes.pop((name, at))]
-        ]  # fmt: skip
-        DemandMinute.objects.bulk_create(rows, batch_size=500)

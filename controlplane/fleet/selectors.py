@@ -141,8 +141,8 @@ def last_heard() -> datetime | None:
     return newest.replace(tzinfo=UTC) if newest is not None and newest.tzinfo is None else newest
 
 
-def routing_state(now: datetime) -> tuple[object, ...]:
-    """A value that is the same as long as `routing_rows` and `served_rows` are. In plain SQL, for it is asked for every
+def routing_state(now: datetime) -> tuple[object, object]:
+    """Values that are the same as long as `routing_rows` and `served_rows` are. In plain SQL, for it is asked for every
     second: making objects of the rows costs many times as much, and mostly they are those of the second before."""
     heard = connection.ops.adapt_datetimefield_value(_heard_since(now))
     with connection.cursor() as cursor:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 import structlog
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import close_old_connections, connection
+from django.utils import timezone
 
 from controlplane.domain.budgets import end_of, is_used_up, month_of, refusal
 from controlplane.domain.routing import Most, Ready
@@ -93,6 +94,9 @@ class Served:
         return bool(self.ready.aggregated or self.ready.decode or self.ready.overflow)
 
 
+Known = tuple[Served, tuple[str, ...]]  # without engines, and its aliases
+
+
 @dataclass(frozen=True, slots=True)
 class Over:
     """A budget that is used up, until then (unix s)."""
@@ -123,9 +127,12 @@ class Table:
     read_at: float = 0.0  # monotonic
 
 
-def read(now: datetime | None = None, reporting: Reporting | None = None) -> Table:
-    """Read the whole table from the database. `reporting`: what is known of the nodes' reports, if not read anew."""
-    now = now or datetime.now(UTC)
+def read(
+    now: datetime | None = None, reporting: Reporting | None = None, known: Sequence[Known] | None = None
+) -> Table:
+    """Read the whole table from the database. `reporting`: what is known of the nodes' reports, `known` of deployments,
+    if not read anew."""
+    now = now or timezone.now()
     reporting = reporting or _reporting(Reporting())
     by_deployment: dict[str, dict[str, list[int]]] = {}
     engines: dict[int, Engine] = {}
@@ -140,20 +147,33 @@ def read(now: datetime | None = None, reporting: Reporting | None = None) -> Tab
         else:
             log.warning("an engine's endpoint cannot be used", engine=row.name, endpoint=row.endpoint)
     served: dict[str, Served] = {}
-    for row in selectors.served_rows():
-        roles = {role: tuple(ids) for role, ids in by_deployment.get(row.deployment, {}).items()}
-        ready = Ready(**roles, alike=row.roles_alike)
-        one = Served(
-            row.deployment, int(row.created_at), row.min_transfer_tokens, row.block_tokens, ready, _most(row),
-            pooled=row.mode == "pooled", pair=row.pair, overflow=row.overflow,
-        )  # fmt: skip
-        for alias in row.aliases:
+    for asleep, aliases in known_as() if known is None else known:
+        one, roles = asleep, by_deployment.get(asleep.name)
+        if roles:
+            ready = {role: tuple(ids) for role, ids in roles.items()}
+            one = replace(asleep, ready=replace(asleep.ready, **ready))
+        for alias in aliases:
             served.setdefault(alias, one)
-        served[row.deployment] = one
+        served[one.name] = one
     return Table(_keys(now), served, engines, time.monotonic())
 
 
-def _state(now: datetime, reporting: Reporting) -> tuple[object, ...]:
+def known_as() -> list[Known]:
+    """Every deployment, as if it had no engine, with its aliases."""
+    return [
+        (
+            Served(
+                row.deployment, int(row.created_at), row.min_transfer_tokens, row.block_tokens,
+                Ready(alike=row.roles_alike), _most(row), pooled=row.mode == "pooled", pair=row.pair,
+                overflow=row.overflow,
+            ),
+            row.aliases,
+        )
+        for row in selectors.served_rows()
+    ]  # fmt: skip
+
+
+def _state(now: datetime, reporting: Reporting) -> tuple[tuple[object, object], object, object]:
     """The same as long as `read` gives the same table, but for keys that expire: whoever shows one is asked anyway."""
     with connection.cursor() as cursor:
         cursor.execute(OPEN_KEYS)
@@ -223,7 +243,9 @@ class Watch(threading.Thread):
         self._reader, self._glance = reader or self._read, glance or selectors.routing_mark
         self._mark: object = None
         self._reporting = Reporting()
-        self._state: tuple[object, ...] | None = None  # of the database, that `table` was made of
+        self._state: object = None  # of the database, that `table` was made of
+        self._known: Sequence[Known] = ()  # engines come and go, deployments seldom change
+        self._known_of: object = None  # the state that they were read in
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
@@ -274,11 +296,14 @@ class Watch(threading.Thread):
 
     def _read(self) -> Table:
         """The table anew if anything in it changed, else the one before."""
-        now = datetime.now(UTC)
+        now = timezone.now()
         self._reporting = _reporting(self._reporting)
         state = _state(now, self._reporting)  # before the table: what changes in between differs the next time
         if state == self._state:
             return replace(self.table, read_at=time.monotonic())
-        table = read(now, self._reporting)
+        (_, deployments), *_ = state
+        if deployments != self._known_of:
+            self._known, self._known_of = known_as(), deployments
+        table = read(now, self._reporting, self._known)
         self._state = state
         return table

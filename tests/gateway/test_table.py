@@ -425,6 +425,21 @@ def test_whatever_the_table_is_made_of_is_new_at_the_next_look(
     assert replace(after, read_at=0.0) == replace(table.read(), read_at=0.0)
 
 
+def test_what_is_known_of_deployments_is_made_anew_only_when_one_of_them_changes() -> None:
+    engine, other = make_ready(make_partition(role="decode")), make_partition(role="decode")
+    assert engine.deployment is not None
+    assert other.deployment is not None
+    watch = Watch()
+    before = looked(watch).served
+    Partition.objects.filter(pk=engine.pk).update(phase="")
+    after = looked(watch).served
+    assert before[engine.deployment.name].has_engine
+    assert not after[engine.deployment.name].has_engine
+    assert after[other.deployment.name] is before[other.deployment.name]
+    Deployment.objects.filter(pk=other.deployment.pk).update(aliases=["spare"])
+    assert looked(watch).served["spare"].name == other.deployment.name
+
+
 def test_a_node_that_falls_silent_is_out_at_the_next_look() -> None:
     silent, heard = make_node("n1"), make_node("n2")
     partition = make_ready(make_partition(silent, role="decode"))
