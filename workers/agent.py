@@ -24,13 +24,15 @@ from workers.qualification import Qualification
 from workers.qualifying import Qualifier, busy
 from workers.reconcile import Action, PutAway, Relabel, Start, Wait, Wake, reconcile
 from workers.sleepers import Sleepers
+from workers.sockets import Sockets
 from workers.starter import Starter
 from workers.strays import Strays
 from workers.view import View
 
 log = logging.getLogger(__name__)
 PERIOD_S = 1.0
-SOON_S = 0.2  # while something is about to happen: an engine is starting, draining or stopping
+SOON_S = 0.1  # while something is about to happen: an engine is starting, draining or stopping
+ENDING_S = 0.03  # while one ends whose devices another waits for
 _CHANGING = {Phase.STARTING, Phase.DRAINING, Phase.STOPPING, Phase.DOZING, Phase.WAKING}
 
 
@@ -48,6 +50,7 @@ class Agent:
         prober: Prober,
         qualifier: Qualifier,
         sleepers: Sleepers | None = None,
+        sockets: Sockets | None = None,
         usable: Callable[[], frozenset[str] | None] = lambda: None,
     ) -> None:
         self._instance, self._held, self._book, self._logs = instance, held, book, logs
@@ -56,11 +59,12 @@ class Agent:
         self._lock = threading.Lock()
         self._wake, self._done = threading.Event(), threading.Event()
         self._paused = self._retiring = False
-        self._strays = Strays(instance, self._records)
+        self._strays = Strays(instance, self._records, sockets)
         self._hands = Hands(book, starter, self._strays, sleepers)
         self.finished = threading.Event()  # retired, and nothing runs any more
         self.on_change: Callable[[], None] = lambda: None
         self.view = View(held.generation, tuple(book))
+        prober.on_news = self._wake.set
 
     # --- from other threads ------------------------------------------------------------------------------
 
@@ -99,9 +103,14 @@ class Agent:
                 self.tick(clock())
             except Exception:
                 log.exception("tick failed; the next one starts afresh")
-            soon = any(record.replica.phase in _CHANGING for record in self._records())
-            self._wake.wait(SOON_S if soon else PERIOD_S)
+            self._wake.wait(self._pause_s())
             self._wake.clear()
+
+    def _pause_s(self) -> float:
+        phases = {record.replica.phase for record in self._records()}
+        if Phase.STOPPING in phases:
+            return ENDING_S
+        return SOON_S if phases & _CHANGING else PERIOD_S
 
     def adopt(self) -> None:
         """Take over what an earlier agent process left: once, before the first tick."""

@@ -34,6 +34,7 @@ LATE = frozenset(
     {
         "VLLM_API_KEY",
         "VLLM_HOST_IP",
+        "VLLM_RPC_BASE_PATH",
         "VLLM_NIXL_SIDE_CHANNEL_HOST",
         "VLLM_NIXL_SIDE_CHANNEL_PORT",
         "OMP_NUM_THREADS",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,7 @@ from workers.reconcile import Replica
 
 log = logging.getLogger(__name__)
 THREADS = 16
-EVERY_S, SOON_S = 0.9, 0.15  # between two probes of an engine: of a ready one, of one that is changing
+EVERY_S, SOON_S = 0.9, 0.08  # between two probes of an engine: of a ready one, of one that is changing
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class Prober:
         self._lock = threading.Lock()
         self._latest: dict[Process, Probe] = {}
         self._asking: set[Process] = set()
+        self.on_news: Callable[[], None] = lambda: None  # a process has become ready, or idle, or ceased to be
 
     def ask(self, record: Record, engine: Engine) -> None:
         """Begins a probe, unless one of that process is under way or was just made."""
@@ -99,6 +100,9 @@ class Prober:
             if probe.answered is None and before is not None:
                 probe = Probe(begun, answered=before.answered)
             self._latest[process] = replace(probe, quiet_since=_quiet_since(probe, before, clock()))
+        was = before or Probe(begun)
+        if (probe.ready, probe.is_idle) != (was.ready, was.is_idle):
+            self.on_news()
 
     def _ask(self, record: Record, engine: Engine, begun: float) -> Probe:
         url, spec = record.url(self._host), record.replica.spec

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from workers.contract import NodeSpec, Phase, ReplicaSpec, Role
 
-# Gateways read their table anew each second, and at once when a look each 0.2 s finds another routing (ADR 5). A
+# Gateways read their table anew each second, and at once when a look each 0.1 s finds another routing (ADR 5). A
 # request that comes later all the same is refused before its first byte, and goes elsewhere.
 SETTLE_S = 1.2
+# Of an engine that nobody has asked for a while, which is what a pool empties: the next request is hardly in that time.
+QUIET_S, QUIET_SETTLE_S = 2.0, 0.2
 # After SIGTERM to an engine that was idle and settled: nothing is left in it to finish, and the teardown of its KV
 # connections was seen to hang until the engine's own timeout (vLLM 0.32.0 with NIXL 1.5.1, 20 s).
 IDLE_GRACE_S = 1.5
@@ -169,11 +171,9 @@ def backoff_s(restarts: int) -> float:
 
 
 def settle_s(replica: Replica) -> float:
-    """How long after its last request a draining engine must be left alone.
-
-    A decoder may pull a prefill engine's blocks until their lease ends, and no request shows while it does.
-    """
-    return SETTLE_S + (lease_s(replica.spec) if replica.spec.role == Role.PREFILL else 0.0)
+    """How long a draining engine without a request is left to gateways that may not know yet."""
+    quiet = replica.idle_since is not None and replica.since - replica.idle_since >= QUIET_S
+    return QUIET_SETTLE_S if quiet else SETTLE_S
 
 
 def lease_s(spec: ReplicaSpec) -> int:
@@ -187,12 +187,14 @@ def is_drained(replica: Replica, now: float, drain_s: float | None = None) -> bo
         return True
     if replica.idle_since is None:
         return False
-    # A decode engine found idle has nothing to wait for but the gateways' next look; a prefill engine's last
+    settle, lease = settle_s(replica), lease_s(replica.spec)
+    settled = replica.since + settle
+    # A decoder may pull a prefill engine's blocks until their lease ends, and no request shows while it does. Its last
     # request may have ended just before it was found idle, or so long ago that its blocks are nobody's any more.
-    quiet = replica.idle_since if replica.spec.role == Role.PREFILL else replica.since
-    settled = max(replica.since + SETTLE_S, quiet + settle_s(replica))
+    if replica.spec.role == Role.PREFILL:
+        settled = max(settled, replica.idle_since + settle + lease)
     if replica.prefill_until is not None:
-        settled = max(settled, replica.prefill_until + SETTLE_S + lease_s(replica.spec))
+        settled = max(settled, replica.prefill_until + settle + lease)
     return now >= settled
 
 

@@ -34,6 +34,7 @@ from workers.redaction import of_environment, of_url
 from workers.reporter import Reporter
 from workers.sampler import Sampler
 from workers.sleepers import Bounds, Sleepers
+from workers.sockets import Sockets
 from workers.starter import CPU_NICE, Place, Starter
 from workers.store.downloading import Hub
 from workers.store.fetcher import Fetcher
@@ -62,9 +63,11 @@ class Runtime:
         self._nursery = _nursery(settings, config, vllm, source)
         python = partial(interpreter, settings.vllm) if settings.vllm else str
         place = Place(config.instance, config.listen_host(), config.address, settings.engine_ports, settings.side_ports)
+        sockets = Sockets(home.path, config.instance)
         starter = Starter(
-            place, engines=engines, source=source, book=book, logs=logs, children=children, nursery=self._nursery
-        )
+            place, engines=engines, source=source, book=book, logs=logs, children=children, nursery=self._nursery,
+            sockets=sockets,
+        )  # fmt: skip
         prober = Prober(place.probe_host())
         program = Program(home.path, source, python)
         self._qualifier = Qualifier(
@@ -80,7 +83,7 @@ class Runtime:
         self._agent = Agent(
             instance=config.instance, held=held, book=book, logs=logs, children=children, engines=engines,
             starter=starter, prober=prober, qualifier=self._qualifier, sleepers=self._sleepers,
-            usable=self._sampler.usable,
+            sockets=sockets, usable=self._sampler.usable,
         )  # fmt: skip
         self._keeper, self._fetcher = _weights(settings, held, self._agent, python)
         self._reporter = Reporter(
@@ -200,6 +203,7 @@ def stop_engines(settings: Settings, config: Config, grace_s: float) -> int:
         time.sleep(0.05)
     for book in books:
         book.clear()
+    Sockets(settings.home.path, config.instance).sweep(())
     return len(live)
 
 

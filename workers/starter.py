@@ -21,6 +21,7 @@ from workers.nursery import NoFork, Nursery
 from workers.ports import NoFreePort, lease
 from workers.processes import GPUS, MARKER, Children, Marker, Process, boot_id
 from workers.reconcile import Replica, Start
+from workers.sockets import Sockets
 
 log = logging.getLogger(__name__)
 CPU_NICE = 5  # an engine on the host's own cores leaves room for the agent that watches it, and for the rest of us
@@ -51,10 +52,12 @@ class Starter:
         logs: Logs,
         children: Children,
         nursery: Nursery | None = None,
+        sockets: Sockets | None = None,
     ) -> None:
         self.may_sleep: Callable[[ReplicaSpec], bool] = lambda _: False  # whether it is started so that it can
         self._place, self._engines, self._source = place, engines, source
         self._book, self._logs, self._children, self._nursery = book, logs, children, nursery
+        self._sockets = sockets
         self.asleep: Callable[[], Iterable[Record]] = tuple  # whose ports are taken, too
 
     def not_yet(self, spec: ReplicaSpec) -> str:
@@ -110,6 +113,7 @@ class Starter:
             port=port,
             side_port=side_port,
             cores=self._source.cores(spec.gpus),
+            sockets=self._sockets.folder(record.marker) if self._sockets else "",
             secret=record.secret,
         )
         command = engine.command(launch)

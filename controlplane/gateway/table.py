@@ -229,7 +229,7 @@ class Watch(threading.Thread):
     def __init__(
         self,
         period_s: float = 1.0,
-        glance_s: float = 0.2,
+        glance_s: float = 0.1,
         *,
         reader: Callable[[], Table] | None = None,
         glance: Callable[[], object] | None = None,

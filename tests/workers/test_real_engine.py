@@ -90,6 +90,10 @@ class Pair:
         )  # fmt: skip
 
 
+def sockets(pid: int) -> Path:
+    return Path(psutil.Process(pid).environ()["VLLM_RPC_BASE_PATH"])
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("real")
@@ -187,6 +191,11 @@ def test_a_killed_agents_successor_adopts_both_engines(pair):
     check_kv_moves(pair, prefill=2, decode=1, word="adopted")
 
 
+def test_each_has_a_folder_of_its_own_for_its_sockets(pair):
+    first, second = (sockets(pid) for pid in pair.pids())
+    assert first != second and list(first.iterdir()) and list(second.iterdir())
+
+
 def test_a_killed_prefill_engine_is_restarted_and_found_again(pair):
     _, pid = pair.pids()
     endpoint = pair.control.replica(2).endpoint
@@ -202,6 +211,8 @@ def test_a_killed_prefill_engine_is_restarted_and_found_again(pair):
 
 def test_both_are_stopped_when_no_longer_wanted(pair):
     pids = pair.pids()
+    folders = [sockets(pid) for pid in pids]
     pair.control.want()
     until(lambda: pair.control.last.replicas == (), 120)
     assert not any(map(alive, pids))
+    until(lambda: not any(folder.exists() for folder in folders), 45)

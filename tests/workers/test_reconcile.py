@@ -11,6 +11,8 @@ from workers.contract import NodeSpec, Phase, ReplicaSpec, Role
 from workers.reconcile import (
     GRACE_S,
     IDLE_GRACE_S,
+    QUIET_S,
+    QUIET_SETTLE_S,
     SETTLE_S,
     STEADY_S,
     Doze,
@@ -26,6 +28,7 @@ from workers.reconcile import (
     Wake,
     backoff_s,
     reconcile,
+    settle_s,
 )
 
 
@@ -90,11 +93,18 @@ def test_a_prefill_engine_is_kept_until_nobody_can_pull_its_blocks_any_more():
 
 def test_a_prefill_engine_that_has_long_had_no_request_waits_for_gateways_alone():
     idle = have(want(role=Role.PREFILL), Phase.DRAINING, since=100.0, idle_since=100.0 - 30.0)
-    assert reconcile(node(generation=2), idle, 100.0 + SETTLE_S - 0.1) == []
-    assert reconcile(node(generation=2), idle, 100.0 + SETTLE_S) == [Stop(1)]
+    assert reconcile(node(generation=2), idle, 100.0 + QUIET_SETTLE_S - 0.1) == []
+    assert reconcile(node(generation=2), idle, 100.0 + QUIET_SETTLE_S) == [Stop(1)]
     lately = have(want(role=Role.PREFILL), Phase.DRAINING, since=100.0, idle_since=90.0)
-    assert reconcile(node(generation=2), lately, 90.0 + SETTLE_S + 29.9) == []
-    assert reconcile(node(generation=2), lately, 90.0 + SETTLE_S + 30.0) == [Stop(1)]
+    assert reconcile(node(generation=2), lately, 90.0 + QUIET_SETTLE_S + 29.9) == []
+    assert reconcile(node(generation=2), lately, 90.0 + QUIET_SETTLE_S + 30.0) == [Stop(1)]
+
+
+@pytest.mark.parametrize(("quiet_s", "settle_s"), [(QUIET_S, QUIET_SETTLE_S), (QUIET_S - 0.1, SETTLE_S)])
+def test_whom_nobody_has_asked_for_a_while_is_not_left_waiting_for_the_next_request(quiet_s, settle_s):
+    idle = have(want(), Phase.DRAINING, since=100.0, idle_since=100.0 - quiet_s)
+    assert reconcile(node(generation=2), idle, 100.0 + settle_s - 0.05) == []
+    assert reconcile(node(generation=2), idle, 100.0 + settle_s) == [Stop(1)]
 
 
 def test_an_engine_that_prefilled_until_lately_is_kept_as_long():
@@ -158,7 +168,9 @@ def test_an_engine_of_a_draining_node_goes_at_its_deadline_and_never_settled_too
     if age >= drain_s:
         assert action == Stop(1)
     elif action is not None:
-        assert idle is not None and age >= SETTLE_S, "a busy one, or one that gateways may still choose, was stopped"
+        assert idle is not None and age >= settle_s(replica[1]), (
+            "a busy one, or one that gateways may still choose, was stopped"
+        )
 
 
 def test_the_deadline_bounds_the_wait_for_the_lease_too():

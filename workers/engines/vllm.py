@@ -99,6 +99,8 @@ class Vllm:
             env["VLLM_API_KEY"] = spec.api_key  # not an argument: every user of the host may read those
         if spec.model.startswith("/"):
             env["HF_HUB_OFFLINE"] = "1"
+        if launch.sockets:
+            env["VLLM_RPC_BASE_PATH"] = launch.sockets
         if spec.kv_connector:
             env["VLLM_NIXL_SIDE_CHANNEL_HOST"] = launch.address
             env["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(launch.side_port)

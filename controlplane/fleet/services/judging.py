@@ -34,7 +34,7 @@ def judge(current: Activation, now: datetime) -> Standing | None:
     there = [row for row, _ in found if row is not None]
     starting = [row for row in there if not is_ready(row, now)]
     if not starting:
-        _end(current, Activation.State.READY, now)
+        _end(current, Activation.State.READY, _ready_at(current, there, now))
         return Standing(State.READY)
     takes, spent = usual(current, starting), (now - (current.placed_at or now)).total_seconds()
     return Standing(State.STARTING, None if takes is None else max(1.0, takes - spent))
@@ -117,6 +117,12 @@ def _fail(current: Activation, slots: Sequence[Partition], at_fault: Partition |
         why = f"{at_fault}: {why}"
     current.partition, current.partner = at_fault, None
     _end(current, Activation.State.FAILED, now, why)
+
+
+def _ready_at(current: Activation, slots: Sequence[Partition], now: datetime) -> datetime:
+    """When the last of these became ready, by its agent: nobody may have looked since."""
+    since = max((row.phase_since for row in slots if row.phase_since is not None), default=now)
+    return min(now, max(since, current.placed_at or since))
 
 
 def _end(current: Activation, state: Activation.State, now: datetime, why: str = "") -> None:

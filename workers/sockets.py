@@ -1,0 +1,58 @@
+"""Where an engine's own processes meet: a folder of Unix sockets for each. vLLM would put them among the host's
+temporary files, and one that is killed leaves them there for good."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+PATH_MOST = 107  # bytes of a Unix socket's path: sun_path of unix(7), less the zero that ends it
+NAME_BYTES = 1 + 36  # what vLLM adds: a UUID
+FOLDER_BYTES = 24  # and we: a partition and a generation
+MOST = PATH_MOST - NAME_BYTES - FOLDER_BYTES
+
+
+class Sockets:
+    """`home` is the agent's; `instance` tells its folder apart where the home's path is too long for sockets."""
+
+    def __init__(self, home: Path, instance: str) -> None:
+        near = home / "sockets"
+        fits = len(bytes(near)) <= MOST
+        self._root = near if fits else Path(tempfile.gettempdir()) / f"forebay-{instance[:12]}"
+
+    def folder(self, marker: str) -> str:
+        """That the engine of this marker may use, made anew; "" where there can be none: then it uses vLLM's own."""
+        folder = self._root / _name(marker)
+        try:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._root.is_symlink() or self._root.stat().st_uid != os.getuid():
+                raise OSError(f"{self._root} is not this user's folder")
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            log.warning("an engine's sockets go to the host's folder for temporary files: %s", error)
+            return ""
+        return str(folder) if len(bytes(folder)) + NAME_BYTES <= PATH_MOST else ""
+
+    def sweep(self, live: Iterable[str]) -> None:
+        """Remove those of engines that are not among these markers, and the folder of all when there are none."""
+        names = {_name(marker) for marker in live}
+        try:
+            folders = [folder for folder in self._root.iterdir() if folder.name not in names]
+        except OSError:
+            return  # none was made yet
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        if not names:
+            with contextlib.suppress(OSError):
+                self._root.rmdir()
+
+
+def _name(marker: str) -> str:
+    """A marker is home/partition/generation."""
+    return "-".join(marker.split("/")[1:])
