@@ -188,6 +188,12 @@ def _room(slot: Slot) -> tuple[bool, bool, int, bool, int, int]:
     return (slot.failed, not slot.clear, slot.size, not slot.near, slot.memory_bytes, slot.partition)
 
 
+def may_ever_leave(resident: Resident, priority: int) -> bool:
+    """For one of that priority, once it has no request and has been there long enough; one that is not the pool's to
+    empty never does."""
+    return (resident.lent or resident.priority <= priority) and resident.in_flight is not None
+
+
 def _may_leave(resident: Resident, priority: int, min_residence_s: float) -> bool:
     may = resident.lent or resident.priority <= priority
     return may and resident.is_idle and resident.resident_s >= min_residence_s

@@ -67,6 +67,23 @@ def choose(
     return Found((), (), (), refused or _why_none(prefill, decode, evict=evict))
 
 
+def to_keep(
+    prefill: Sequence[Half],
+    decode: Sequence[Half],
+    *,
+    priority: int,
+    refusal: Callable[[Slot, Slot], str] = lambda first, second: "",
+) -> frozenset[int]:
+    """The two slots that one which waits is to have once both can be had: of models that it may make leave, busy now
+    or there too shortly, those that are soonest missed the least. Empty: there are no such two."""
+    every = {half.slot.partition: half.slot for half in (*prefill, *decode)}
+    costs = _costs([slot for slot in every.values() if slot.resident and pool.may_ever_leave(slot.resident, priority)])
+    able = [[half for half in halves if _may_take(half.slot, costs)] for halves in (prefill, decode)]
+    ranked = sorted((_key(one, other, costs), one, other) for one, other in _pairs(able[0], able[1], costs))
+    found = next(((one, other) for _, one, other in ranked if not refusal(one.slot, other.slot)), ())
+    return frozenset(half.slot.partition for half in found)
+
+
 def _costs(leaving: Sequence[Slot]) -> dict[int, Worth]:
     """By deployment, what its leaving costs."""
     worth, found = pool.worth(leaving), dict[int, Worth]()

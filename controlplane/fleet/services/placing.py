@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from django.conf import settings
 
@@ -12,7 +13,7 @@ from controlplane.domain import pool_pairs
 from controlplane.domain.pool_pairs import Half
 from controlplane.fleet import sleeping, weights
 from controlplane.fleet.models import Activation, Deployment, Partition
-from controlplane.fleet.services import lending
+from controlplane.fleet.services import kept, lending
 from controlplane.fleet.services.asks import Ask
 from controlplane.fleet.services.slots import Round
 from workers.contract import Role
@@ -38,18 +39,34 @@ class Plan:
         return [deployment for deployment in found.values() if deployment is not None]
 
 
-def find(deployment: Deployment, ask: Ask, look: Round, failed: Collection[int | None]) -> Plan:
-    """`failed`: slots where it did not start lately."""
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Slots where it did not start lately, and those that it may not take, with the reason."""
+
+    failed: Collection[int | None] = ()
+    kept: Collection[int] = ()
+    why_kept: str = ""
+
+
+def find(deployment: Deployment, ask: Ask, look: Round, failed: Collection[int | None], asked_at: datetime) -> Plan:
+    """`failed`: slots where it did not start lately. `asked_at`: when somebody first asked for it."""
+    bars = Bars(failed)
+    waiting = look.once(kept.look_for)
+    if waiting and waiting.is_against(deployment, _priority(deployment, ask, look), asked_at):
+        bars = Bars(failed, waiting.slots, waiting.why)
     if ask.cause == OVERFLOW:
-        return _single(deployment, ask, look, failed)
-    plan = _pair(deployment, ask, look, failed) if deployment.is_pair else _single(deployment, ask, look, failed)
+        return _single(deployment, ask, look, bars)
+    plan = _pair(deployment, ask, look, bars) if deployment.is_pair else _single(deployment, ask, look, bars)
     return plan if plan.takes else replace(plan, reason=look.refusal(deployment) or plan.reason)
 
 
-def _single(deployment: Deployment, ask: Ask, look: Round, failed: Collection[int | None]) -> Plan:
-    fitting = _fitting(deployment, ask, look)
+def _single(deployment: Deployment, ask: Ask, look: Round, bars: Bars) -> Plan:
+    there = _fitting(deployment, ask, look, bars)
+    fitting = [one for one in there if one[0].pk not in bars.kept]
+    if there and not fitting:
+        return Plan(bars.why_kept)
     near = _near(deployment) if sum(slot.resident is None for _, slot in fitting) > 1 else frozenset()
-    views = [replace(slot, near=row.node_id in near, failed=row.pk in failed) for row, slot in fitting]
+    views = [replace(slot, near=row.node_id in near, failed=row.pk in bars.failed) for row, slot in fitting]
     choice = rules.choose(
         views, priority=_priority(deployment, ask, look), min_residence_s=settings.POOL_MIN_RESIDENCE_S
     )
@@ -61,19 +78,19 @@ def _single(deployment: Deployment, ask: Ask, look: Round, failed: Collection[in
     return Plan(choice.reason, ((seen, Role.AGGREGATED),), tuple(look.row(pk) for pk in choice.also), slot.asleep)
 
 
-def _pair(deployment: Deployment, ask: Ask, look: Round, failed: Collection[int | None]) -> Plan:
+def _pair(deployment: Deployment, ask: Ask, look: Round, bars: Bars) -> Plan:
     """Two free slots, or two of which some are left by others."""
-    plan = _two(deployment, ask, look, failed, empty=True)
+    plan = _two(deployment, ask, look, bars, empty=True)
     if plan.takes or not _may_evict(ask, look):
         return plan
-    return _two(deployment, ask, look, failed, empty=False)
+    return _two(deployment, ask, look, bars, empty=False)
 
 
-def _two(deployment: Deployment, ask: Ask, look: Round, failed: Collection[int | None], *, empty: bool) -> Plan:
+def _two(deployment: Deployment, ask: Ask, look: Round, bars: Bars, *, empty: bool) -> Plan:
     near = _near(deployment)
     prefill, decode = (
-        [_told(half, look.row(half.slot.partition).node_id in near, failed)
-         for half in look.halves(deployment, role, empty=empty)]
+        [_told(half, look.row(half.slot.partition).node_id in near, bars.failed)
+         for half in look.halves(deployment, role, empty=empty) if half.slot.partition not in bars.kept]
         for role in (Role.PREFILL, Role.DECODE)
     )  # fmt: skip
     found = pool_pairs.choose(
@@ -92,9 +109,11 @@ def _told(half: Half, near: bool, failed: Collection[int | None]) -> Half:
     return replace(half, slot=replace(half.slot, near=near, failed=half.slot.partition in failed))
 
 
-def _fitting(deployment: Deployment, ask: Ask, look: Round) -> list[tuple[Partition, rules.Slot]]:
+def _fitting(deployment: Deployment, ask: Ask, look: Round, bars: Bars) -> list[tuple[Partition, rules.Slot]]:
     if ask.cause != OVERFLOW:
-        return _beds(deployment, ask, look) or look.empty(deployment) or look.holding(deployment)
+        if beds := _beds(deployment, ask, look):
+            return beds
+        return [one for one in look.empty(deployment) if one[0].pk not in bars.kept] or look.holding(deployment)
     lending.take_turns()
     look.forget()  # what others took meanwhile
     return look.lendable(deployment)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypeVar, cast
 
 from django.conf import settings
 from django.db.models import Count
@@ -24,6 +25,7 @@ from controlplane.fleet.pool_use import Use
 from controlplane.fleet.services import exclusive, lending
 from workers.contract import Phase
 
+T = TypeVar("T")
 Chances = Mapping[str, float]  # by deployment: that it is asked for again soon
 
 
@@ -79,6 +81,7 @@ class Round:
         self.now, self._chances, self._floors = now, chances, floors
         self._found: dict[bool, _Found] = {}
         self._holdings: Holdings | None = None
+        self._made: dict[object, object] = {}
 
     def is_owed(self, deployment: Deployment) -> bool:
         """Whether it is of a team that has less of the pool than its floor."""
@@ -114,6 +117,12 @@ class Round:
         """Which floor stands against its having both; "" where none does."""
         return self._held().pair_refusal(first, second, deployment.pk) if self._floors.gpus else ""
 
+    def once(self, make: Callable[[Round], T]) -> T:
+        """What `make` finds, once until `forget`."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return cast(T, self._made[make])
+
     def row(self, partition: int) -> Partition:
         """As it was found: of those that this look has told."""
         return next(found.rows[partition] for found in self._found.values() if partition in found.rows)
@@ -141,6 +150,7 @@ class Round:
     def forget(self) -> None:
         """Somebody else was faster, or a slot was given back."""
         self._holdings = None
+        self._made.clear()
         self._found.clear()
 
     def _open_to(

@@ -115,8 +115,9 @@ class _Look:
 
     def _place(self, current: Activation | None, failed: set[int | None]) -> Standing:
         """Give it its slots, or note that it waits for them."""
+        asked_at = current.asked_at if current else self.now
         for _ in range(LOOKS):
-            plan = placing.find(self.deployment, self.ask, self.round, failed)
+            plan = placing.find(self.deployment, self.ask, self.round, failed, asked_at)
             if not plan.takes:
                 return self._wait(current, plan.reason)
             evicted = ", ".join(sorted(deployment.name for deployment in plan.evicted))
