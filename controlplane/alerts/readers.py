@@ -74,7 +74,8 @@ def _harm(sample: DeviceSample) -> float:
 def _crash_looping(scene: Scene, watch: Watch) -> Iterator[Fact]:
     for part in _partitions(scene, Q(restarts__gte=watch.limits.clear, deployment__isnull=False, phase__in=DOWN)):
         if part.confirmed:
-            yield Fact(part.subject, float(part.restarts), f"{part.restarts} starts in a row failed. {part.message}")
+            why = f": {part.message}" if part.message else "."
+            yield Fact(part.subject, float(part.restarts), f"{part.restarts} starts in a row failed{why}")
 
 
 def _kv_full(scene: Scene, watch: Watch) -> Iterator[Fact]:

@@ -14,7 +14,9 @@ from controlplane.teams.budgets import Budget, budgets
 
 def past_soft(scene: Scene, watch: Watch) -> Iterator[Fact]:
     for budget in budgets(scene.now):
-        yield from _fact(budget, budget.soft, scene, "Its keys still work.")
+        is_over = budget.hard is not None and is_used_up(budget.hard, budget.spent_in(month_of(scene.now)))
+        so = "It is past its hard limit too, and its keys are refused." if is_over else "Its keys still work."
+        yield from _fact(budget, budget.soft, scene, so)
 
 
 def past_hard(scene: Scene, watch: Watch) -> Iterator[Fact]:

@@ -50,10 +50,10 @@ OVERFLOW = (
 )
 POOL_SHAPE = (
     "In the pool: woken as one aggregated engine, in one slot, or as a pair of a prefill and a decode engine, in two. "
-    "A change holds from the next waking on."
+    "A change takes effect the next time it is woken."
 )
-KEEP_ALIVE = "In the pool: active so long after its last request there. Null: as learned, or configured."
-PRIORITY = "In the pool: takes no slot of a model with a higher one."
+KEEP_ALIVE = "In the pool it counts as active for so long after its last request. Null: as learned, or as configured."
+PRIORITY = "In the pool it takes no slot of a model with a higher priority."
 
 
 class DeploymentShape(serializers.ModelSerializer):

@@ -109,7 +109,7 @@ class Usage(APIView):
         operation_id="usage",
         summary="Usage and cost",
         description="GPU-seconds of active, reserved and idle time, tokens and money over a range, by team, model, "
-        "key, node or share. Counted each two minutes; an hour is final ten minutes after its end.",
+        "key, node or share. Counted every two minutes; an hour is final ten minutes after its end.",
         tags=["usage"],
         parameters=[UsageQuery],
         responses=UsageShape,

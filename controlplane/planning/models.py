@@ -38,7 +38,7 @@ class RecordedSpan(models.Model):
         ordering = ["start"]
 
     def __str__(self) -> str:
-        return f"{self.source}: {self.start} - {self.end}"
+        return f"{self.source}: {self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC"
 
 
 class Forecast(models.Model):

@@ -138,27 +138,27 @@ class Serve(forms.Form):
     pool_shape = forms.ChoiceField(
         choices=[("aggregated", "aggregated: one engine, one slot"), ("pair", "pair: prefill and decode, two slots")],
         required=False,
-        label="In the pool it is",
-        help_text="Pooled: what it is woken as. A change holds from the next waking on.",
+        label="Woken in the pool as",
+        help_text="Pooled models only. A change takes effect the next time it is woken.",
     )
     overflow = forms.BooleanField(
         required=False,
         label="Overflow into the pool",
-        help_text="Dedicated: when its engines are full, or none is ready, one more is started in a slot that pooled "
-        "models can do without. Full is known where a limit of requests is set.",
+        help_text="Dedicated models only: when its engines are full, or none is ready, one more is started in a slot "
+        "that pooled models can do without. An engine is full at its limit of requests; without one it never is.",
     )
     keep_alive_s = forms.IntegerField(
         min_value=0,
         required=False,
         label="Keep-alive, seconds",
-        help_text="In the pool: active so long after its last request there. Empty: as learned, or configured.",
+        help_text="In the pool active for so long after its last request. Empty: as learned, or as configured.",
     )
     priority = forms.IntegerField(
         min_value=-100,
         max_value=100,
         initial=0,
         required=False,
-        help_text="In the pool: it takes no slot of a model with a higher one.",
+        help_text="In the pool it takes no slot of a model with a higher priority.",
     )
     kv_connector = forms.ChoiceField(choices=[("NixlConnector", "NIXL")], label="KV connector")
     min_transfer_tokens = forms.IntegerField(

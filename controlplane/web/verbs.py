@@ -28,5 +28,6 @@ SAID = {
 }  # fmt: skip
 SAID_OF_CHANGES = {
     "change": "began", "undo": "began, as an undo,", "drain": "began, to drain a node,", "resume": "resumed",
-    "roll-back": "rolls back", "rolled-back": "has rolled back", "done": "has finished", "stopped": "was stopped in",
+    "roll-back": "rolls back", "rolled-back": "has rolled back", "done": "has finished",
+    "stopped": "could not go on with",
 }  # fmt: skip

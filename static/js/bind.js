@@ -10,7 +10,7 @@ const MOST = 100, MARGIN = 600;
 const NODE = {
   age: (n) => age(ageOf(n)), cpu: (n) => percent(n.host?.cpu_utilization), disk: (n) => bytes(n.host?.disk_free_bytes),
   memory: (n) => (n.host ? `${bytes(n.host.memory_used_bytes)} of ${bytes(n.host.memory_bytes)}` : UNKNOWN),
-  skew: (n) => (n.skew_s === null ? UNKNOWN : `${(Math.round((n.skew_s || 0) * 100) / 100 || 0).toFixed(2)} s`), held: (n) => `g ${n.observed_generation}`,
+  skew: (n) => (n.skew_s === null ? UNKNOWN : `${(Math.round((n.skew_s || 0) * 100) / 100 || 0).toFixed(2)} s`), held: (n) => `${n.observed_generation}`,
 };
 const PART = {
   running: (p) => (p.engine ? `${number(p.engine.running)}${p.engine.waiting ? ` + ${number(p.engine.waiting)}` : ""}` : UNKNOWN), kv: (p) => percent(p.engine?.kv_usage),

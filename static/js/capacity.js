@@ -69,7 +69,7 @@ function figures() {
   text($("k-hold-sub"), shown.held ? `${sizes() || shown.held.reason}` : "no forecast: hold on");
   text($("held-why"), shown.held ? `To hold now: ${held()} slots, ${shown.held.reason}. ${gpus()}` : "What to hold now is not known, since there is no forecast of the last half hour: what is held is held on.");
   text($("k-next"), soon ? number(soon.values[soon.values.length - 1]) : UNKNOWN);
-  text($("k-next-sub"), soon ? `99% sure; ${soon.values[soon.values.length - 2]} at 95%` : "a forecast is made each 10 min");
+  text($("k-next-sub"), soon ? `99% sure; ${soon.values[soon.values.length - 2]} at 95%` : "a forecast is made every 10 min");
   text($("k-expected"), mine ? number(mine.expected, 1) : UNKNOWN);
   text($("k-expected-sub"), mine ? `Aegaeon's formula: ${number(mine.aegaeon, 1)}` : " ");
   text($("k-slots"), number(shown.slots));
@@ -107,7 +107,7 @@ function calibration() {
 
 function how() {
   const { newest, recorded_s: recorded, recorded_since: since } = shown, methods = [...new Set(newest.flatMap((one) => Object.keys(one.shares)))];
-  text($("how"), newest.length ? `${newest[0].method[0].toUpperCase()}${newest[0].method.slice(1)}, from ${age(recorded)} on record since ${new Date(since * 1000).toISOString().slice(0, 10)}.${recorded < 7 * 86400 ? " With less than a week of it, forecasts are wider than they will be." : ""}` : "No forecast has been made yet: the control worker makes one each ten minutes.");
+  text($("how"), newest.length ? `${newest[0].method[0].toUpperCase()}${newest[0].method.slice(1)}, from ${age(recorded)} on record since ${new Date(since * 1000).toISOString().slice(0, 10)}.${recorded < 7 * 86400 ? " With less than a week of it, forecasts are wider than they will be." : ""}` : "No forecast has been made yet: the control worker makes one every ten minutes.");
   $("shares").replaceChildren(...methods.map((name) => el("tr", {}, el("th", { scope: "row" }, name), ...[600, 3600, 86400].map((horizon) => { const share = newest.find((one) => one.horizon_s === horizon)?.shares[name]; return el("td", { class: "num" }, share === undefined ? UNKNOWN : `${Math.round(share * 100)}%`); }))));
 }
 

@@ -62,10 +62,10 @@ function figures() {
   text($("k-cost-sub"), total.unpriced_gpu_s > 0 ? `${currency}; ${hours(total.unpriced_gpu_s)} h unpriced` : `${currency} for ${hours(time)} GPU-hours`);
   SHARES.forEach((share) => {
     text($(`k-${share}`), percent(time ? total.gpu_s[share] / time : null));
-    text($(`k-${share}-sub`), `${hours(total.gpu_s[share])} GPU-hours${total.costs[share] === null || total.cost === null ? "" : `, ${money(total.costs[share])}`}`);
+    text($(`k-${share}-sub`), `${hours(total.gpu_s[share])} GPU-hours${total.costs[share] === null || total.cost === null ? "" : `, ${money(total.costs[share])} ${currency}`}`);
   });
   text($("k-tokens"), money(total.per_million.all));
-  text($("k-tokens-sub"), total.per_million.active === null ? "needs tokens and a price" : `${money(total.per_million.active)} of active time`);
+  text($("k-tokens-sub"), total.per_million.active === null ? "needs tokens and a price" : `${currency}; ${money(total.per_million.active)} of active time`);
 }
 
 function row(name, group) {

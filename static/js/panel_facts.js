@@ -52,7 +52,7 @@ export function what({ kind, node, part, gpu, gpus }) {
 export function facts(found) {
   if (found.kind === "c") return fleetFacts(store.summary);
   const { kind, node, part, gpus } = found, list = [];
-  if (kind === "p") list.push(["State", part.status === "ready" ? `ready, ${part.confirmed ? "confirmed" : "not confirmed"} at g ${part.observed_generation}` : words(part.status)]);
+  if (kind === "p") list.push(["State", part.status === "ready" ? `ready, ${part.confirmed ? "confirmed" : "not confirmed"} as generation ${part.observed_generation}` : words(part.status)]);
   if (kind === "n") list.push(["State", words(node.status)], ["Host CPU", percent(node.host?.cpu_utilization)], ["Host memory", node.host ? `${bytes(node.host.memory_used_bytes)} of ${bytes(node.host.memory_bytes)}` : UNKNOWN], ["Disk free", bytes(node.host?.disk_free_bytes)]);
   if (kind === "g") list.push(["Health", gpuHealth(gpus[0]) || "ok"]);
   list.push([kind === "n" ? "GPUs, mean" : "Utilization", percent(mean(gpus, "utilization"))], ["Memory", `${bytes(sum(gpus, "memory_used_bytes"))} of ${bytes(sum(gpus, "memory_bytes"))}`]);

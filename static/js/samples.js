@@ -1,6 +1,6 @@
 // What GET /api/v1/samples gives, what it is called and in what unit people read it; the newest stretch joined on.
 const UNITS = { ratio: ["%", 100], bytes: ["GiB", 2 ** -30], "tokens/s": ["tok/s", 1], "bytes/s": ["MB/s", 1e-6] };
-const NAMES = { running: "running", waiting: "waiting", prompt_tps: "in", generation_tps: "out", ttft_ms: "TTFT", itl_ms: "ITL" };
+const NAMES = { running: "running", waiting: "waiting", prompt_tps: "in", generation_tps: "out", ttft_ms: "TTFT", itl_ms: "ITL", kv_bytes_ps: "received" };
 export const MANY = 12;
 
 export async function samples(query) {

@@ -274,3 +274,14 @@ def test_a_gpu_that_is_gone_from_the_reports_is_lost(play: Play) -> None:
     assert Alert.objects.get(state="firing").subject_name == "n/gpu0"
     play.look(2, every_s=30, devices=(device_of(gpu),), samples=(DeviceSample(uuid=gpu.uuid),))
     assert Alert.objects.get().state == "resolved"
+
+
+@pytest.mark.parametrize(("hard", "said"), [(None, "Its keys still work."), (100, "its keys are refused")])
+def test_a_soft_limit_does_not_say_that_keys_work_which_the_hard_one_stops(
+    play: Play, hard: int | None, said: str
+) -> None:
+    limits = {"budget_soft": Decimal(50), "budget_hard": hard and Decimal(hard)}
+    team = teams.create_team(name="search", **limits, actor=Actor.system("test"))
+    TeamSpend.objects.create(team=team, month=play.stage.now.date().replace(day=1), spent=Decimal("100.01"))
+    play.look()
+    assert said in Alert.objects.get(rule="budget-soft").text

@@ -1,154 +1,18 @@
-"""The assignment board in a real Chromium: mouse, finger and keys edit one draft; conflict, undo, a phone, a form."""
+"""The assignment board in a real Chromium: mouse, finger and keys edit one draft; undo, a phone, a form."""
 
 from __future__ import annotations
 
-import json
 import re
-import time
-from collections.abc import Iterator
 from types import SimpleNamespace
 
-import pytest
-from playwright.sync_api import Browser, Error, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.browser import boarding
+from tests.browser.boarding import RESET, apply, box_of, drag, ghosts, lane, opened, piece, pieces, shell
 from tests.browser.conftest import picture, sign_in
-from tests.browser.feigned import FeignedNode, Fleet
 from tests.browser.running import Running
-from workers.contract import Phase
 
-SETUP = """
-import json
-from controlplane.audit.services import Actor
-from controlplane.fleet import services
-from controlplane.fleet.models import Node
-from tests.browser.furnish import folder
-actor = Actor.system("test")
-model = services.register_model(name="llama-8b", source=folder("llama-8b", 15.0), actor=actor)
-more = {"engine_args": ["--max-model-len", "8192"], "slo_ttft_ms": 500, "slo_itl_ms": 40, "actor": actor}
-chat = services.create_deployment(name="chat", model_id=model.pk, **more)
-code = services.create_deployment(name="code", model_id=model.pk, **more)
-rows = {}
-for node, roles in ((Node.objects.get(name="sim-a"), ("prefill", "decode", "decode", "")),
-                    (Node.objects.get(name="sim-b"), ("decode", "", "", ""))):
-    for row, role in zip(services.split_node(node.pk, preset="4x1", actor=actor), roles):
-        rows[str(row)] = row.pk
-        if role:
-            services.assign(row.pk, deployment_id=chat.pk, role=role, actor=actor, reason="first layout")
-print(json.dumps({"chat": chat.pk, "code": code.pk, "parts": rows}))
-"""
-RESET = """
-import time
-from controlplane.audit.services import Actor
-from controlplane.fleet import errors, services
-from controlplane.fleet.models import Change, Partition
-actor = Actor.system("test")
-for _ in range(100):
-    open_ones = Change.objects.filter(state__in=["running", "stopped"])
-    if not open_ones:
-        break
-    for change in open_ones:
-        try:
-            services.roll_back_change(change.pk, actor=actor, reason="next test")
-        except errors.Refused:  # it is being rolled back already
-            time.sleep(0.2)
-wanted = {"sim-a/p0": "prefill", "sim-a/p1": "decode", "sim-a/p2": "decode", "sim-b/p0": "decode"}
-for row in Partition.objects.select_related("node"):
-    if str(row) in wanted:
-        services.assign(row.pk, deployment_id=CHAT, role=wanted[str(row)], actor=actor)
-    elif row.deployment_id:
-        services.release(row.pk, actor=actor)
-"""
-ISSUE = (
-    "from controlplane.fleet import services; from controlplane.audit.services import Actor; "
-    "print(services.issue_join_token(actor=Actor.system('test'))[1])"
-)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Without a gateway: it would try the engines, and these are feigned."""
-    made = Running(tmp_path_factory.mktemp("forebay") / "home")
-    try:
-        made.start(gateway=False)
-        yield made
-    finally:
-        made.stop()
-
-
-def shell(site: Running, code: str) -> str:
-    return site.manage("shell", "-v", "0", "-c", code).strip()
-
-
-@pytest.fixture(scope="module")
-def laid(site: Running, password: str) -> Iterator[SimpleNamespace]:
-    """Two simulated nodes of four GPUs: `chat` on one prefill and three decode partitions, four idle ones, `code` on
-    none."""
-    nodes = [FeignedNode(site.web, name, gpus=4, starts_s=3.0) for name in ("sim-a", "sim-b")]
-    for node in nodes:
-        node.join(shell(site, ISSUE))
-    with Fleet(nodes) as fleet:
-        time.sleep(2.5)  # the first reports bring the GPUs
-        ids = json.loads(shell(site, SETUP).splitlines()[-1])
-        yield SimpleNamespace(fleet=fleet, nodes=nodes, site=site, **ids)
-
-
-@pytest.fixture
-def board(page: Page, laid: SimpleNamespace, password: str) -> Iterator[Page]:
-    """The page, with everything serving as it was laid out."""
-    shell(laid.site, RESET.replace("CHAT", str(laid.chat)))
-    sign_in(page, password)
-    opened(page, laid)
-    yield page
-
-
-def opened(page: Page, laid: SimpleNamespace, query: str = "") -> None:
-    page.goto(f"/board/{query}")
-    for lane, count in (("prefill", 1), ("decode", 3)):
-        expect(pieces(page, f"{laid.chat}:{lane}")).to_have_count(count, timeout=30_000)
-    expect(page.locator(".piece:not(.ghost) .state").filter(has_text="ready")).to_have_count(4, timeout=30_000)
-
-
-def lane(page: Page, key: str) -> Locator:
-    return page.locator(f"[data-lane='{key}']")
-
-
-def pieces(page: Page, key: str) -> Locator:
-    return lane(page, key).locator(".piece:not(.ghost)")
-
-
-def ghosts(page: Page, key: str) -> Locator:
-    return lane(page, key).locator(".piece.ghost")
-
-
-def piece(page: Page, laid: SimpleNamespace, name: str) -> Locator:
-    return page.locator(f"[data-piece='{laid.parts[name]}']:not(.ghost)")
-
-
-def box_of(locator: Locator) -> dict[str, float]:
-    """The board is drawn anew whenever the fleet changes: ask until it is there."""
-    for _ in range(50):
-        try:
-            locator.scroll_into_view_if_needed(timeout=1000)
-        except Error:
-            continue
-        if found := locator.bounding_box():
-            return found
-    raise AssertionError(f"never still: {locator}")
-
-
-def drag(page: Page, piece: Locator, to: Locator) -> None:
-    start = box_of(piece)
-    page.mouse.move(start["x"] + 30, start["y"] + 12)
-    page.mouse.down()
-    page.mouse.move(start["x"] + 50, start["y"] + 30)
-    end = box_of(to)
-    page.mouse.move(end["x"] + end["width"] / 2, end["y"] + end["height"] / 2, steps=6)
-    page.mouse.up()
-
-
-def apply(page: Page, reason: str = "TTFT is climbing") -> None:
-    page.get_by_label("Reason").fill(reason)
-    page.get_by_role("button", name=re.compile("Apply")).click()
+site, laid, board = boarding.site, boarding.laid, boarding.board
 
 
 def test_a_mouse_drags_a_piece_to_a_lane_and_the_draft_is_a_link(
@@ -244,66 +108,6 @@ def test_an_idle_piece_asks_which_deployment(board: Page, laid: SimpleNamespace)
     expect(board.locator("#chooser [role=option]")).to_have_text([re.compile("decode of chat"), re.compile("of code")])
     board.keyboard.press("Enter")
     expect(ghosts(board, f"{laid.chat}:decode")).to_have_count(1)
-
-
-def test_of_two_operators_one_wins_and_the_other_plans_again(
-    board: Page, laid: SimpleNamespace, chromium: Browser, site: Running, password: str
-) -> None:
-    context = chromium.new_context(viewport={"width": 1440, "height": 1000}, base_url=site.web)
-    other = context.new_page()
-    sign_in(other, password)
-    piece(board, laid, "sim-a/p1").focus()
-    board.keyboard.press("p")
-    expect(board.get_by_role("button", name="Apply 1 move")).to_be_visible()
-    opened(other, laid, f"?move={laid.parts['sim-b/p0']}:{laid.chat}:prefill")
-    apply(other, "I saw it first")
-    expect(other.locator(".progress")).to_have_attribute("data-state", "done", timeout=20_000)
-    apply(board, "TTFT is climbing")
-    dialog = board.locator("#conflict")
-    expect(dialog).to_contain_text("Somebody was faster")
-    expect(dialog).to_contain_text("I saw it first")
-    picture(board, "board-conflict")
-    dialog.get_by_role("link", name="Re-plan").click()
-    expect(dialog).to_be_hidden()
-    expect(board.get_by_label("Reason")).to_have_value("TTFT is climbing")
-    expect(board.locator("#plan")).to_contain_text("2 → 3")
-    board.get_by_role("button", name="Apply 1 move").click()
-    expect(board.locator(".progress")).to_have_attribute("data-state", "done", timeout=20_000)
-    context.close()
-
-
-def test_the_loser_may_discard(board: Page, laid: SimpleNamespace, site: Running) -> None:
-    piece(board, laid, "sim-a/p1").focus()
-    board.keyboard.press("p")
-    expect(board.get_by_role("button", name="Apply 1 move")).to_be_visible()
-    shell(
-        site,
-        "from controlplane.fleet import services; from controlplane.audit.services import Actor; "
-        f"services.assign({laid.parts['sim-a/p2']}, deployment_id={laid.chat}, role='prefill', "
-        "actor=Actor.system('x'))",
-    )
-    apply(board)
-    board.locator("#conflict").get_by_role("link", name="Discard").click()
-    expect(board.locator("#conflict")).to_be_hidden()
-    expect(board.locator(".ghost")).to_have_count(0)
-    expect(board).to_have_url(re.compile("/board/$"))
-
-
-def test_what_would_stop_serving_is_typed_out(board: Page, laid: SimpleNamespace) -> None:
-    query = "&".join(f"move={laid.parts[name]}:idle" for name in ("sim-a/p1", "sim-a/p2", "sim-b/p0"))
-    opened(board, laid, f"?{query}")
-    expect(board.locator("#plan")).to_contain_text("Nothing would answer requests for chat any more")
-    apply(board, "making room")
-    expect(board.locator("#plan .errorlist")).to_contain_text("This is not chat")
-    expect(board.get_by_label("Reason")).to_have_value("making room")
-    board.get_by_label("Go on in spite of it").check()
-    board.get_by_label("Type chat to confirm").fill("chat")
-    board.get_by_role("button", name="Apply 3 moves").click()
-    expect(board.locator(".progress")).to_have_attribute("data-state", "done", timeout=30_000)
-    board.get_by_role("link", name="Undo…").click()
-    expect(board.locator(".plan")).to_contain_text("Start an engine")
-    apply(board, "it was too much")
-    expect(board.locator(".progress")).to_have_attribute("data-state", "done", timeout=60_000)
 
 
 def test_a_phone_moves_gpus_in_four_taps(
@@ -419,51 +223,3 @@ def test_the_fleet_map_leads_to_the_board_with_the_draft(board: Page, laid: Simp
     board.goto(f"/?sel=p{laid.parts['sim-b/p1']}")
     board.get_by_role("link", name="Move…").click()
     expect(board.locator("#chooser")).to_contain_text("sim-b/p1")
-
-
-def test_a_silent_node_greys_and_stays_on_the_board(board: Page, laid: SimpleNamespace) -> None:
-    laid.fleet.quiet.add("sim-b")
-    try:
-        expect(piece(board, laid, "sim-b/p0")).to_have_class(re.compile("silent"), timeout=20_000)
-        expect(piece(board, laid, "sim-b/p0").locator(".state")).to_contain_text("silent for")
-        expect(piece(board, laid, "sim-b/p1")).to_have_class(re.compile("silent"))
-        expect(piece(board, laid, "sim-a/p0")).not_to_have_class(re.compile("silent"))
-    finally:
-        laid.fleet.quiet.clear()
-    expect(piece(board, laid, "sim-b/p0")).not_to_have_class(re.compile("silent"), timeout=20_000)
-
-
-def test_a_failed_step_stops_the_change_and_rolls_back(board: Page, laid: SimpleNamespace) -> None:
-    broken = laid.parts["sim-b/p1"]
-    laid.nodes[1].phases[broken] = Phase.EXITED
-    try:
-        opened(board, laid, f"?move={broken}:{laid.chat}:prefill")
-        apply(board)
-        progress = board.locator(".progress")
-        expect(progress).to_have_attribute("data-state", "stopped", timeout=40_000)
-        expect(progress).to_contain_text("Stopped; the fleet serves on")
-        expect(progress).to_contain_text("failed 4 times in a row")
-        picture(board, "board-stopped")
-        progress.get_by_label("Reason").fill("its memory is gone")
-        progress.get_by_role("button", name="Roll back").click()
-        expect(board.locator(".progress")).to_have_attribute("data-state", "rolled_back", timeout=40_000)
-    finally:
-        laid.nodes[1].phases.clear()
-
-
-def test_an_engine_that_keeps_ending_is_seen_until_it_serves_again(board: Page, laid: SimpleNamespace) -> None:
-    broken, page = laid.parts["sim-b/p0"], board
-    page.goto("/")
-    node = page.locator("#map .node", has=page.get_by_role("link", name="sim-b", exact=True))
-    expect(node.locator(".meta")).to_contain_text("ready", timeout=20_000)
-    expect(node).not_to_contain_text("crashing")
-    laid.nodes[1].phases[broken] = Phase.EXITED
-    try:
-        expect(node).to_contain_text("crashing", timeout=20_000)  # by itself
-        page.goto(f"/partitions/{broken}/")
-        expect(page.locator("main")).to_contain_text("CUDA error: out of memory", timeout=20_000)
-        page.goto("/")
-        expect(node).to_contain_text("crashing", timeout=20_000)
-    finally:
-        laid.nodes[1].phases.clear()
-    expect(node).not_to_contain_text("crashing", timeout=20_000)

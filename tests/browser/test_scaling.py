@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.boarding import ISSUE, shell
 from tests.browser.conftest import picture, sign_in
 from tests.browser.feigned import FeignedNode, Fleet
 from tests.browser.running import Running
-from tests.browser.test_board import ISSUE, shell
 
 SETUP = """
 from controlplane.audit.services import Actor

@@ -242,7 +242,7 @@ def test_a_crash_loop_ends_the_wait_with_6(operator: Terminal, wire: Wire, idle:
     wire.on_look = look
     shown = operator.fails(6, "assign", "node-1/p9", "chat", "decode")
     number = Change.objects.get().pk
-    assert f"Change {number} stopped. The engine of node-1/p9 failed 3 times in a row. CUDA out of memory" in shown
+    assert f"Change {number} stopped. The engine of node-1/p9 failed 3 times in a row: CUDA out of memory" in shown
     assert f"forebay resume {number}, or: forebay rollback {number}" in shown
 
 

@@ -172,7 +172,7 @@ def stopped(fleet: Any, actor: Actor) -> tuple[Change, list[Partition]]:
 def test_a_step_that_fails_stops_the_change_and_says_where_it_stands(stopped: Any) -> None:
     change, _ = stopped
     assert change.state == "stopped"
-    assert "failed 3 times in a row. out of memory" in change.message
+    assert "failed 3 times in a row: out of memory" in change.message
     seen = change_facts.facts(change, timezone.now())
     assert [step["state"] for step in seen["steps"]] == ["done", "failed"]
     assert (seen["steps_done"], seen["undoable"]) == (1, False)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from datetime import datetime, timedelta
 
 import pytest
-from django.db import transaction
 from django.utils import timezone
 
 from controlplane.audit.models import AuditEvent
@@ -14,15 +12,13 @@ from controlplane.audit.services import Actor
 from controlplane.domain.pool_pairs import BUSY, NONE
 from controlplane.domain.tenancy import Floors
 from controlplane.fleet import pool_use, pool_view, services, verified
-from controlplane.fleet.errors import FleetError, Invalid
-from controlplane.fleet.models import Activation, Change, Deployment, Gpu, Node, Partition, PoolAim
+from controlplane.fleet.errors import Invalid
+from controlplane.fleet.models import Activation, Change, Deployment, Node, Partition, PoolAim
 from controlplane.fleet.pool_view import Place
 from controlplane.fleet.publish import publish
 from controlplane.fleet.services import pool, waking
 from controlplane.fleet.services.waking import Ask, State, wake
 from tests.factories import GIB, make_deployment, make_gpu, make_model, make_node, make_partition, make_ready
-from tests.fleet.reporting import status_of, tell
-from workers.contract import Exit
 
 pytestmark = pytest.mark.django_db
 ADMIN = Actor.system("tester")
@@ -209,131 +205,6 @@ def test_a_pair_of_which_one_half_may_not_leave_stays_whole(node: Node, why: str
     assert sorted(held_by("large")) == HALVES
 
 
-@pytest.mark.parametrize("half", HALVES)
-@pytest.mark.parametrize("how", ["exit", "silent", "lost", "drained", "taken", "too long"])
-def test_what_befalls_one_half_while_it_starts_frees_both(
-    node: Node, how: str, half: str, settings: pytest.FixtureRequest
-) -> None:
-    settings.POOL_FREE = 0
-    other = make_node("n2")
-    pair("large")
-    slot(node)
-    slot(other)
-    now = timezone.now()
-    assert ask("large").state == State.STARTING
-    struck, well = (held_by("large")[role] for role in (half, "prefill" if half == "decode" else "decode"))
-    make_ready(well)
-    if how == "exit":
-        tell(struck.node, replicas=(status_of(struck, "starting"),))
-        last = Exit(code=1, ago_s=0.1, log_tail="ValueError: no such weights\n")
-        tell(struck.node, replicas=(status_of(struck, "exited", pid=0, last_exit=last),))
-    elif how == "silent":
-        Node.objects.filter(pk=struck.node_id).update(last_seen=now - timedelta(minutes=5))
-    elif how == "lost":
-        struck.gpus.update(health="lost")
-    elif how == "drained":
-        services.drain(struck.node_id, actor=ADMIN)
-    elif how == "taken":
-        services.assign(struck.pk, deployment_id=make_deployment("mine").pk, role="aggregated", actor=ADMIN)
-    else:
-        settings.POOL_START_S = 0.0
-    pool.sweep(now + timedelta(milliseconds=1))
-    assert held_by("large") == {}
-    [activation] = Activation.objects.all()
-    assert (activation.state, activation.partition, activation.partner) == ("failed", struck, None)
-    assert activation.message.startswith(f"{struck}: ")
-    if how == "exit":
-        assert activation.message == f"{struck}: its engine ended with code 1: ValueError: no such weights"
-        reasons = set(AuditEvent.objects.filter(verb="release").values_list("reason", flat=True))
-        assert len(reasons) == 2
-
-
-def test_a_start_that_failed_is_tried_where_the_half_at_fault_was_not(node: Node) -> None:
-    pair("large")
-    for _ in range(3):
-        slot(node)
-    assert ask("large").state == State.STARTING
-    struck = held_by("large")["decode"]
-    struck.gpus.update(health="lost")
-    assert ask("large").state == State.STARTING
-    assert struck not in held_by("large").values()
-    assert list(Activation.objects.order_by("pk").values_list("state", flat=True)) == ["failed", "starting"]
-
-
-@pytest.mark.parametrize("half", HALVES)
-@pytest.mark.parametrize("how", ["crash loop", "gpu", "silent", "released", "taken out"])
-def test_when_one_half_is_gone_for_good_the_other_goes_too(node: Node, how: str, half: str) -> None:
-    for number in range(3):
-        make_node(f"well-{number}", last_seen=timezone.now() + timedelta(minutes=30))
-    slots = dict(zip(("prefill", "decode"), (slot(node), slot(make_node("n2"))), strict=True))
-    pair("large")
-    assert ask("large").state == State.STARTING
-    ready("large")
-    assert ask("large").state == State.READY
-    now, struck = timezone.now(), held_by("large")[half]
-    assert slots
-    if how == "crash loop":
-        make_ready(struck, phase="exited", restarts=3)
-    elif how == "gpu":
-        struck.gpus.update(health="lost")
-    elif how == "silent":
-        Node.objects.filter(pk=struck.node_id).update(last_seen=now - timedelta(minutes=5))
-    elif how == "released":
-        services.release(struck.pk, actor=ADMIN)
-    else:
-        services.release(struck.pk, actor=ADMIN)
-        services.set_pool(struck.pk, pool=False, actor=ADMIN)
-    pool.sweep(now)
-    assert held_by("large") == {}
-    broke = Activation.objects.get(state="ready")
-    assert (broke.broke_at is not None) is (how == "crash loop")
-    reasons = AuditEvent.objects.filter(verb="release", actor_name="pool").values_list("reason", flat=True)
-    assert any("the other half of its pair" in reason for reason in reasons)
-
-
-def test_a_half_whose_engine_is_started_again_by_its_agent_keeps_its_pair(node: Node) -> None:
-    prefill, _ = idle_pair("large", node)
-    make_ready(prefill, phase="starting", restarts=1)
-    pool.sweep(timezone.now())
-    assert ask("large").state == State.STARTING
-    assert sorted(held_by("large")) == HALVES
-
-
-def test_a_node_that_is_drained_ends_its_half_and_the_other_one_is_given_back(node: Node) -> None:
-    _, decode = idle_pair("large", node, make_node("n2"))
-    make_partition(make_node("n3"))
-    assert services.drain_with_moves(node.pk, actor=ADMIN) is None, "it is not moved to what is no slot"
-    pool.sweep(timezone.now(), free=0)
-    assert sorted(held_by("large")) == HALVES, "its requests end first"
-    tell(node, replicas=())
-    pool.sweep(timezone.now(), free=0)
-    assert held_by("large") == {}
-    reasons = AuditEvent.objects.filter(verb="release", subject_id=decode.pk).values_list("reason", flat=True)
-    assert "n1 is to run nothing" in reasons[0]
-
-
-def test_who_assigns_the_halves_by_hand_has_time_to(node: Node) -> None:
-    there = pair("large")
-    first, second = slot(node), slot(node)
-    services.assign(first.pk, deployment_id=there.pk, role="decode", actor=ADMIN)
-    make_ready(Partition.objects.get(pk=first.pk))
-    pool.sweep(timezone.now())
-    services.assign(second.pk, deployment_id=there.pk, role="prefill", actor=ADMIN)
-    later = timezone.now() + timedelta(minutes=2)
-    Node.objects.update(last_seen=later)
-    pool.sweep(later, free=0)
-    assert sorted(held_by("large")) == HALVES
-
-
-def test_who_is_asked_for_is_woken_anew_rather_than_served_by_what_is_left(node: Node) -> None:
-    prefill, _ = idle_pair("large", node)
-    services.release(prefill.pk, actor=ADMIN)
-    slot(node)
-    assert ask("large").state == State.STARTING
-    assert sorted(held_by("large")) == HALVES
-    assert Activation.objects.get().state == "starting"
-
-
 def test_slots_are_freed_in_pairs_and_counted_so(node: Node) -> None:
     idle_pair("large", node, ago_s=800, keep_alive_s=60)
     idle("rare", node, ago_s=700, keep_alive_s=60)
@@ -410,116 +281,6 @@ def test_a_pair_that_no_slots_could_ever_be_is_refused() -> None:
         services.update_deployment(there.pk, pool_shape="pair", actor=ADMIN)
     with pytest.raises(Invalid, match="shape"):
         services.update_deployment(there.pk, pool_shape="triple", actor=ADMIN)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_whatever_happens_there_is_never_half_a_pair_for_long_nor_a_slot_twice(
-    seed: int, settings: pytest.FixtureRequest
-) -> None:
-    settings.POOL_MIN_RESIDENCE_S = 5.0
-    settings.BRAKE_SHARE = 1.0
-    Walk(random.Random(seed)).run(90)
-
-
-class Walk:
-    """Models are asked for, engines become ready or end, nodes and GPUs go and come back, people meddle."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self.chance, self.now = chance, timezone.now()
-        self.nodes = [make_node(f"n{number}") for number in range(3)]
-        for node in self.nodes:
-            for _ in range(3):
-                slot(node)
-        self.names = [pair(f"pair-{number}").name for number in range(3)]
-        self.names += [pooled(f"one-{number}").name for number in range(3)]
-        self.mine = make_deployment("mine")
-        self.deeds = [self.ask, self.ask, self.ask, self.ready, self.ready, self.sweep, self.sweep, self.crash,
-                      self.hang, self.silence, self.lose, self.release, self.take, self.use]  # fmt: skip
-
-    def run(self, steps: int) -> None:
-        for _ in range(steps):
-            self.now += timedelta(seconds=self.chance.choice([0.5, 2, 2, 20, 70]))
-            verified.beat("gw:1", "", self.now)
-            Node.objects.exclude(labels={"silent": "1"}).update(last_seen=self.now)
-            self.chance.choice(self.deeds)()
-            self.check()
-        self.calm()
-
-    def calm(self) -> None:
-        """Everything is well again, and nobody does anything."""
-        Node.objects.update(last_seen=self.now, labels={})
-        Gpu.objects.update(health="ok")
-        for _ in range(3):
-            self.now += timedelta(seconds=40)
-            verified.beat("gw:1", "", self.now)
-            Node.objects.update(last_seen=self.now)
-            for row in Partition.objects.exclude(deployment=None):
-                make_ready(row, restarts=0, phase_since=self.now - timedelta(seconds=30))
-            self.sweep()
-        for name in self.names[:3]:
-            assert sorted(held_by(name)) in ([], HALVES)
-        assert not Activation.objects.filter(state="starting").exists()
-
-    def check(self) -> None:
-        """No half twice; what nodes are told is what rows say."""
-        pairs = Partition.objects.filter(deployment__name__startswith="pair")
-        held = list(pairs.values_list("deployment__name", "role"))
-        assert len(held) == len(set(held))
-        for node in Node.objects.all():
-            there = {row.pk: row.role for row in node.partitions.exclude(deployment=None)}
-            told = {one["partition"]: one["role"] for one in (node.spec or {"replicas": []})["replicas"]}
-            assert there == told
-
-    def ask(self) -> None:
-        name = self.chance.choice(self.names)
-        standing = wake({name: Ask()}, now=self.now)[name]
-        if standing.state in (State.STARTING, State.READY) and name.startswith("pair"):
-            assert sorted(held_by(name)) == HALVES
-
-    def sweep(self) -> None:
-        pool.sweep(self.now)
-
-    def use(self) -> None:
-        name, count = self.chance.choice(self.names), self.chance.choice([0, 0, 1])
-        pool_use.write("gw:1", [(name, count, self.now.timestamp())])
-
-    def some(self) -> Partition | None:
-        rows = list(Partition.objects.exclude(deployment=None).select_related("node"))
-        return self.chance.choice(rows) if rows else None
-
-    def ready(self) -> None:
-        for row in Partition.objects.exclude(deployment=None):
-            if self.chance.random() < 0.7:
-                make_ready(row, restarts=0, phase_since=self.now - timedelta(seconds=self.chance.choice([1, 60])))
-
-    def crash(self) -> None:
-        if (row := self.some()) is not None:
-            make_ready(row, phase="exited", restarts=self.chance.choice([1, 3]), phase_since=self.now)
-
-    def hang(self) -> None:
-        if (row := self.some()) is not None:
-            make_ready(row, phase="starting", phase_since=self.now - timedelta(hours=self.chance.choice([0, 2])))
-
-    def silence(self) -> None:
-        node = self.chance.choice(self.nodes)
-        is_silent = Node.objects.get(pk=node.pk).labels != {}
-        Node.objects.filter(pk=node.pk).update(labels={} if is_silent else {"silent": "1"})
-
-    def lose(self) -> None:
-        gpu = self.chance.choice(list(Gpu.objects.all()))
-        Gpu.objects.filter(pk=gpu.pk).update(health="ok" if gpu.health == "lost" else "lost")
-
-    def release(self) -> None:
-        if (row := self.some()) is not None:
-            services.release(row.pk, actor=ADMIN)
-
-    def take(self) -> None:
-        row = self.chance.choice(list(Partition.objects.all()))
-        try:
-            with transaction.atomic():
-                services.assign(row.pk, deployment_id=self.mine.pk, role="aggregated", actor=ADMIN)
-        except FleetError:
-            return
 
 
 def test_activations_of_pairs_before_now_are_of_one_slot() -> None:

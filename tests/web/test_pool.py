@@ -12,6 +12,7 @@ from controlplane.audit.services import Actor
 from controlplane.fleet import pool_use, verified
 from controlplane.fleet.models import Activation, Deployment, Partition, Sleeper
 from controlplane.fleet.services import pool as services
+from controlplane.gateway.models import DemandMinute
 from controlplane.teams.services import change_team, create_team
 from tests.factories import make_deployment, make_node, make_partition, make_ready
 from tests.web.conftest import Clients
@@ -45,6 +46,16 @@ def test_it_tells_who_is_where_and_who_waits(pool: Partition, as_role: Clients) 
         assert text in page, text
     assert "Take out" not in page
     assert "Set aside" not in page
+
+
+def test_what_was_asked_before_gateways_told_of_it_is_not_never(pool: Partition, as_role: Clients) -> None:
+    rare, now = make_deployment("rare", mode="pooled"), timezone.now()
+    make_deployment("unasked", mode="pooled")
+    for days, arrivals in ((60, 1), (45, 3), (1, 0)):
+        DemandMinute.objects.create(deployment=rare.name, minute=now - timedelta(days=days), arrivals=arrivals)
+    page = " ".join(as_role("viewer").get("/pool/").content.decode().split())
+    asked = {name: page.partition(f">{name}<")[2][:400] for name in ("rare", "unasked")}
+    assert "45 d ago" in asked["rare"] and "never" in asked["unasked"]
 
 
 def test_what_is_to_be_held_is_told_by_size_on_the_page_and_over_rest(pool: Partition, as_role: Clients) -> None:

@@ -72,7 +72,7 @@ def _now(found: Row) -> str:
     held = found["held"]
     hold = f" To hold: {_slots_and_gpus(held)} ({held['reason']})." if held else ""
     outage = "" if found["outage_since"] is None else " Nothing is being recorded now."
-    record = f"{newest['recorded_s'] / 86_400:.1f} days on record"
+    record = f"{span(newest['recorded_s'])} on record"
     return f"{active} of {newest['models']} models active, {record}.{hold}{outage}"
 
 
@@ -124,9 +124,9 @@ def _expected(one: Row) -> str:
 
 
 def _slots(one: Row) -> list[list[str]]:
-    """Where at most so many wait: a line each."""
-    points = ((most, _point(one["curve"], most)) for most in MOST_WAITING)
-    return [[f"{point[0]:.0f}", f"{point[1]:.2%}", f"{point[2]:.1f}"] for _, point in points if point]
+    """Where at most so many wait: a line each, and one where fewer would wait with no more slots."""
+    points = dict.fromkeys(tuple(point) for most in MOST_WAITING if (point := _point(one["curve"], most)))
+    return [[f"{slots:.0f}", f"{waiting:.2%}", f"{idle:.1f}"] for slots, waiting, idle in points]
 
 
 def _slots_by_size(one: Row) -> list[list[str]]:

@@ -137,7 +137,8 @@ def _ready(name: str, deployment: str, role: str) -> Callable[[Row], bool]:
             message = f"Somebody changed {name} meanwhile: it is now {assigned(row)}."
             raise failure(Exit.CONFLICT, message, "See: forebay audit")
         if row["status"] == "crash_looping":
-            text = f"{name} is crash-looping: its engine failed {row['restarts']} times in a row. {row['message']}"
+            why = f": {row['message']}" if row["message"] else "."
+            text = f"{name} is crash-looping: its engine failed {row['restarts']} times in a row{why}"
             raise failure(Exit.NOT_REACHED, text.strip(), f"Read its log: forebay logs {name}")
         return bool(row["confirmed"] and row["status"] == "ready")
 

@@ -131,7 +131,8 @@ def _judge(entry: dict[str, Any], row: Partition, now: datetime) -> tuple[str, s
     elif silent_s > settings.SILENT_AFTER_S + LOST_S:
         return FAILED, f"{row.node.name} has been silent for {silent_s:.0f} s."
     elif _is_crash_looping(entry, row):
-        return FAILED, f"The engine of {row} failed {row.restarts} times in a row. {row.message}".strip()
+        why = f": {row.message}" if row.message else "."
+        return FAILED, f"The engine of {row} failed {row.restarts} times in a row{why}"
     if since > entry["deadline_s"]:
         return (
             FAILED,

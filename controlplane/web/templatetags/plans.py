@@ -52,12 +52,17 @@ def move_words(move: dict[str, Any]) -> str:
         waiting = f" and {move['waiting']:.0f} waiting" if move["waiting"] else ""
         words.append(f"{move['in_flight']:.0f} in flight{waiting}.")
     if move["expected_s"] is not None:
-        words.append(f"About {figure(move['expected_s'], 's')}.")
+        words.append(f"About {_whole(move['expected_s'])}.")
     elif move["at_most_s"] is not None:
-        words.append(f"At most {figure(move['at_most_s'], 's')}, as long as its requests take.")
+        words.append(f"At most {_whole(move['at_most_s'])}, as long as its requests take.")
     elif move["action"] in {"start", "replace"}:
         words.append("How long is not known: no start of it was measured yet.")
     return " ".join(word for word in words if word)
+
+
+def _whole(seconds: float) -> str:
+    """On one line with its unit."""
+    return figure(seconds, "s").replace(" ", "\u00a0")
 
 
 @register.filter

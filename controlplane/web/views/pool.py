@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.paginator import Paginator
 from django.db.models import Count, F, Max, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
@@ -17,6 +18,7 @@ from controlplane.audit.requests import actor_of
 from controlplane.fleet import pool_keep, pool_view, services
 from controlplane.fleet.models import Activation, Deployment, Partition, PoolAim, PoolUse
 from controlplane.fleet.pool_view import Place
+from controlplane.gateway.models import DemandMinute
 from controlplane.teams import floors
 from controlplane.web.access import needs
 from controlplane.web.answers import REFUSALS, back, done, find, refused, show
@@ -103,12 +105,14 @@ def _now() -> dict[str, Any]:
 
 
 def _pooled() -> list[Deployment]:
-    """Those that were asked for last first."""
-    last = PoolUse.objects.filter(deployment=OuterRef("name")).values("deployment").annotate(at=Max("last_at"))
+    """Those that were asked for last first: as gateways tell, who keep it for 30 days, else as the record has it."""
+    mine = {"deployment": OuterRef("name")}
+    last = PoolUse.objects.filter(**mine).values("deployment").annotate(at=Max("last_at")).values("at")
+    before = DemandMinute.objects.filter(**mine, arrivals__gt=0).order_by("-minute").values("minute")[:1]
     since = timezone.now() - DAY
     woken = Count("activations", filter=Q(activations__state="ready", activations__ended_at__gt=since))
     rows = Deployment.objects.filter(mode=Deployment.Mode.POOLED).annotate(
-        last_at=Subquery(last.values("at")), woken=woken
+        last_at=Coalesce(Subquery(last), Subquery(before)), woken=woken
     )
     found = list(rows.order_by(F("last_at").desc(nulls_last=True), "name"))
     keeps = pool_keep.read(timezone.now())
