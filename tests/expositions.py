@@ -72,7 +72,15 @@ def make_fleet() -> Partition:
     beat("gw:8001", "0.0.0.0:8001", now)
     about = {"subject_type": "node", "subject_id": node.pk, "subject_name": "n1", "text": "No report."}
     Alert.objects.create(rule="node-silent", severity="critical", state=Alert.State.FIRING, since=now, **about)
-    look = {"role": "decode", "at": now, "count": 1, "ready": 1, "wanted": 2, "kind": "bound", "why": "its least is 2"}
+    look = {
+        "role": "decode",
+        "at": now,
+        "count": 1,
+        "ready": 1,
+        "wanted": 2,
+        "kind": "bound",
+        "why": "its minimum is 2",
+    }
     LaneLook.objects.create(deployment=deployment, short=1, **look)
     make_node("n2", gpus=1, last_seen=now - timedelta(hours=1), schedulable=False)
     return partition

@@ -89,7 +89,7 @@ def wanted(lane: Lane, served: Served, *, quiet_s: float, decode_full: bool = Fa
         bound = min(bound, max(lane.most, lane.least))
     if bound == found.count:
         return found
-    name, limit = ("least", lane.least) if bound > found.count else ("most", lane.most)
+    name, limit = ("minimum", lane.least) if bound > found.count else ("maximum", lane.most)
     asked = "" if found.kind in (Kind.KEEP, Kind.HOLD) else f"; without it {found.count}: {found.why}"
     return Wanted(bound, Kind.BOUND, f"its {name} is {limit}{asked}", found.fewer_would_do)
 

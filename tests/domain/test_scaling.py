@@ -111,7 +111,7 @@ def test_none_goes_that_is_needed(busy: dict[str, object]) -> None:
 def test_bounds_are_kept_and_told() -> None:
     assert ask(lane(count=0, ready=0, least=1)) == (1, Kind.BOUND)
     told = wanted(lane(floor=9, floor_why="much", most=3), SLO, quiet_s=QUIET)
-    assert (told.count, told.kind, told.why) == (3, Kind.BOUND, "its most is 3; without it 9: much")
+    assert (told.count, told.kind, told.why) == (3, Kind.BOUND, "its maximum is 3; without it 9: much")
 
 
 figures = st.none() | st.floats(0, 1e4)
