@@ -42,6 +42,13 @@ class SizingQuery(serializers.Serializer):
     )
     isl = serializers.IntegerField(required=False, min_value=1, max_value=LONGEST, help_text="tokens of each prompt,")
     osl = serializers.IntegerField(required=False, min_value=1, max_value=LONGEST, help_text="and of each answer.")
+    lengths_level = serializers.FloatField(
+        required=False,
+        min_value=0.5,
+        max_value=0.99,
+        help_text="Requests are replayed as long as the forecast of the next hour's mean tokens at this level, never "
+        "shorter than they were. Default 0.95.",
+    )
 
 
 class SloShape(serializers.Serializer):
@@ -54,11 +61,33 @@ class SizedDemandShape(serializers.Serializer):
     requests = serializers.IntegerField()
     seconds = serializers.FloatField()
     rate_per_s = serializers.FloatField(help_text="Before headroom.")
-    isl = serializers.FloatField(help_text="Mean tokens of a prompt.")
-    osl = serializers.FloatField(help_text="Mean tokens of an answer.")
+    isl = serializers.FloatField(help_text="Mean tokens of a prompt, as replayed.")
+    osl = serializers.FloatField(help_text="Mean tokens of an answer, as replayed.")
     ca2 = serializers.FloatField(help_text="Squared coefficient of variation of the gaps; 1: random, more: bursts.")
     made_up = serializers.BooleanField(help_text="Of rate_per_s, isl and osl, not of requests.")
     headroom = serializers.FloatField()
+
+
+class LengthShape(serializers.Serializer):
+    mean = serializers.DictField(
+        child=serializers.FloatField(),
+        allow_null=True,
+        help_text='Of the next hour, tokens by level, as "0.95"; null: too little is on record.',
+    )
+    covered = serializers.DictField(
+        child=serializers.FloatField(), allow_null=True, help_text="Of past hours, told by those before: what held."
+    )
+    windows = serializers.IntegerField(help_text="Past hours that were told so.")
+    why = serializers.CharField()
+    requests = serializers.DictField(
+        child=serializers.FloatField(), help_text="Of single requests as they are replayed, tokens by level."
+    )
+
+
+class LengthsShape(serializers.Serializer):
+    level = serializers.FloatField(help_text="As asked.")
+    isl = LengthShape(help_text="Of prompts.")
+    osl = LengthShape(help_text="Of answers.")
 
 
 class NowShape(serializers.Serializer):
@@ -106,6 +135,7 @@ class SizingShape(serializers.Serializer):
     model = serializers.CharField()
     slo = SloShape()
     demand = SizedDemandShape()
+    lengths = LengthsShape(allow_null=True, help_text="Null: requests are made up.")
     now = NowShape(help_text="Partitions that are assigned.")
     offers = EngineOfferShape(many=True, help_text="Engines that were tried.")
     best = serializers.CharField(allow_null=True, help_text="aggregated or disaggregated; null: neither fits.")

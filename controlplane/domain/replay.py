@@ -49,6 +49,14 @@ class Trace:
         """The same bursts, `factor` times as many requests a second."""
         return Trace(self.at_ms / factor, self.isl, self.osl)
 
+    def longer(self, isl: float, osl: float) -> Trace:
+        """The same requests, their prompts and answers so many times as long."""
+        prompts, answers = (
+            np.maximum(1, np.rint(tokens * factor)).astype(np.int64)
+            for tokens, factor in ((self.isl, isl), (self.osl, osl))
+        )
+        return Trace(self.at_ms, prompts, answers)
+
     def at_rate(self, rate_per_s: float) -> Trace:
         """The same bursts at so many requests a second on the mean. Of two requests at least."""
         return self.faster(rate_per_s * float(self.at_ms[-1] - self.at_ms[0]) / 1000.0 / (len(self) - 1))

@@ -23,12 +23,14 @@ from controlplane.domain.sizing import Demand, Group, Judged, Size, Slo
 from controlplane.fleet.errors import Invalid, NotFound, Refused
 from controlplane.fleet.models import Deployment, Partition
 from controlplane.gateway.models import RequestRecord
+from controlplane.planning import lengths
 from controlplane.planning.offers import Offered, offers, sources
 from controlplane.planning.past_lengths import replayed
 
 LEAST_REQUESTS, MOST_REQUESTS = 20, 1500
 ASKED_REQUESTS = 1000  # made up from a rate
 LINK_BYTES_PER_S = 25e9  # 200 Gb/s, for KV that goes from prefill to decode
+LENGTHS_LEVEL = 0.95  # of the forecast of the next hour's mean lengths
 AGAIN_S = 5  # a search takes 2 to 20 s
 
 
@@ -39,7 +41,8 @@ class Busy(Exception):
 @dataclass(frozen=True, slots=True)
 class Question:
     """SLOs: None, those of the deployment. `rate_per_s`, `isl`, `osl`: of requests that nobody sent yet, alike and at
-    random times; None, what was asked in the last `hours`."""
+    random times; None, what was asked in the last `hours`, as long as the next hour's are told to be on the mean at
+    `lengths_level`."""
 
     deployment: int
     ttft_ms: float | None = None
@@ -50,6 +53,7 @@ class Question:
     rate_per_s: float | None = None
     isl: int | None = None
     osl: int | None = None
+    lengths_level: float = LENGTHS_LEVEL
 
 
 def answer(question: Question, prices: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -59,6 +63,8 @@ def answer(question: Question, prices: Mapping[str, float] | None = None) -> dic
     if deployment is None:
         raise NotFound("deployment", question.deployment)
     slo, (trace, made_up) = _slo(question, deployment), _trace(question, deployment)
+    ahead = None if made_up else lengths.coming(deployment.name, time.time())
+    trace = trace if ahead is None else lengths.lengthened(trace, ahead, question.lengths_level)
     found, missing = offers(deployment, prices or {})
     if not found:
         raise _no_offer(deployment, missing)
@@ -72,6 +78,7 @@ def answer(question: Question, prices: Mapping[str, float] | None = None) -> dic
         "model": deployment.model.name,
         "slo": {"ttft_ms": slo.ttft_ms, "itl_ms": slo.itl_ms, "share": slo.share},
         "demand": {**_demand(trace), "made_up": made_up, "headroom": question.headroom},
+        "lengths": ahead and lengths.as_json(ahead, trace, question.lengths_level),
         "now": _now(deployment),
         "offers": [_offer(one) for one in found],
         **said,

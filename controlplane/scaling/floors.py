@@ -20,7 +20,7 @@ from controlplane.domain.sizing import Slo
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Deployment, Partition
 from controlplane.gateway.models import DemandMinute
-from controlplane.planning import history, sizes
+from controlplane.planning import history, lengths, sizes
 from controlplane.planning.offers import offers
 from controlplane.scaling import kinds
 from controlplane.scaling.kinds import Asked, Other
@@ -71,7 +71,9 @@ def floor(deployment: Deployment, looks: Mapping[str, LaneLook], level: float, w
         return _unsized(deployment, "it has no objective for the first token and for tokens", coming, now)
     slo = Slo(float(deployment.slo_ttft_ms), float(deployment.slo_itl_ms), SHARE)
     try:
-        trace = sizes.recorded(deployment, HOURS)
+        trace = lengths.lengthened(
+            sizes.recorded(deployment, HOURS), lengths.coming(deployment.name, now.timestamp()), level
+        )
     except FleetError as error:
         return _unsized(deployment, str(error), coming, now)
     asked = Asked(trace.at_rate(coming.rate), coming.rate, slo, apart, sizes.transfer_ms_per_token(deployment))

@@ -109,19 +109,26 @@ async function size(event) {
   form.querySelector("[type=submit]").disabled = false;
 }
 
-function sized({ best, aggregated, disaggregated, closed_form: closed, wanted, missing, offers, notes: lines }) {
+function sized({ best, aggregated, disaggregated, closed_form: closed, wanted, missing, offers, lengths, notes: lines }) {
   const other = best === "aggregated" ? disaggregated : aggregated, mine = best === "aggregated" ? aggregated : disaggregated;
   const lacking = Object.entries(missing).map(([gpu, count]) => `${count} x ${gpu}`).join(", ");
   const verdict = mine ? `${mine.told} keeps the aims with ${mine.gpus} GPU${mine.gpus === 1 ? "" : "s"}.${other ? ` ${best === "aggregated" ? "Disaggregated" : "Aggregated"} takes ${(other.gpus / mine.gpus).toFixed(2)} times as many.` : ` ${best === "aggregated" ? "Disaggregated" : "Aggregated"} does not keep them on this fleet.`}` : wanted ? `The fleet lacks ${lacking}: ${wanted.told} would keep the aims.` : "No number of these engines keeps the aims.";
   text($("verdict"), verdict);
   const over = heads("sizes"), rows = [["Aggregated", aggregated, best === "aggregated"], ["Disaggregated", disaggregated, best === "disaggregated"], ["More than there is", wanted], ["By formulas alone", closed]].filter(([, one]) => one);
   $("sizes").replaceChildren(...rows.map(([kind, one, isBest]) => el("tr", { class: isBest ? "best" : null }, el("td", {}, kind), el("td", { "data-h": "Engines", class: "wide" }, one.told), ...[one.gpus, `${(100 * one.met).toFixed(1)}%`, `${number(one.ttft_ms)} ms`, `${number(one.itl_ms, 1)} ms`, number((one.prefill ?? one.decode).max_num_batched_tokens)].map((cell, i) => el("td", { class: "num", "data-h": over[i + 2] }, String(cell))))));
-  notes($("size-notes"), [...offers.map((one) => `${one.tp} x ${one.gpu}: ${one.source === "roofline" ? "by its rates alone, nothing was measured" : `by profile ${one.profile}, ${one.source}`}, ${one.gpus} GPUs there`), ...ratios(rows), ...lines]);
+  notes($("size-notes"), [...offers.map((one) => `${one.tp} x ${one.gpu}: ${one.source === "roofline" ? "by its rates alone, nothing was measured" : `by profile ${one.profile}, ${one.source}`}, ${one.gpus} GPUs there`), ...ratios(rows), ...ahead(lengths), ...lines]);
   $("sized").hidden = false;
 }
 
 /** P : D of each kind that has engines for either phase: what the demand takes, beside the engines that were found. */
 const ratios = (rows) => rows.filter(([, one]) => one.prefill).map(([kind, one]) => `${kind}: the demand takes ${number(one.prefill_per_decode, 2)} prefill engines for each that decodes, all equally loaded (P:D), which became ${one.prefill.count} and ${one.decode.count}`);
+
+/** What the next hour's prompts and answers are told to be, by how many past hours, and how that held. */
+const ahead = (told) => (!told ? [] : [["prompts", told.isl], ["answers", told.osl]].map(([name, one]) => {
+  const by = (values) => Object.entries(values).map(([level, value]) => `${number(value)} at ${100 * level}%`).join(", ");
+  if (!one.mean) return `of ${name} of the next hour nothing is told, for too little is on record: they are replayed as long as they were (${by(one.requests)} of single ones)`;
+  return `${name} of the next hour: a mean of ${by(one.mean)} tokens, ${one.why}, of which at 95% ${(100 * one.covered["0.95"]).toFixed(0)}% held; replayed at ${100 * told.level}%, never shorter than they were (${by(one.requests)} of single ones)`;
+}));
 
 async function begin() {
   await load();

@@ -6,7 +6,7 @@ import click
 
 from controlplane.cli import names
 from controlplane.cli.client import Row
-from controlplane.cli.options import json_option
+from controlplane.cli.options import Share, json_option
 from controlplane.cli.session import Session, pass_session
 from controlplane.cli.text import UNKNOWN, figure, moment, table
 
@@ -27,6 +27,7 @@ KINDS = (
 @click.option("--rate", "rate_per_s", type=float, help="Instead of what was asked: requests a second,")
 @click.option("--isl", type=int, help="tokens of each prompt,")
 @click.option("--osl", type=int, help="and of each answer.")
+@click.option("--lengths", "lengths_level", type=Share(), help="Tokens of the next hour, so surely. Default: 95%.")
 @json_option
 @pass_session
 def sizing(session: Session, /, *, deployment: str, **aims: float | None) -> None:
@@ -76,11 +77,22 @@ def _sized(found: Row) -> str:
         ]
         for words, one, best in kinds
     ]
+    head += "".join(_ahead(name, found["lengths"], key) for name, key in (("prompts", "isl"), ("answers", "osl")))
     parts = [head, table(["KIND", "GPUS", "WITHIN", "TTFT", "ITL", "P:D", "ENGINES"], rows, right=range(1, 6))]
     if found["missing"]:
         lacking = ", ".join(f"{count} x {gpu}" for gpu, count in found["missing"].items())
         parts.append(f"The fleet lacks {lacking}.")
     return "\n\n".join([*parts, *(f"{note[:1].upper()}{note[1:]}." for note in found["notes"])])
+
+
+def _ahead(name: str, lengths: Row | None, key: str) -> str:
+    told = (lengths or {}).get(key)
+    if told is None:
+        return ""
+    if told["mean"] is None:
+        return f"\nOf {name} of the next hour nothing is told: {told['why']}."
+    means = ", ".join(f"{value:,.0f} at {100 * float(level):g}%" for level, value in told["mean"].items())
+    return f"\nMean {name} of the next hour: {means} ({told['why']}; at 95% {told['covered']['0.95']:.0%} held)."
 
 
 def _spent(found: Row) -> str:

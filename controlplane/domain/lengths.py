@@ -1,0 +1,117 @@
+"""How long prompts or answers of one deployment will be in the next hour, as quantiles of their mean: from its own
+hours alone. Pure.
+
+Three ways to say the mean of the hour to come: as in the last hour that is known, as in the last day, and as a day ago
+at this time. What each missed by in the past, as a ratio, gives the quantiles (split conformal prediction: of n
+residuals the ceil((n + 1) level)-th), and a tracker (arXiv 2307.16895) steps up after a miss and down otherwise, so
+that they mean what they say where lengths drift. All hours on record are told in order, each by those before it alone:
+how many of them held is the coverage, and the way with the least pinball loss is the one that is told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+LEVELS = (0.5, 0.9, 0.95, 0.99)
+DAY = 24  # hours
+LOOK_BACK = 8 * DAY
+LEAST_REQUESTS = 5  # of an hour whose mean is taken for one
+FEWEST = 10  # residuals, below which they tell nothing
+RATE = 0.05  # of the range of residuals, that the tracker steps by
+WAYS = ("as in the last hour", "as in the last day", "as a day ago")
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """`now`: mean tokens of a request in the last hour that is known. `means`: quantiles of the next hour's mean, at
+    `levels`. `covered`: by level, the share of `windows` past hours whose mean was no more than was told of them."""
+
+    now: float
+    levels: tuple[float, ...]
+    means: tuple[float, ...]
+    covered: tuple[float, ...]
+    windows: int
+    why: str
+
+    def at(self, level: float) -> float:
+        """Of a level between those that are told by interpolation; of one beyond them the nearest."""
+        return float(np.interp(level, self.levels, self.means))
+
+
+def coming(
+    tokens: Sequence[float] | Floats,
+    requests: Sequence[float] | Floats,
+    *,
+    levels: tuple[float, ...] = LEVELS,
+    day: int = DAY,
+) -> Lengths | None:
+    """`tokens`, `requests`: by hour, the oldest first, up to the last whole one; NaN or less than 0 where it is not on
+    record. `day`: how many are one; fewer where each is longer. None: too few have LEAST_REQUESTS to know of
+    the next."""
+    sums, counts = (np.asarray(one, np.float64)[-LOOK_BACK:] for one in (tokens, requests))
+    known = np.isfinite(sums) & np.isfinite(counts) & (sums > 0) & (counts >= LEAST_REQUESTS)
+    sums, counts = np.where(known, sums, 0.0), np.where(known, counts, 0.0)
+    means = np.where(known, sums / np.maximum(counts, 1.0), np.nan)
+    if known.sum() <= FEWEST:
+        return None
+    told = [_told(means, base, levels) for base in _bases(means, sums, counts, day)]
+    best = min((one for one in told if one is not None), key=lambda one: one[0], default=None)
+    if best is None:
+        return None
+    _, quantiles, covered, windows = best
+    way = WAYS[next(place for place, one in enumerate(told) if one is best)]
+    now = float(means[known][-1])
+    return Lengths(now, levels, quantiles, covered, windows, f"{way}, by {windows} hours")
+
+
+def _bases(means: Floats, sums: Floats, counts: Floats, hours: int) -> tuple[Floats, ...]:
+    """What each way says of every hour and, last, of the one to come; NaN where it does not know."""
+    number = len(means)
+    last, day, ago = (np.full(number + 1, np.nan) for _ in WAYS)
+    for at in range(1, number + 1):
+        last[at] = means[at - 1] if not math.isnan(means[at - 1]) else last[at - 1]
+        since = max(0, at - hours)
+        asked = counts[since:at].sum()
+        day[at] = sums[since:at].sum() / asked if asked else last[at]
+        ago[at] = means[at - hours] if at >= hours and not math.isnan(means[at - hours]) else day[at]
+    return last, day, ago
+
+
+def _told(
+    means: Floats, base: Floats, levels: tuple[float, ...]
+) -> tuple[float, tuple[float, ...], tuple[float, ...], int] | None:
+    """Pinball loss in logarithms, quantiles of the hour to come, coverage and windows; None where too few residuals are
+    known or the way says nothing of it."""
+    wanted = np.array(levels)
+    residuals: list[float] = []
+    shift, lost, held, windows = np.zeros(len(levels)), 0.0, np.zeros(len(levels)), 0
+    for at, mean in enumerate(means):
+        if math.isnan(mean) or math.isnan(base[at]):
+            continue
+        residual = math.log(mean / base[at])
+        if len(residuals) >= FEWEST:
+            said = np.maximum.accumulate(_quantiles(residuals, wanted) + shift)
+            over = residual - said
+            lost += float(np.where(over > 0, wanted * over, (wanted - 1.0) * over).sum())
+            held += over <= 1e-12
+            windows += 1
+            spread = max(residuals) - min(residuals)
+            shift = np.clip(shift + RATE * spread * ((over > 1e-12) - (1.0 - wanted)), -spread, spread)
+        residuals.append(residual)
+    if len(residuals) < FEWEST or math.isnan(base[-1]):
+        return None
+    said = np.maximum.accumulate(_quantiles(residuals, wanted) + shift)
+    quantiles = tuple(float(one) for one in base[-1] * np.exp(said))
+    return lost / max(1, windows), quantiles, tuple(float(one) for one in held / max(1, windows)), windows
+
+
+def _quantiles(residuals: Sequence[float], levels: Floats) -> Floats:
+    ordered = np.sort(np.array(residuals))
+    places = np.ceil(levels * (len(ordered) + 1)).astype(np.int64) - 1
+    return np.asarray(ordered[np.clip(places, 0, len(ordered) - 1)])

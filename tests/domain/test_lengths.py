@@ -1,0 +1,81 @@
+"""Tokens of requests in the next hour, as quantiles."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.domain.lengths import DAY, FEWEST, LEAST_REQUESTS, LEVELS, coming
+
+hours = st.lists(
+    st.tuples(
+        st.one_of(st.floats(0, 1e9), st.just(math.nan), st.just(-1.0), st.just(math.inf)),
+        st.one_of(st.integers(0, 10_000), st.just(math.nan), st.just(-3)),
+    ),
+    max_size=300,
+)
+
+
+def test_of_too_few_hours_nothing_is_told() -> None:
+    assert coming([], []) is None
+    assert coming([1000.0] * FEWEST, [10.0] * FEWEST) is None
+    assert coming([1000.0] * 100, [LEAST_REQUESTS - 1] * 100) is None
+
+
+def test_what_is_always_as_long_is_told_so_and_held_always() -> None:
+    told = coming([5000.0] * 60, [10.0] * 60)
+    assert told is not None and told.now == 500.0
+    assert told.means == pytest.approx([500.0] * len(LEVELS)) and told.covered == (1.0,) * len(LEVELS)
+
+
+def test_what_is_long_at_this_time_each_day_is_seen_coming() -> None:
+    day = np.full(DAY, 200.0)
+    day[9] = 4000.0
+    means = np.tile(day, 8)[: 7 * DAY + 9]
+    told = coming(means * 20, np.full(len(means), 20.0))
+    assert told is not None and told.now == 200.0
+    assert told.at(0.5) > 3000.0 and told.why.startswith("as a day ago")
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.9, 1.0])
+def test_its_quantiles_hold_as_often_as_they_say_whether_lengths_drift_or_not(memory: float) -> None:
+    """Without a look ahead, over worlds: independent hours, slow returns to a mean, and a walk that never does."""
+    held, share = np.zeros(len(LEVELS)), 0.0
+    for seed in range(40):
+        dice, level, found = np.random.default_rng(seed), 0.0, []
+        for _ in range(8 * DAY):
+            level = memory * level + dice.normal(0, 0.2)
+            found.append(800.0 * math.exp(level))
+        told = coming(np.array(found[:-1]) * 30, np.full(len(found) - 1, 30.0))
+        assert told is not None and list(told.means) == sorted(told.means)
+        held += np.array(told.means) >= found[-1]
+        share += told.covered[2]
+    assert share / 40 == pytest.approx(0.95, abs=0.02), "of past hours, which it says of itself"
+    assert held[1] / 40 >= 0.75 and held[2] / 40 >= 0.85 and held[3] >= held[2]
+
+
+@given(hours, st.floats(0.01, 100.0))
+def test_whatever_is_on_record_what_is_told_is_finite_rises_with_the_level_and_scales(
+    record: list[tuple[float, float]], factor: float
+) -> None:
+    tokens, requests = [one for one, _ in record], [one for _, one in record]
+    told = coming(tokens, requests)
+    if told is None:
+        return
+    assert all(math.isfinite(one) and one > 0 for one in told.means)
+    assert list(told.means) == sorted(told.means)
+    assert all(0.0 <= one <= 1.0 for one in told.covered)
+    more = coming([one * factor if math.isfinite(one) and one > 0 else one for one in tokens], requests)
+    assert more is not None and more.at(0.95) == pytest.approx(factor * told.at(0.95), rel=1e-3)
+
+
+@given(hours)
+def test_hours_of_which_nothing_is_known_say_nothing(record: list[tuple[float, float]]) -> None:
+    """Only that the hour to come is not the one after: no way but the last hour's tells the same of it."""
+    tokens, requests = [one for one, _ in record], [one for _, one in record]
+    gap = coming([*tokens, *[math.nan] * 30], [*requests, *[math.nan] * 30])
+    assert gap is None or all(math.isfinite(one) for one in gap.means)
