@@ -17,6 +17,7 @@ from controlplane.scaling.models import ScalingPolicy
 
 TEXT = {
     "auto_apply": "Plans that nothing holds back are applied by themselves.",
+    "auto_switch": "So are those that switch between aggregated and disaggregated engines.",
     "level": "How sure the floor by the forecast is.",
     "quiet_s": "For so long one engine fewer must do before it goes; of k too many, the first goes after a k-th of it.",
     "moves_per_hour": "Partitions that may be moved by themselves in an hour.",
@@ -29,6 +30,7 @@ TEXT = {
 
 class ScalingPolicyShape(serializers.Serializer):
     auto_apply = serializers.BooleanField(help_text=TEXT["auto_apply"])
+    auto_switch = serializers.BooleanField(help_text=TEXT["auto_switch"])
     level = serializers.FloatField(help_text=TEXT["level"])
     quiet_s = serializers.IntegerField(help_text=TEXT["quiet_s"])
     moves_per_hour = serializers.IntegerField(help_text=TEXT["moves_per_hour"])
@@ -50,6 +52,7 @@ class ScalingPolicyBody(Reason):
     """Only what is sent changes."""
 
     auto_apply = serializers.BooleanField(required=False, help_text=TEXT["auto_apply"])
+    auto_switch = serializers.BooleanField(required=False, help_text=TEXT["auto_switch"])
     level = serializers.FloatField(
         required=False, min_value=policy.BOUNDS["level"][0], max_value=policy.BOUNDS["level"][1],
         help_text=TEXT["level"],

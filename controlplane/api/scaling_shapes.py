@@ -79,12 +79,13 @@ class ScalingPlanShape(serializers.ModelSerializer):
     class Meta:
         model = ScalingPlan
         fields = [
-            "id", "state", "made_at", "seen_at", "moves", "pool", "held_back", "change", "automatic", "decided_at",
-            "decided_by", "reason",
+            "id", "state", "made_at", "seen_at", "moves", "pool", "held_back", "change", "automatic", "switches",
+            "decided_at", "decided_by", "reason",
         ]  # fmt: skip
         extra_kwargs = {
             "seen_at": {"help_text": "The last look that came to the same moves."},
             "automatic": {"help_text": "It was applied by itself."},
+            "switches": {"help_text": "From aggregated engines to disaggregated ones, or back."},
         }
 
     @extend_schema_field(PlanMoveShape(many=True))

@@ -20,12 +20,14 @@ class Rails:
     zone: tzinfo
     most_gpus: int | None = None
     price_per_hour: float | None = None
+    auto_switch: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """Of a plan and of the time before it. `gpus`, `price`: of all dedicated engines once it is done; `price` None: not
-    of every node one is known. `grows`: it takes more GPUs than it frees."""
+    of every node one is known. `grows`: it takes more GPUs than it frees. `switches`: from
+    aggregated engines to disaggregated ones, or back."""
 
     moves: int
     moves_last_hour: int
@@ -36,6 +38,7 @@ class Facts:
     brake: str = ""
     open_changes: Sequence[int] = ()
     since_undone_s: float | None = None
+    switches: bool = False
 
 
 UNDONE_S = 3600.0  # after somebody undid what was applied by itself, nothing is for an hour
@@ -49,6 +52,8 @@ def held_back(rails: Rails, facts: Facts, now: datetime) -> list[str]:
 def _reasons(rails: Rails, facts: Facts, now: datetime) -> Iterable[str]:
     if not rails.auto_apply:
         yield "plans are applied by people: automatic applying is off"
+    if facts.switches and not rails.auto_switch:
+        yield "people switch between aggregated and disaggregated engines: the policy does not permit it automatically"
     if facts.brake:
         yield facts.brake
     if facts.problems:

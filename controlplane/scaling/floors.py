@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
-from django.db.models import Sum
 
 from controlplane.costs.prices import gpu_hours_at
 from controlplane.domain import demand
@@ -19,7 +18,6 @@ from controlplane.domain.forecast.hazards import Outage
 from controlplane.domain.sizing import Slo
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Deployment, Partition
-from controlplane.gateway.models import DemandMinute
 from controlplane.planning import history, lengths, sizes
 from controlplane.planning.offers import offers
 from controlplane.scaling import kinds
@@ -81,18 +79,20 @@ def floor(deployment: Deployment, looks: Mapping[str, LaneLook], level: float, w
 
 
 def _coming(name: str, level: float, when: When) -> Coming:
-    """Minutes without a row had no request, back to the first one that is on record; but for outages."""
-    end = when.now.replace(second=0, microsecond=0)
-    rows = DemandMinute.objects.filter(deployment=name, minute__gte=end - LOOK_BACK, minute__lt=end)
-    asked = dict(rows.values_list("minute").annotate(Sum("arrivals")))
-    if not asked:
+    """Of gateways and of imports; of a burst of several minutes each has its part. Minutes without a request had none,
+    back to the first one that is on record; but for outages."""
+    end = when.now.replace(second=0, microsecond=0).timestamp()
+    found = history.requests(end - LOOK_BACK.total_seconds(), end, model=name)
+    if not len(found.at):
         return demand.coming([], level=level)
-    first = min(asked)
-    arrivals = np.zeros(int((end - first).total_seconds() // 60))
-    for minute, number in asked.items():
-        arrivals[int((minute - first).total_seconds() // 60)] = number
+    first = math.floor(found.at.min() / 60.0) * 60.0
+    arrivals = np.zeros(int((end - first) // 60))
+    begun = ((found.at - first) // 60).astype(np.int64)
+    lasted = np.maximum(1, np.ceil((np.minimum(found.until, end) - found.at) / 60.0)).astype(np.int64)
+    for start, minutes, number in zip(begun.tolist(), lasted.tolist(), found.number.tolist(), strict=True):
+        arrivals[start : start + minutes] += number / minutes
     for outage in when.outages:
-        since, until = (max(0.0, (at - first.timestamp()) / 60.0) for at in (outage.start, outage.end))
+        since, until = (max(0.0, (at - first) / 60.0) for at in (outage.start, outage.end))
         arrivals[math.floor(since) : math.ceil(min(until, len(arrivals)))] = np.nan
     return demand.coming(arrivals, level=level)
 

@@ -27,6 +27,7 @@ def _facts(plan: ScalingPlan, now: datetime) -> Facts:
     before, after = _dedicated({}), _dedicated({row["partition"]: row for row in plan.moves})
     undone = Change.objects.filter(undoes__plans__automatic=True).order_by("-pk").first()
     return Facts(
+        switches=plan.switches,
         moves=len(plan.moves) + len(plan.pool),
         moves_last_hour=sum(len(one.moves) + len(one.pool) for one in lately),
         gpus=sum(after.values()),

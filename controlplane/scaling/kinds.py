@@ -1,5 +1,5 @@
 """Whether a deployment would be served for less with prefill and decode in engines of their own, or in one: told with
-the number, for people to act on. Plans never switch."""
+the number. A plan that switches is proposed where that is clear (`switching`)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from controlplane.domain.replay import Trace
 from controlplane.domain.sizing import Judged, Slo
 from controlplane.planning.offers import Offered, sources
 from controlplane.scaling.models import LaneLook
+from workers.contract import Role
 
 HOLDS = timedelta(hours=1)  # a search takes seconds, and nobody switches by the minute
 
@@ -20,11 +21,13 @@ HOLDS = timedelta(hours=1)  # a search takes seconds, and nobody switches by the
 @dataclass(frozen=True, slots=True)
 class Other:
     """`text`: what the other kind would take, against the one that there is. `ratio`: its price over that one's; None:
-    one of the two keeps the objectives alone, or neither."""
+    one of the two keeps the objectives alone, or neither. `counts`: its engines by role; None: there are none, or some
+    are known by a roofline alone."""
 
     text: str
     ratio: float | None
     at: datetime
+    counts: Mapping[Role, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ def held(looks: Mapping[str, LaneLook], apart: bool, now: datetime) -> Other | N
     """What was found within the last hour, if it is of this kind."""
     for look in looks.values():
         if look.other_at is not None and now - look.other_at <= HOLDS and look.other.startswith(_name(not apart)):
-            return Other(look.other, look.other_ratio, look.other_at)
+            counts = look.other_counts and {Role(role): count for role, count in look.other_counts.items()}
+            return Other(look.other, look.other_ratio, look.other_at, counts)
     return None
 
 
@@ -64,7 +68,16 @@ def compare(asked: Asked, found: Sequence[Offered], mine: Judged | None, now: da
     ratio = other.size.price_per_hour / mine.size.price_per_hour
     verb = "would do with" if ratio < 1.0 else "would take"
     unit = "the price" if all(one.price is not None for one in found) else "the GPUs"
-    return Other(f"{name} engines {verb} {ratio:.2f} times {unit}: {size}"[:255], ratio, now)
+    return Other(f"{name} engines {verb} {ratio:.2f} times {unit}: {size}"[:255], ratio, now, _counts(other, found))
+
+
+def _counts(judged: Judged, found: Sequence[Offered]) -> Mapping[Role, int] | None:
+    if Source.ROOFLINE.value in sources(found):
+        return None
+    size = judged.size
+    if size.prefill is None:
+        return {Role.AGGREGATED: size.decode.count}
+    return {Role.PREFILL: size.prefill.count, Role.DECODE: size.decode.count}
 
 
 def _name(apart: bool) -> str:

@@ -15,6 +15,7 @@ class ScalingPolicy(models.Model):
 
     auto_apply = models.BooleanField(default=False)
     level = models.FloatField(default=0.95)  # how sure the forecast floor is
+    auto_switch = models.BooleanField(default=False)  # between aggregated and disaggregated, by itself, too
     quiet_s = models.PositiveIntegerField(default=600)  # for so long fewer engines must do before one goes
     moves_per_hour = models.PositiveIntegerField(default=6)
     quiet_hours = models.JSONField(default=list)  # lines, as domain.holding.parse_hours reads them
@@ -49,6 +50,8 @@ class LaneLook(models.Model):
     other = models.CharField(max_length=255, blank=True)
     other_ratio = models.FloatField(null=True)
     other_at = models.DateTimeField(null=True)
+    other_counts = models.JSONField(null=True)  # its engines by role; null: not found, or by a roofline alone
+    other_since = models.DateTimeField(null=True)  # it has been clearly cheaper since
     rate_now = models.FloatField(null=True)  # requests a second
     rate_coming = models.FloatField(null=True)
 
@@ -85,6 +88,7 @@ class ScalingPlan(models.Model):
     held_back = models.JSONField(default=list)  # why nobody but a person applies it; []: nothing kept it
     change = models.ForeignKey(Change, null=True, on_delete=models.SET_NULL, related_name="plans")
     automatic = models.BooleanField(default=False)  # applied by itself
+    switches = models.BooleanField(default=False)  # between aggregated and disaggregated engines
     decided_at = models.DateTimeField(null=True)
     decided_by = models.CharField(max_length=150, blank=True)
     reason = models.CharField(max_length=1000, blank=True)

@@ -17,7 +17,8 @@ from controlplane.fleet.errors import Invalid
 from controlplane.scaling.models import ScalingPolicy
 
 FIELDS = (
-    "auto_apply", "level", "quiet_s", "moves_per_hour", "quiet_hours", "time_zone", "most_gpus", "price_per_hour",
+    "auto_apply", "auto_switch", "level", "quiet_s", "moves_per_hour", "quiet_hours", "time_zone", "most_gpus",
+    "price_per_hour",
 )  # fmt: skip
 BOUNDS = {"level": (0.5, 0.999), "quiet_s": (60, 24 * 3600), "moves_per_hour": (1, 1000)}
 LARGEST = 1_000_000
@@ -43,6 +44,7 @@ def shown(row: ScalingPolicy) -> dict[str, Any]:
 def rails(row: ScalingPolicy) -> Rails:
     return Rails(
         auto_apply=row.auto_apply,
+        auto_switch=row.auto_switch,
         moves_per_hour=row.moves_per_hour,
         quiet=parse_hours(row.quiet_hours),
         zone=ZoneInfo(row.time_zone),

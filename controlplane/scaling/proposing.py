@@ -22,7 +22,7 @@ from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Deployment
 from controlplane.fleet.services import preview_change
 from controlplane.planning import load
-from controlplane.scaling import gathering, guarding, overflowing, policy, recovering, sharing
+from controlplane.scaling import gathering, guarding, overflowing, policy, recovering, sharing, switching
 from controlplane.scaling.gathering import Gathered
 from controlplane.scaling.models import LaneLook, ScalingPlan, ScalingPolicy
 from controlplane.scaling.plans import ACTOR, apply
@@ -49,9 +49,12 @@ def propose(now: datetime) -> ScalingPlan | None:
     wants = [want for one in decided for want in _wants(one)]
     shared = sharing.share(wants, fleet, now)
     _remember(decided, shared.allotment, now)
+    switched = None
+    if not shared.allotment.moves and not shared.pool:
+        switched = switching.share([one.gathered for one in decided], wants, fleet, now)
     overflowing.lend(shared.allotment.short, [one.gathered.deployment for one in decided], now)
     try:
-        plan = _kept(shared, rules, version, now)
+        plan = _kept(switched or shared, rules, version, now, switches=switched is not None)
     except IntegrityError:  # one open plan at most: another worker's look made it in this very moment
         log.warning("another control worker looks as well; run one with beat")
         return ScalingPlan.objects.filter(state=ScalingPlan.State.OPEN).first()
@@ -143,13 +146,21 @@ def _look(one: Gathered, role: Role, wanted: Wanted, short: int, now: datetime) 
         other=floor.other.text if floor.other else "",
         other_ratio=floor.other.ratio if floor.other else None,
         other_at=floor.other.at if floor.other else None,
+        other_counts=_by_name(floor.other.counts) if floor.other else None,
+        other_since=switching.clear_since(before.other_since if before else None, floor, now),
         rate_now=floor.coming.now,
         rate_coming=floor.coming.rate,
     )
 
 
+def _by_name(counts: Mapping[Role, int] | None) -> dict[str, int] | None:
+    return None if counts is None else {role.value: count for role, count in counts.items()}
+
+
 @transaction.atomic
-def _kept(shared: sharing.Shared, rules: ScalingPolicy, version: int, now: datetime) -> ScalingPlan | None:
+def _kept(
+    shared: sharing.Shared, rules: ScalingPolicy, version: int, now: datetime, *, switches: bool = False
+) -> ScalingPlan | None:
     """The open plan with these moves: the one that there is where they are the same."""
     moves, pool = _moves(shared), list(shared.pool)
     open_ones = list(ScalingPlan.objects.select_for_update().filter(state=ScalingPlan.State.OPEN))
@@ -165,7 +176,7 @@ def _kept(shared: sharing.Shared, rules: ScalingPolicy, version: int, now: datet
     plan = plan or ScalingPlan(made_at=now)
     is_new, held = plan.pk is None, list(plan.held_back)
     plan.preview = preview_change([given.move for given in shared.allotment.moves], live=load.live()) if moves else {}
-    plan.seen_at, plan.version, plan.moves, plan.pool = now, version, moves, pool
+    plan.seen_at, plan.version, plan.moves, plan.pool, plan.switches = now, version, moves, pool, switches
     plan.held_back = guarding.held_back(plan, rules, now)
     plan.save()
     _record(plan, is_new, held)

@@ -23,6 +23,10 @@ class Policy(forms.Form):
         required=False, label="Apply plans automatically",
         help_text="Those that nothing below holds back. After somebody undid one, none is for an hour.",
     )  # fmt: skip
+    auto_switch = forms.BooleanField(
+        required=False, label="Switch kinds of engines automatically, too",
+        help_text="Between aggregated and disaggregated engines, where that has been clearly cheaper for two hours.",
+    )  # fmt: skip
     moves_per_hour = forms.IntegerField(
         min_value=int(_MOVES[0]), max_value=int(_MOVES[1]), label="Partitions moved in an hour",
         help_text="At most, automatically.",

@@ -17,6 +17,7 @@ PATH = "scaling/policy"
 
 @click.command()
 @click.option("--auto/--no-auto", "auto_apply", default=None, help="Apply by itself what nothing holds back.")
+@click.option("--auto-switch/--no-auto-switch", default=None, help="Also between aggregated and disaggregated engines.")
 @click.option("--level", type=Share(), help="How sure the floor by the forecast is, as 95%.")
 @click.option("--quiet", "quiet_s", type=Length(), help="One engine fewer must do for so long before it goes, as 10m.")
 @click.option("--moves", "moves_per_hour", type=click.IntRange(min=1), help="By itself in an hour, at most.")
@@ -55,6 +56,7 @@ def _told(columns: list[tuple[str, Row]]) -> str:
 
 LINES = (
     ("applied", lambda row: "by itself, within these" if row["auto_apply"] else "by people"),
+    ("kinds of engines switched", lambda row: "by itself, too" if row["auto_switch"] else "by people"),
     ("moves in an hour", lambda row: str(row["moves_per_hour"])),
     ("quiet hours", lambda row: "; ".join(row["quiet_hours"]) or "none"),
     ("time zone", lambda row: row["time_zone"]),
