@@ -5,8 +5,8 @@ smallest batch that fills it is applied, and bursts of prompts are sent before a
 
 SmolLM2-135M, a prefill and a decode engine on a CPU slot each; the prefill engine is measured. A burst is PROMPTS
 different prompts at once, through the gateway and both engines; its times to the first token are as clients see them.
---quick: engines of 512 tokens of context, whose sweep is short, and one burst each; it takes three minutes,
-for engines start three times.
+--quick: the measuring alone, of an engine in this process whose laws are known: starting real ones takes longer. It
+shows how near what is measured comes to them; only the full run measures a real engine.
 """
 
 from __future__ import annotations
@@ -27,34 +27,75 @@ import aiohttp
 
 from bench._streams import WORDS
 from tests.e2e.stack import ROOT, Stack, eventually
+from tests.planning.law_engine import LawEngine
 
 PROMPTS, BURSTS = 6, 3
 WORDS_EACH = 380  # about 400 tokens
-QUICK = ("--max-model-len=512",)
+QUICK_CONTEXT, QUICK_S = 2048, 35.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
+    if parser.parse_args().quick:
+        with tempfile.TemporaryDirectory(prefix="forebay-profile-") as folder:
+            asyncio.run(quick(Path(folder)))
+        return
     home = Path(tempfile.mkdtemp(prefix="forebay-profile-")) / "home"
     stack = Stack(home, demo="smollm2", slots=2)
     try:
         print(f"up after {stack.up():.0f} s", flush=True)
-        in_float32(stack, QUICK if quick else ())
+        in_float32(stack)
         profile = measured(stack)
-        before = asyncio.run(bursts(stack, 1 if quick else BURSTS))
+        before = asyncio.run(bursts(stack, BURSTS))
         applied = restarted(stack, profile)
-        after = asyncio.run(bursts(stack, 1 if quick else BURSTS))
+        after = asyncio.run(bursts(stack, BURSTS))
     finally:
         stack.clean_up()
     report(profile, applied, before, after)
 
 
-def in_float32(stack: Stack, more: tuple[str, ...]) -> None:
+async def quick(folder: Path) -> None:
+    """The sweep of an engine that keeps to laws, and how far what was found is off them."""
+    os.environ |= {"DJANGO_SETTINGS_MODULE": "controlplane.settings", "FOREBAY_HOME": str(folder)}
+    import django
+
+    django.setup()
+    from controlplane.domain.fitting import speed
+    from controlplane.domain.sweep import Room
+    from controlplane.gateway.table import Engine
+    from controlplane.planning.measuring import Asked, Progress, measure
+
+    law = LawEngine(a=20.0, b=0.05, context=QUICK_CONTEXT, sequences=16)
+    await law.start()
+    try:
+        reached = Engine.at(1, "bench/p0", f"http://127.0.0.1:{law.port}", law.key)
+        if reached is None:
+            raise SystemExit("the engine cannot be reached")
+        began = time.monotonic()
+        profile, notes = await measure(
+            Asked(reached, "m", "known", "CPU", 1, "", (), Room(context=0)), Progress(), budget_s=QUICK_S
+        )
+        took = time.monotonic() - began
+    finally:
+        await law.stop()
+    found = speed(profile)
+    steps = [abs(one.step_ms / (law.a + law.b * one.tokens) - 1.0) for one in profile.prefill]
+    tokens = [abs(one.itl_ms / (law.o + law.u * one.concurrency) - 1.0) for one in profile.decode]
+    print(f"{len(steps)} steps of prefill and {len(tokens)} of decode of a known engine, measured in {took:.0f} s")
+    print(
+        f"off its laws by {mean(steps):.1%} (worst {max(steps):.1%}) and {mean(tokens):.1%} (worst {max(tokens):.1%})"
+    )
+    for note in notes:
+        print(note)
+    figures = {"prefill_off": round(mean(steps), 4), "decode_off": round(mean(tokens), 4), "took_s": round(took, 1)}
+    print("RESULT", json.dumps({"knee": found.knee.tokens, **figures}), flush=True)
+
+
+def in_float32(stack: Stack) -> None:
     """A CPU without bf16 instructions is as slow a token in large steps as in small ones: it has no knee to find."""
     found = stack.rest("GET", "/deployments")["results"][0]
-    stack.rest("PATCH", f"/deployments/{found['id']}", json={"engine_args": ["--dtype=float32", *more], "force": True})
+    stack.rest("PATCH", f"/deployments/{found['id']}", json={"engine_args": ["--dtype=float32"], "force": True})
     time.sleep(3.0)
     ready = "both engines started again"
     eventually(lambda: all(one["confirmed"] for one in stack.partitions()), within_s=300, what=ready)

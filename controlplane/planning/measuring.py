@@ -52,6 +52,7 @@ class _Found:
     sequences: int | None = None
     disturbed: int = 0  # steps with requests of others beside
     untold: int = 0  # sequences that were together too briefly
+    mixed: int = 0  # batches that the engine began with other prompts
     late: int = 0  # steps there was no time for
     slow: int = 0  # steps that would take longer than is waited for
 
@@ -95,7 +96,7 @@ async def _each(
             continue
         found.disturbed += not await meter.is_idle()
         if isinstance(one, PrefillTry):
-            found.prefill.setdefault(one, []).append(await meter.prefill(one))
+            await _prefill(meter, one, found)
         elif one.concurrency <= (found.sequences or one.concurrency):
             await _decode(meter, one, found)
     progress.done = len(tries)
@@ -105,6 +106,14 @@ def _is_too_slow(one: PrefillTry | DecodeTry, found: _Found) -> bool:
     if isinstance(one, PrefillTry):
         return found.takes_s(one.tokens) > STEP_S
     return found.takes_s(one.context * one.concurrency) > BEFORE_S
+
+
+async def _prefill(meter: Meter, one: PrefillTry, found: _Found) -> None:
+    took = await meter.prefill(one)
+    if took is None:
+        found.mixed += 1
+    else:
+        found.prefill.setdefault(one, []).append(took)
 
 
 async def _decode(meter: Meter, one: DecodeTry, found: _Found) -> None:
@@ -138,6 +147,8 @@ def _notes(found: _Found) -> list[str]:
         notes.append(f"requests of others ran beside (steps: {found.disturbed})")
     if found.untold:
         notes.append(f"sequences were together too briefly to tell (loads: {found.untold})")
+    if found.mixed:
+        notes.append(f"batches were begun together with a prompt before them and left out (steps: {found.mixed})")
     if found.slow:
         notes.append(f"some would take longer than {STEP_S:.0f} s a step and were left out (steps: {found.slow})")
     if found.late:

@@ -26,6 +26,8 @@ T = TypeVar("T")
 LIMIT_S = 180.0  # for one try
 IDLE_S = 3.0  # that is waited for others' requests to end
 LEAST_STEPS = 8
+APART = 0.25  # of the short prompt's time, request and answer included, that a batch of more tokens takes at least
+TURNS = 3  # that a batch is sent, until the engine begins it apart from the short prompt before it
 SHORT = 16  # tokens
 IDS = range(100, 250)  # every vocabulary has them, and none of the special ones is among them
 ID = "warm-profile"  # as all of the gateway's own requests begin, so that they are told apart
@@ -122,16 +124,21 @@ class Meter:
                 return False
             await asyncio.sleep(0.1)
 
-    async def prefill(self, one: PrefillTry) -> float:
-        """Milliseconds of a step."""
-        asks = [self._whole(one.prompt) for _ in range(one.batch)]
-        if one.batch == 1:
+    async def prefill(self, one: PrefillTry) -> float | None:
+        """Milliseconds of a step. None: the engine did not take the batch apart from the short prompt before it."""
+        for _ in range(TURNS):
+            asks = [self._whole(one.prompt) for _ in range(one.batch)]
             began = self._loop.time()
-            return 1e3 * (await self._ended(asks[0]) - began)
-        first = asyncio.create_task(self._ended(self._whole(SHORT)))
-        await asyncio.sleep(0)  # it goes out before the others
-        ended = await _all([self._ended(ask) for ask in asks])
-        return 1e3 * (max(ended) - await first)
+            if one.batch == 1:
+                return 1e3 * (await self._ended(asks[0]) - began)
+            first = asyncio.create_task(self._ended(self._whole(SHORT)))
+            await asyncio.sleep(0)  # it goes out before the others
+            ended = await _all([self._ended(ask) for ask in asks])
+            middle = await first
+            # What ends with the short prompt was in its step, and its own time is not known.
+            if max(ended) - middle >= APART * (middle - began):
+                return 1e3 * (max(ended) - middle)
+        return None
 
     async def decode(self, one: DecodeTry) -> Decoded | None:
         """None where they were not together for long enough to tell."""

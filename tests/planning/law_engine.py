@@ -34,6 +34,7 @@ class LawEngine:
     key: str = "k"
     status: int = 200
     busy: int = 0  # requests of others
+    gather_ms: float = 0.0  # that it waits for more once it has something to do
     asked: list[dict[str, Any]] = field(default_factory=list)
     waiting: list[Request] = field(default_factory=list)
     running: list[Request] = field(default_factory=list)
@@ -61,6 +62,8 @@ class LawEngine:
             while not (self.waiting or self.running):
                 self._come.clear()
                 await self._come.wait()
+            if self.gather_ms and not self.running:
+                await asyncio.sleep(self.gather_ms / 1e3)
             new = self.waiting[: self.sequences - len(self.running)]
             del self.waiting[: len(new)]
             prompts, decoding = sum(one.prompt for one in new), len(self.running)

@@ -63,7 +63,19 @@ async def test_prompts_of_a_batch_are_measured_as_one_step(engine: LawEngine) ->
     meter = Meter(asked(engine).engine, "chat")
     took = [await meter.prefill(PrefillTry(500, 4)) for _ in range(3)]
     meter.close()
-    assert min(took) == pytest.approx(engine.a + engine.b * 2000, rel=0.3)
+    assert min(one for one in took if one) == pytest.approx(engine.a + engine.b * 2000, rel=0.3)
+
+
+async def test_a_batch_that_is_begun_with_the_prompt_before_it_has_no_time_and_is_left_out(engine: LawEngine) -> None:
+    """Both end together, which would come out as a step of no time at all."""
+    engine.gather_ms, engine.sequences, engine.context = 30.0, 64, 200
+    meter = Meter(asked(engine).engine, "chat")
+    assert await meter.prefill(PrefillTry(100, 2)) is None
+    assert await meter.prefill(PrefillTry(100)) is not None
+    meter.close()
+    profile, notes = await measure(asked(engine), Progress())
+    assert all(point.batch == 1 and point.step_ms > 5.0 for point in profile.prefill)
+    assert any("begun together" in note for note in notes)
 
 
 async def test_an_engine_that_refuses_or_is_gone_ends_the_measuring_in_words(engine: LawEngine) -> None:
