@@ -65,7 +65,8 @@ def judged(what: str, clients: Series, part: int) -> dict[str, float]:
             held.append([means[at] <= one for one in told.means])
             over.append(told.at(0.95) / means[at])
             day = past[-DAY_S // WINDOW_S :]
-            guesses.append([means[at] <= GUESS * told.now, means[at] <= GUESS * float(np.nanmean(day))])
+            mean = float(np.nanmean(day)) if np.isfinite(day).any() else told.now
+            guesses.append([means[at] <= GUESS * told.now, means[at] <= GUESS * mean])
     shares = np.array(held).mean(axis=0)
     print(f"{what}: {len(held)} windows of {len(clients) // part} clients, {np.mean(took):.1f} ms each")
     print("  held " + ", ".join(f"{share:.3f} at {level:g}" for share, level in zip(shares, LEVELS, strict=True)))

@@ -31,7 +31,7 @@ from tests.planning.law_engine import LawEngine
 
 PROMPTS, BURSTS = 6, 3
 WORDS_EACH = 380  # about 400 tokens
-QUICK_CONTEXT, QUICK_S = 2048, 35.0
+QUICK_CONTEXT, QUICK_S = 2048, 25.0
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ async def quick(folder: Path) -> None:
     from controlplane.gateway.table import Engine
     from controlplane.planning.measuring import Asked, Progress, measure
 
-    law = LawEngine(a=20.0, b=0.05, context=QUICK_CONTEXT, sequences=16)
+    law = LawEngine(a=20.0, b=0.2, o=20.0, u=1.0, context=QUICK_CONTEXT, sequences=16)
     await law.start()
     try:
         reached = Engine.at(1, "bench/p0", f"http://127.0.0.1:{law.port}", law.key)

@@ -28,7 +28,8 @@ IDLE = EngineFigures(running=1.0, waiting=0.0, kv_usage=0.1)
 def chat(figures: dict[int, EngineFigures], now: datetime) -> Deployment:
     """A pair of engines of four GPUs each, measured, asked so little that one would do for both phases."""
     node: Node = make_node("alpha")
-    row = make_deployment("chat", model=make_model("llama"), slo_ttft_ms=2000, slo_itl_ms=60)
+    model = make_model("llama", config={"num_attention_heads": 16, "num_key_value_heads": 4, "hidden_size": 1024})
+    row = make_deployment("chat", model=model, slo_ttft_ms=2000, slo_itl_ms=60)
     for role in ("prefill", "decode"):
         engine = make_ready(
             make_partition(node, gpus=make_gpus(node, 4), deployment=row, role=role),
@@ -102,3 +103,12 @@ def test_what_presses_takes_its_place_and_one_that_was_turned_down_rests_for_a_d
     assert other is not None and not other.switches and other.pk != fresh.pk
     fresh.refresh_from_db()
     assert fresh.state == "superseded"
+
+
+def test_where_its_engines_have_no_room_nothing_is_proposed_and_nothing_released(
+    chat: Deployment, now: datetime
+) -> None:
+    assert propose(now) is None
+    cleared(now)
+    Partition.objects.update(pinned=True)
+    assert propose(now + timedelta(seconds=1)) is None
