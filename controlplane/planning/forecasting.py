@@ -21,6 +21,7 @@ from controlplane.domain.forecast.history import UNKNOWN, History
 from controlplane.domain.forecast.methods import Forecaster, make
 from controlplane.domain.forecast.montecarlo import MonteCarlo
 from controlplane.domain.forecast.tracker import whole
+from controlplane.fleet.models import Deployment
 from controlplane.planning import comparing, policy, settling, slot_sizes
 from controlplane.planning import history as past
 from controlplane.planning.models import Forecast
@@ -66,6 +67,7 @@ class _Span:
     step_s: float
     first: int
     gaps: tuple[Outage, ...]
+    unseen: int | None  # models that are deployed and were never asked for; None: the record is of another fleet
 
     def seen(self, requests: Requests) -> History:
         key = self.key
@@ -139,8 +141,10 @@ class Forecasting:
             since = anchor - LOOK_BACK_DAYS * DAY_S
             first = _steps_before(anchor, max(since, begin + keep_alive_s), pace)
             start, end = anchor - first * pace.step_s, at + pace.step_s
-            span = _Span(_Key(horizon, keep_alive_s, method), start, end, pace.step_s, first, gaps)
-            yield self._told(requests.within(since, at), span, begin, sizes)
+            mine = requests.within(since, at)
+            key, unseen = _Key(horizon, keep_alive_s, method), _unseen(mine.models)
+            span = _Span(key, start, end, pace.step_s, first, gaps, unseen)
+            yield self._told(mine, span, begin, sizes)
 
     def _told(self, requests: Requests, span: _Span, begin: float, sizes: Sizes) -> list[Forecast]:
         """A row for each moment that was not asked about, of all models and of each size; all but the last are said
@@ -198,6 +202,8 @@ class Forecasting:
             asked = self._asked[span.key] = _Asked(anchor, names, plays, forecaster, span.first)
         asked.plays.parts, asked.plays.of = parts, of
         found, most = {}, _most(requests, history.moments, span.key.horizon_s)
+        if span.unseen is not None:
+            most[-1] = min(most[-1], len(names) + span.unseen)  # of moments before, it is not known what was deployed
         for place in range(asked.following, last + 1):
             values, active = asked.forecaster.tell(history.seen_at(place)), int(history.active[place])
             said = np.maximum(np.minimum(whole(values), most[place]), active)  # the peak is no less than now
@@ -242,6 +248,13 @@ def _most(requests: Requests, moments: Floats, horizon_s: float) -> Ints:
     known = np.searchsorted(first, moments, side="right")
     before = np.searchsorted(first, moments - max(horizon_s, DAY_S), side="right")
     return np.asarray(known + np.maximum(known - before, 1), np.int64)
+
+
+def _unseen(models: Sequence[str]) -> int | None:
+    """How many deployments there are of which nothing is on record; None where none of those on record is here, as with
+    the imported history of another fleet."""
+    deployed = set(Deployment.objects.values_list("name", flat=True))
+    return len(deployed.difference(models)) if deployed.intersection(models) else None
 
 
 def _due(horizon: int, pace: Pace, keep_alive_s: int, now: float, begin: float) -> float | None:

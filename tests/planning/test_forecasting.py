@@ -26,6 +26,7 @@ from controlplane.planning.models import ActivityDay, Forecast, RecordedSpan, St
 from controlplane.planning.packing import Damaged, Packed, pack, unpack
 from controlplane.planning.weighing import weigh
 from tests.domain.forecast.worlds import fleet
+from tests.factories import make_deployment
 
 T0 = datetime(2026, 3, 2, tzinfo=UTC).timestamp()
 PACES = {600: Pace(600.0, 1), 3600: Pace(3600.0, 1)}
@@ -182,6 +183,22 @@ def test_one_request_ever_is_enough_not_to_fail(db: None) -> None:
     Forecasting(PACES).tick(T0 + 1200)
     rows = Forecast.objects.all()
     assert rows and all(row.known_models == 1 and row.values[-1] >= 0 for row in rows)
+
+
+@pytest.mark.parametrize(("deployed", "most"), [("m0 m1", 2), ("m0 m1 idle", 3), ("elsewhere", 4)])
+def test_no_more_models_are_foreseen_than_there_are(db: None, deployed: str, most: int) -> None:
+    """A record of half an hour, in which two models came one after the other, would tell of two more."""
+    for name in deployed.split():
+        make_deployment(name)
+    at = np.arange(0, 1800, 20.0)
+    model = (at > 900).astype(np.int64) * (np.arange(len(at)) % 2)
+    found = Requests(("m0", "m1"), model, T0 + at, T0 + at + 5.0, np.ones(len(at), np.int64))
+    keeping.save_import(found, actor=ACTOR, now=T0 + 1800)
+    Forecasting(PACES).tick(T0 + 1800)
+    newest = Forecast.objects.filter(horizon_s=600).latest("at")
+    assert newest.known_models == 2
+    assert newest.values[-1] <= most
+    assert all(one["values"][-1] <= most for one in newest.by_size)
 
 
 def test_more_slots_leave_less_cold_and_a_longer_keep_alive_needs_more(imported: Requests) -> None:
