@@ -27,7 +27,9 @@ TIMED = 40  # calls with the whole fleet in the pool
 
 
 def found(run: Run) -> dict[str, Any]:
-    """Of the activations that the log has at the keep-alive in force."""
+    """Of the activations that the log has at the keep-alive in force. `cold`: no slot was free, so that somebody waited
+    or another model left; `pool_short`: of these, what the planner's target counts, who waited or took the slot of a
+    model that counted as active."""
     active = runs(run.requests, run.keep_alive_s)
     begun = int(((active.start >= run.start) & (active.start < run.end)).sum())
     mine = Activation.objects.filter(asked_at__lt=moment(run.end))
@@ -57,7 +59,8 @@ def held(run: Run) -> dict[str, Any]:
     """The planner by itself, whatever the pool then did: of the log's activations those that made more models active
     than were wanted held, and the GPU-hours that were wanted. Its target is a share of `over_reserve`."""
     history = History(run.requests, run.keep_alive_s, HORIZON_S, run.start, run.end)
-    told = list(Forecast.objects.filter(horizon_s=HORIZON_S, at__lt=moment(run.end)).order_by("at"))
+    played = Forecast.objects.filter(horizon_s=HORIZON_S, at__gte=moment(run.start), at__lt=moment(run.end))
+    told = list(played.order_by("at"))
     if not told:
         return {"over_reserve": None, "gpu_hours_wanted": None}
     policy_now, at = policy.current(), np.array([row.at.timestamp() for row in told])
@@ -76,6 +79,7 @@ def served(run: Run) -> dict[str, Any]:
     """What clients had of it, by themselves, by the engines and by the gateway's records."""
     front, engines = run.front, run.engines
     waits = np.array(RequestRecord.objects.filter(wake_ms__gt=0).values_list("wake_ms", flat=True)) / 1e3
+    free, left = first_waits()
     records = RequestRecord.objects.all()
     return {
         "requests": run.asked,
@@ -85,6 +89,8 @@ def served(run: Run) -> dict[str, Any]:
         "requests_that_waited": len(waits),
         "wait_p50_s": _quantile(waits, 0.5),
         "wait_p95_s": _quantile(waits, 0.95),
+        "wait_free_p50_s": _quantile(free, 0.5),
+        "wait_left_p50_s": _quantile(left, 0.5),
         "engines_answered": engines.answered,
         "engines_refused": engines.refused,
         "engines_strayed": engines.strayed,
@@ -94,6 +100,19 @@ def served(run: Run) -> dict[str, Any]:
         "tables_read": front.looks,
         "askings": front.wakes,
     }
+
+
+def first_waits() -> tuple[list[float], list[float]]:
+    """Of the first request of each activation: into a free slot, and where another model left for it."""
+    waited: dict[str, list[tuple[float, float]]] = {}
+    for name, at, ms in RequestRecord.objects.filter(wake_ms__gt=0).values_list("deployment", "at", "wake_ms"):
+        waited.setdefault(name, []).append((at.timestamp(), ms / 1e3))
+    found: tuple[list[float], list[float]] = ([], [])
+    asked = Activation.objects.filter(cause=Activation.Cause.REQUEST)
+    for name, at, evicted in asked.values_list("deployment__name", "asked_at", "evicted"):
+        near = [wait for moment, wait in waited.get(name, ()) if abs(moment - at.timestamp()) < LATE_S]
+        found[bool(evicted)].extend(near[:1])
+    return found
 
 
 def latencies(run: Run) -> dict[str, float]:

@@ -21,7 +21,7 @@ from bench.pool_fleet import SERVICE_S
 from controlplane.audit.services import Actor
 from controlplane.domain.forecast.activity import Requests
 from controlplane.fleet.models import Activation, Deployment, Partition, PoolAim
-from controlplane.fleet.services import pool
+from controlplane.fleet.services import pool, waking
 from controlplane.fleet.services.waking import Standing, State
 from controlplane.planning import habits, keeping, pooling, standing
 from controlplane.planning.forecasting import PACES, Forecasting
@@ -164,6 +164,8 @@ class Run:
         self.before()
         self.agents.look(now)
         self.agents.step(now)
+        for deployment in pool._starting():  # as each look at the pool does
+            waking.look_after(deployment, moment(now))
         self.front.changed()
         if (at := self.agents.next_at()) is not None:
             self._step(at)
