@@ -206,6 +206,7 @@ class EngineSample(Struct, gc=False, frozen=True, kw_only=True, omit_defaults=Tr
     nixl_failed_transfers_total: float | None = None
     nixl_failed_notifications_total: float | None = None
     kv_late_notifications_total: float | None = None  # of a pull that came after the KV had expired
+    kv_tokens: float | None = None  # that the KV cache holds when it is full
     asleep: bool | None = None
     ttft: Histogram | None = None
     itl: Histogram | None = None

@@ -55,6 +55,7 @@ class LiveEngine(serializers.Serializer):
     kv_in_tps = _figure("Prompt tokens a second whose KV came by transfer.")
     ttft_ms = _figure("Mean of the last minute.")
     itl_ms = _figure("Mean of the last minute.")
+    kv_tokens = _figure("That its KV cache holds when it is full.")
 
 
 class LivePartition(serializers.Serializer):

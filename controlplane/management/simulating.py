@@ -53,7 +53,8 @@ def _join(name: str) -> dict[str, object]:
     )  # fmt: skip
     reply = fleet.join(request, address_seen="127.0.0.1")
     fleet.label(reply.node, labels=LABEL, actor=ACTOR)
-    return {"node": reply.node, "name": name, "token": reply.node_token, "instance": instance}
+    seat = {"node": reply.node, "name": name, "token": reply.node_token, "instance": instance}
+    return {**seat, "broker_url": reply.broker_url, "queue": reply.queue}
 
 
 def furnish(nodes: Sequence[int], models: int, home: Path) -> int:

@@ -185,7 +185,9 @@ class Ingest:
         self._note_trouble(
             [(node, status.partition) for (node, _, _), engines in together for status in engines], growth
         )
-        return [EngineFigures(*row) for row in plain(np.hstack((gauges, growth.per_second, growth.mean_ms)))]
+        sizes = [known(status.sample.kv_tokens) if status.sample else None for status in every]
+        figures = plain(np.hstack((gauges, growth.per_second, growth.mean_ms)))
+        return [EngineFigures(*row, size) for row, size in zip(figures, sizes, strict=True)]
 
     def _note_trouble(self, whose: Sequence[tuple[int, int]], growth: Growth) -> None:
         for total, verb in _TROUBLE.items():

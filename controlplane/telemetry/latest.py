@@ -40,6 +40,7 @@ class EngineFigures(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     kv_in_tps: float | None = None  # prompt tokens whose KV came by transfer
     ttft_ms: float | None = None
     itl_ms: float | None = None
+    kv_tokens: float | None = None  # that its KV cache holds when it is full
 
 
 class Latest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -76,7 +76,7 @@ function engineFacts(part) {
   const peers = [...store.nodes.values()].flatMap((n) => n.partitions).filter((p) => p.id !== part.id && p.deployment?.id === part.deployment.id);
   const roles = ["prefill", "decode", "aggregated"].map((role) => [role, peers.filter((p) => p.role === role).length]).filter(([, n]) => n);
   return [
-    ["KV cache", percent(e.kv_usage)], ["Running, waiting", `${number(e.running)}, ${number(e.waiting)}`],
+    ["KV cache", percent(e.kv_usage)], ["KV capacity", unit(e.kv_tokens, "tokens")], ["Running, waiting", `${number(e.running)}, ${number(e.waiting)}`],
     ["Tokens in, out", `${number(e.prompt_tps)}, ${unit(e.generation_tps, "tok/s")}`], ["KV received", unit(e.kv_in_tps, "tok/s")],
     ["TTFT, ITL", `${unit(e.ttft_ms, "ms")}, ${unit(e.itl_ms, "ms", 1)}`], ["Time to ready", part.ready_after_s == null ? UNKNOWN : `${number(part.ready_after_s, 1)} s`],
     ["Failed starts in a row", number(part.restarts)], ["Peers", roles.map(([role, n]) => plural(n, role, role)).join(", ") || "none"],

@@ -38,7 +38,7 @@ def test_the_snapshot_joins_rows_and_latest_figures(live_valkey: Any) -> None:
     partition = make_ready(make_partition(role="decode", deployment=make_deployment("chat"), generation=3))
     gpu = partition.gpus.get()
     for seq in (1, 2):
-        status = replica(partition, running=2.0, kv_usage=0.5)
+        status = replica(partition, running=2.0, kv_usage=0.5, kv_tokens=524288.0)
         take(partition.node, seq, samples=(sample(gpu.uuid, 0.9, memory_used_bytes=7),), replicas=(status,))
     found = snapshot()
     node = only(found["nodes"])
@@ -52,7 +52,7 @@ def test_the_snapshot_joins_rows_and_latest_figures(live_valkey: Any) -> None:
     assert shown["deployment"] == {"id": partition.deployment_id, "name": "chat"}
     assert (shown["role"], shown["status"], shown["confirmed"]) == ("decode", "ready", True)
     assert (shown["engine"]["running"], shown["engine"]["generation_tps"]) == (2.0, None)
-    assert shown["memory_bytes"] == 1_000_000
+    assert (shown["engine"]["kv_tokens"], shown["memory_bytes"]) == (524288.0, 1_000_000)
 
 
 def test_what_nobody_told_is_null(live_valkey: Any) -> None:

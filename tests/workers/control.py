@@ -47,7 +47,7 @@ class Control:
         self.joins: list[JoinRequest] = []
         self.broker_url = ""
         self.answer_specs, self.ask_weights = True, False
-        self.url = ""
+        self.url, self.period_s = "", 0.3
 
     @property
     def last(self) -> NodeReport:
@@ -95,7 +95,9 @@ class Control:
         if self.status != 200:
             return self.status, json.dumps({"type": self.problem, "title": "no", "status": self.status}).encode()
         newer = self.spec if self.spec and self.answer_specs and self.spec.generation > report.generation else None
-        reply = ReportReply(at=time.time(), spec=newer, logs=self.logs, period_s=0.3, weights=self.ask_weights)
+        reply = ReportReply(
+            at=time.time(), spec=newer, logs=self.logs, period_s=self.period_s, weights=self.ask_weights
+        )
         return 200, msgspec.json.encode(reply)
 
 

@@ -273,7 +273,23 @@ def test_a_real_engines_metrics_are_read_whole():
     assert (sample.external_prefix_hits_total, sample.nixl_bytes_total, sample.nixl_transfers_total) == (377, 196608, 3)
     assert (sample.nixl_failures_total, sample.kv_expired_total, sample.kv_late_notifications_total) == (0, 0, 0)
     assert sample.asleep is False and sample.itl_count == 45
+    assert sample.kv_tokens == 16384 * 32
     assert sample.ttft == Histogram((0.01, 0.02, 0.1, 0.25), (0, 2, 2, 4), 4, sample.ttft_sum_s)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "tokens"),
+    [
+        (['block_size="16",num_gpu_blocks="100"', 'num_gpu_blocks="50",block_size="16"'], 2400.0),
+        (['block_size="16",num_gpu_blocks="100"', 'block_size="16",num_gpu_blocks="None"'], None),
+        (['mamba_block_size="16",num_gpu_blocks_override="100",num_gpu_blocks="7"'], None),
+        (['block_size="16",num_gpu_blocks="0"'], None),
+        ([], None),
+    ],
+)
+def test_the_capacity_of_the_kv_cache_is_known_if_every_rank_tells_it(ranks, tokens):
+    text = "".join(f"vllm:cache_config_info{{{labels}}} 1.0\n" for labels in ranks)
+    assert metrics.parse(text).kv_tokens == tokens
 
 
 def test_what_a_report_carries_of_a_real_engine_is_small():

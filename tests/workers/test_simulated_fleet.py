@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import msgspec
 import pytest
 
@@ -158,7 +160,7 @@ def test_the_curve_is_the_same_for_the_same_seed_and_never_below_nothing() -> No
 
 def test_an_answer_that_comes_in_chunks_is_taken_once_it_is_whole(played: Played) -> None:
     seat, told = Seat(node=7, name="sim-0001", token="t", instance="i"), Told()
-    line = _Line(seat, played.host, told, "127.0.0.1", 1)
+    line = _Line(seat, played.host, told, ("127.0.0.1", 1), deque())
     body = msgspec.json.encode(ReportReply(at=AT, spec=NodeSpec(node=7, generation=5)))
     head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
     line.data_received(head + b"5\r\n%b\r\n" % body[:5])

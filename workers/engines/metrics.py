@@ -53,16 +53,18 @@ HISTOGRAMS = {
     "prefill": "request_prefill_time_seconds",
     "decode": "request_decode_time_seconds",
 }
+CACHE = "cache_config_info"  # what it tells is in its labels
 BY_SOURCE, SLEEP, AWAKE = "prompt_tokens_by_source_total", "engine_sleep_state", "awake"
 PREFIX = "vllm:"
 _BUCKETS = {f"{name}_bucket": name for name in HISTOGRAMS.values()}
 _SUMS = {f"{name}_sum" for name in HISTOGRAMS.values()}
-_WANTED = {*FIELDS.values(), *_BUCKETS, *_SUMS, BY_SOURCE, SLEEP}
+_WANTED = {*FIELDS.values(), *_BUCKETS, *_SUMS, BY_SOURCE, SLEEP, CACHE}
 _LABEL = {
     name: re.compile(rf'(?:^|,)\s*{label}="([^"\\]*)"')
     for names, label in ((_BUCKETS, "le"), ((BY_SOURCE,), "source"), ((SLEEP,), "sleep_state"))
     for name in names
 }
+_BLOCKS, _BLOCK_SIZE = (re.compile(rf'(?:^|,)\s*{label}="(\d{{1,15}})"') for label in ("num_gpu_blocks", "block_size"))
 
 
 @dataclass(slots=True)
@@ -73,6 +75,7 @@ class _Found:
     sources: dict[str, float] = field(default_factory=dict)
     sleep: dict[str, float] = field(default_factory=dict)
     buckets: dict[str, dict[float, float]] = field(default_factory=dict)
+    caches: list[int | None] = field(default_factory=list)  # tokens
 
 
 def parse(text: str) -> EngineSample:
@@ -85,7 +88,8 @@ def parse(text: str) -> EngineSample:
     values |= {field: _histogram(found, name) for field, name in HISTOGRAMS.items()}
     failed = [values["nixl_failed_transfers_total"], values["nixl_failed_notifications_total"]]
     known = [failures for failures in failed if failures is not None]
-    return EngineSample(**values, nixl_failures_total=sum(known) if known else None, asleep=_asleep(found.sleep))
+    values["nixl_failures_total"] = sum(known) if known else None
+    return EngineSample(**values, kv_tokens=_kv_tokens(found.caches), asleep=_asleep(found.sleep))
 
 
 def _sort_in(found: _Found, name: str, label: str, value: float) -> None:
@@ -93,6 +97,8 @@ def _sort_in(found: _Found, name: str, label: str, value: float) -> None:
         _add(found.sources, label, value)
     elif name == SLEEP:
         _add(found.sleep, label, value)
+    elif name == CACHE:
+        found.caches.append(_cache(label))
     elif name in _BUCKETS:
         _add(found.buckets.setdefault(_BUCKETS[name], {}), _number(label), value)
     else:
@@ -113,6 +119,17 @@ def _histogram(found: _Found, name: str) -> Histogram | None:
     )
 
 
+def _cache(labels: str) -> int | None:
+    blocks, size = _BLOCKS.search(labels), _BLOCK_SIZE.search(labels)
+    return int(blocks[1]) * int(size[1]) if blocks and size else None
+
+
+def _kv_tokens(caches: list[int | None]) -> float | None:
+    """Of all ranks; what one of them does not tell is not known of all."""
+    told = [tokens for tokens in caches if tokens]
+    return float(sum(told)) if told and len(told) == len(caches) else None
+
+
 def _asleep(states: dict[str, float]) -> bool | None:
     if not states:
         return None
@@ -120,7 +137,7 @@ def _asleep(states: dict[str, float]) -> bool | None:
 
 
 def _samples(text: str) -> Iterator[tuple[str, str, float]]:
-    """Name, the one label that matters, value. A line is taken apart by hand: an engine has some 700 of them, and the
+    """Name, the one label that matters (of CACHE all), value. A line is taken apart by hand: an engine has some 700 of them, and the
     client library's parser takes 6 ms for those that are wanted. In a label's value a quote is escaped, so that what
     looks like another label there is not."""
     for line in text.splitlines():
@@ -135,7 +152,9 @@ def _samples(text: str) -> Iterator[tuple[str, str, float]]:
             labels = ""
         if name not in _WANTED:
             continue
-        if (told := _LABEL.get(name)) and (match := told.search(labels)):
+        if name == CACHE:
+            label = labels
+        elif (told := _LABEL.get(name)) and (match := told.search(labels)):
             label = match[1]
         try:
             yield name, label, float(rest.split()[0])

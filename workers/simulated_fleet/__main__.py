@@ -65,7 +65,7 @@ def _hear(fleet: Fleet) -> None:
 
 def _say(told: Told, over: threading.Event) -> None:
     while not over.wait(SAY_EVERY_S):
-        line = f"sent {told.sent}, answered {told.answered}, refused {told.refused}, lost {told.lost}, late {told.late}"
+        line = ", ".join(f"{name} {count}" for name, count in asdict(told).items())
         print(line, file=sys.stderr, flush=True)
 
 

@@ -33,8 +33,7 @@ READY_AFTER_S = (6.0, 14.0)
 STOP_S = 1.0
 CRASH_AFTER_S = 2.0
 HISTOGRAMS_EVERY = 10  # reports
-OLD_VERSION = "0.0.1"
-WELL = load.Ills()
+OLD_VERSION, WELL = "0.0.1", load.Ills()
 LOG = "This engine is simulated: it serves nothing and writes no log.\n"
 
 
@@ -89,10 +88,16 @@ class Host:
         """The agent begins anew and adopts what runs."""
         self._boot = uuid4().hex
 
+    def hold(self, spec: NodeSpec) -> bool:
+        """Whether it is newer than the one held, and held from now on."""
+        is_newer = self.spec is None or spec.generation > self.spec.generation
+        self.spec = spec if is_newer else self.spec
+        return is_newer
+
     def take(self, reply: ReportReply) -> None:
         """What a report was answered with."""
-        if reply.spec is not None and (self.spec is None or reply.spec.generation > self.spec.generation):
-            self.spec = reply.spec
+        if reply.spec is not None:
+            self.hold(reply.spec)
         self.period_s = reply.period_s or self.period_s
         self._logs = reply.logs
 

@@ -1,16 +1,19 @@
-"""Sends the reports of all simulated nodes: a kept connection a node, spread evenly over the period."""
+"""Sends the reports of all simulated nodes: a kept connection a node, spread evenly over the period, and at once when a
+spec came by a node's queue."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from workers.contract import ReportReply
+from workers.contract import NodeSpec, ReportReply
+from workers.simulated_fleet import queues
 from workers.simulated_fleet.faults import Fault
 from workers.simulated_fleet.host import Curve, Host
 from workers.simulated_fleet.serving import Served
@@ -24,23 +27,27 @@ _decode = msgspec.json.Decoder(ReportReply).decode
 
 
 class Seat(msgspec.Struct, frozen=True, kw_only=True):
-    """A joined node, its own token, and the agent's instance that joined it."""
+    """A joined node, its own token, the agent's instance that joined it, and its queue, if it has a `broker_url`."""
 
     node: int
     name: str
     token: str
     instance: str
+    broker_url: str = ""
+    queue: str = ""
 
 
 @dataclass(slots=True)
 class Told:
-    """Counts of reports. `lost`: sent, and not answered. `late`: not sent at their time, as one was under way."""
+    """Counts of reports. `lost`: sent, and not answered. `late`: not sent at their time, as one was under way.
+    `nudged`: specs that came by a queue before an answer brought them."""
 
     sent: int = 0
     answered: int = 0
     refused: int = 0
     lost: int = 0
     late: int = 0
+    nudged: int = 0
 
 
 class Fleet:
@@ -88,7 +95,27 @@ async def play(
 ) -> Told:
     """Until `is_over`. `told` may be given to look at the counts while it goes on."""
     told = told or Told()
-    lines = [_Line(seat, fleet.hosts[seat.name], told, host, port) for seat in seats]
+    eager: deque[_Line] = deque()
+    lines = [_Line(seat, fleet.hosts[seat.name], told, (host, port), eager) for seat in seats]
+    listening = [
+        asyncio.create_task(queues.listen(seat.broker_url, seat.queue, line.nudge))
+        for seat, line in zip(seats, lines, strict=True)
+        if seat.broker_url
+    ]
+    await _report(lines, eager, is_over)
+    for task in listening:
+        task.cancel()
+    await asyncio.gather(*listening, return_exceptions=True)
+    until = time.monotonic() + TIMEOUT_S
+    while any(line.is_busy for line in lines) and time.monotonic() < until:
+        await asyncio.sleep(TICK_S)
+    for line in lines:
+        line.close()
+    return told
+
+
+async def _report(lines: Sequence[_Line], eager: deque[_Line], is_over: Callable[[], bool]) -> None:
+    """For all nodes at their times, and between those for one that was told something new."""
     start = time.monotonic()
     due = [(start + place / len(lines) * line.host.period_s, place) for place, line in enumerate(lines)]
     while not is_over():
@@ -99,28 +126,34 @@ async def play(
             line.send()
             period_s = line.host.period_s
             heapq.heappush(due, (max(at + period_s, now - period_s, line.not_before), place))
+        for line in [eager.popleft() for _ in range(len(eager))]:
+            if line.is_busy or line.not_before > now:
+                eager.append(line)
+            else:
+                line.send()
         await asyncio.sleep(TICK_S)
-    until = time.monotonic() + TIMEOUT_S
-    while any(line.is_busy for line in lines) and time.monotonic() < until:
-        await asyncio.sleep(TICK_S)
-    for line in lines:
-        line.close()
-    return told
 
 
 class _Line(asyncio.Protocol):
     """One node's connection, with at most one report under way; the next one says it all again."""
 
-    def __init__(self, seat: Seat, host: Host, told: Told, address: str, port: int) -> None:
+    def __init__(self, seat: Seat, host: Host, told: Told, to: tuple[str, int], eager: deque[_Line]) -> None:
         self.host, self.not_before, self.is_busy = host, 0.0, False
-        self._told, self._address, self._port = told, address, port
+        self._eager = eager  # those with news to be told before their period is over
+        self._told, (self._address, self._port) = told, to
         self._transport: asyncio.Transport | None = None
         self._opening: asyncio.Task[object] | None = None
         self._sent_at, self._buffer = 0.0, b""
         self._head = (
-            f"POST /agent/v1/report HTTP/1.1\r\nhost: {address}:{port}\r\nauthorization: Bearer {seat.token}\r\n"
+            f"POST /agent/v1/report HTTP/1.1\r\nhost: {to[0]}:{to[1]}\r\nauthorization: Bearer {seat.token}\r\n"
             "content-type: application/json\r\ncontent-length: %d\r\n\r\n"
         ).encode()
+
+    def nudge(self, spec: NodeSpec) -> None:
+        """What came by the node's queue. A silent node is one that nothing reaches."""
+        if not self.host.is_silent and self.host.hold(spec):
+            self._told.nudged += 1
+            self._eager.append(self)
 
     def send(self) -> None:
         now = time.monotonic()
