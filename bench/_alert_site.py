@@ -24,6 +24,8 @@ FOR_S = 2.0
 PERIOD_S = 2.0  # two reports
 TTFT_MODEL, ITL_MODEL = "sim-model-13", "sim-model-14"  # each node serves a model of its own
 POOLED, SLOT = "sim-pooled", "sim-0016/p3"  # the last partition of each node serves nothing
+BROKEN, BAD_SLOT = "sim-broken", "sim-0014/p3"
+TEAM, PAID_MODEL, PAID_NODE = "sim-team", "sim-model-12", "sim-0013"
 BRAKE = [f"sim-{number:04d}" for number in range(17, 25)]  # a third of the nodes
 Row = dict[str, Any]
 
@@ -77,6 +79,7 @@ class Scenario:
         self._key = ""
         self._aside = ThreadPoolExecutor(1)
         self._held: Future[int] | None = None
+        self._team = 0
 
     # --- what runs ----------------------------------------------------------------------------------------
 
@@ -161,21 +164,58 @@ class Scenario:
         eventually(lambda: self.ask(TTFT_MODEL, 1, 1) == 1, within_s=30, what="an answer through the new gateway")
 
     def ask_of_the_pool(self) -> Fault:
-        """A request for a pooled model, where no partition is a slot; the gateway holds it."""
-        (model,) = self.rows("/models?name=sim-model-15")
-        self.rest("POST", "/deployments", json={"name": POOLED, "model": model["id"], "mode": "pooled"})
-        eventually(lambda: POOLED in self._served(), within_s=30, what="the gateway knows it")
-        fault = Fault("a request for a pooled model, no slot", [("pool-short", POOLED)], put_at=time.time())
+        """One slot is to be held and no partition is one; a request for a pooled model, which the gateway holds."""
+        self.rest("PATCH", "/capacity/policy", json={"floors": ["Mon-Sun 0:00-0:00 1"], "reason": "bench"})
+        self._pooled(POOLED)
+        told = [("pool-waiting", POOLED), ("pool-short", "the pool")]
+        fault = Fault("a request for a pooled model, no slot", told, put_at=time.time())
         self._held = self._aside.submit(self.ask, POOLED, 1, 4)
         return fault
 
     def give_slot(self, fault: Fault) -> None:
-        node, name = SLOT.split("/")
+        self._make_slot(SLOT)
+        fault.ended_at = time.time()
+        assert self._held is not None and self._held.result(60) == 1, "the held request was not answered"
+
+    def break_a_start(self) -> Fault:
+        """Engines end as soon as they start in the one slot that is free."""
+        fault = Fault(f"crash-loop {BAD_SLOT}, a slot", [("activation-failing", BROKEN)], [f"crash-loop {BAD_SLOT}"])
+        self._pooled(BROKEN)
+        self.put(fault)
+        time.sleep(PERIOD_S)
+        self._make_slot(BAD_SLOT)
+        self._held = self._aside.submit(self.ask, BROKEN, 1, 4)
+        return fault
+
+    def mend_the_start(self, fault: Fault) -> None:
+        self.end(fault)
+        assert self._held is not None
+        self._held.result(240)
+        eventually(lambda: self.ask(BROKEN, 1, 4) == 1, within_s=240, what="the model answers")
+
+    def spend(self) -> Fault:
+        """A model is a team's, and its node costs so much that the month is past both limits at once."""
+        self.rest("POST", "/prices", json={"nodes": [PAID_NODE], "per_gpu_hour": 1000, "reason": "bench"})
+        team = {"name": TEAM, "budget_soft": 0.01, "budget_hard": 0.02, "deployments": [PAID_MODEL]}
+        self._team = self.rest("POST", "/teams", json=team)["id"]
+        told = [("budget-soft", TEAM), ("budget-hard", TEAM)]
+        return Fault("a team's month is past both limits", told, put_at=time.time())
+
+    def raise_budget(self, fault: Fault) -> None:
+        much = {"budget_soft": 900_000, "budget_hard": 1_000_000}
+        self.rest("PATCH", f"/teams/{self._team}", json=much)
+        fault.ended_at = time.time()
+
+    def _pooled(self, name: str) -> None:
+        (model,) = self.rows("/models?name=sim-model-15")
+        self.rest("POST", "/deployments", json={"name": name, "model": model["id"], "mode": "pooled"})
+        eventually(lambda: name in self._served(), within_s=30, what=f"the gateway knows {name}")
+
+    def _make_slot(self, slot: str) -> None:
+        node, name = slot.split("/")
         rows = self.rows("/partitions?page_size=200")
         (pk,) = [row["id"] for row in rows if (row["node"]["name"], row["name"]) == (node, name)]
         self.rest("PATCH", f"/partitions/{pk}", json={"pool": True})
-        fault.ended_at = time.time()
-        assert self._held is not None and self._held.result(60) == 1, "the held request was not answered"
 
     # --- what is told -------------------------------------------------------------------------------------
 

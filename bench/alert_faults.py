@@ -6,8 +6,8 @@ A real web process, gateway, worker with its beat, recorder and Valkey; 24 nodes
 and a mail server on this machine. What is shortened are the rules' for-durations, to 2 s; how long a thing must be well
 before its alert ends is as always. All messages are counted: one for the beginning, one for the end, to each target.
 
---quick: without those that take minutes (latency budgets, KV transfers, the brake, a pool without slots), and a node is
-silent after 12 s rather than 30.
+--quick: without those that take minutes (latency budgets, KV transfers, the brake, the pool, a team's budget), and a
+node is silent after 12 s rather than 30.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def play(scenario: Scenario) -> list[Fault]:
     time.sleep(12)  # a look of all rules at the fleet that is well
     faults = of_nodes()
     late = [] if scenario.quick else slow()
+    spent = [] if scenario.quick else [scenario.spend()]  # counted within minutes
     scenario.put(*faults, *late[:4])
     if late:
         time.sleep(PERIOD_S)  # engines hear of a fault with their node's next report
@@ -50,13 +51,18 @@ def play(scenario: Scenario) -> list[Fault]:
         late.append(scenario.ask_of_the_pool())
         scenario.await_told("fired", late[-1:], within_s=80)
         scenario.give_slot(late[-1])
+        late.append(scenario.break_a_start())
+        scenario.await_told("fired", late[-1:], within_s=120)
+        scenario.mend_the_start(late[-1])
+        scenario.await_told("fired", spent, within_s=300)
+        scenario.raise_budget(spent[0])
     scenario.await_told("resolved", [*faults, gone], within_s=180)
     if late:
         scenario.put(late[4])
         scenario.await_told("fired", late[4:5], within_s=110)
         scenario.end(late[4])
-        scenario.await_told("resolved", late, within_s=500)
-    return [*faults, gone, *late]
+        scenario.await_told("resolved", [*late, *spent], within_s=500)
+    return [*faults, gone, *late, *spent]
 
 
 def judge(scenario: Scenario, faults: list[Fault]) -> tuple[list[Row], list[str]]:

@@ -1,15 +1,39 @@
-"""What the rules about the pool read: models that wait for a slot, and models that cannot be woken."""
+"""What the rules about the pool read: slots that are wanted and not there, models that wait for one, and models that
+cannot be woken."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from controlplane.alerts.scene import Fact, Scene, Subject, Watch
-from controlplane.fleet.models import Activation
+from controlplane.fleet import pool_view
+from controlplane.fleet.models import Activation, Deployment, PoolAim
+from controlplane.fleet.pool_view import Place
 from controlplane.fleet.services import failures
+
+# In use by a pooled model, or free for one; one that is lent, somebody else's or out of order is neither.
+HELD = {Place.FREE, Place.STARTING, Place.ACTIVE, Place.IDLE, Place.UNKNOWN}
 
 
 def pool_short(scene: Scene, watch: Watch) -> Iterator[Fact]:
+    """How many slots are wanted and not held, of each size where the planner tells sizes apart. Unknown while it does
+    not say how many; nothing where no model is pooled."""
+    if not Deployment.objects.filter(mode=Deployment.Mode.POOLED).exists():
+        return
+    subject, aim = Subject("pool", 1, "the pool", None, {}), PoolAim.objects.first()
+    if aim is None or aim.slots is None:
+        yield Fact(subject, None, "")
+        return
+    held = Counter(len(slot.gpus) for slot in pool_view.look(scene.now).slots if slot.place in HELD)
+    lacking = {int(gpus): count - held[int(gpus)] for gpus, count in aim.by_gpus.items()}
+    short = sum(count for count in lacking.values() if count > 0) if lacking else aim.slots - held.total()
+    if watch.limits.is_near(float(short)):
+        wanted = f"{aim.slots} slots are to be held" + (f" ({aim.sizes})" if aim.sizes else "")
+        yield Fact(subject, float(short), f"{wanted}, {held.total()} are there in use or free: {aim.reason}.")
+
+
+def pool_waiting(scene: Scene, watch: Watch) -> Iterator[Fact]:
     """Of each model that waits for a slot: since when. A dedicated one has engines of its own."""
     waiting = Activation.objects.filter(state=Activation.State.WAITING, cause=Activation.Cause.REQUEST)
     for pk, name, asked_at, reason in waiting.values_list("deployment", "deployment__name", "asked_at", "reason"):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from django.conf import settings
 from django.db.models import Count, Q
 
-from controlplane.alerts.pool_readers import activation_failing, pool_short
+from controlplane.alerts.pool_readers import activation_failing, pool_short, pool_waiting
 from controlplane.alerts.scene import Fact, Needs, Scene, Subject, Watch
 from controlplane.alerts.slo import itl_burn, ttft_burn
 from controlplane.alerts.spending import past_hard, past_soft
@@ -167,6 +167,7 @@ READERS: dict[str, Reader] = {
     "kv-full": Reader(_kv_full, Needs.FIGURES),
     "kv-transfers": Reader(_kv_transfers),
     "pool-short": Reader(pool_short),
+    "pool-waiting": Reader(pool_waiting),
     "activation-failing": Reader(activation_failing),
     "disk-low": Reader(_disk, Needs.FIGURES),
     "agent-version": Reader(_version, Needs.REPORT),

@@ -16,7 +16,7 @@ from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor, record
 from controlplane.domain.alert_rules import GIB, KINDS
 from controlplane.fleet import verified
-from controlplane.fleet.models import Activation, Deployment, GatewayBeat, Node, Partition
+from controlplane.fleet.models import Activation, Deployment, GatewayBeat, Node, Partition, PoolAim
 from controlplane.gateway.models import RequestRecord
 from controlplane.teams import services as teams
 from controlplane.teams.models import TeamSpend
@@ -178,6 +178,18 @@ def asked_for(play: Play, state: str, **columns: Any) -> Activation:
 
 
 def pool_short(play: Play) -> Iterator[None]:
+    """One slot is there and two are wanted; then there are two."""
+    make_deployment("sporadic", mode="pooled")
+    PoolAim.objects.create(pk=1, keep_alive_s=300, slots=2, reason="95% sure for the next 10 min", at=play.stage.now)
+    slot = make_partition(play.node, name="p1")
+    Partition.objects.filter(pk=slot.pk).update(pool=True)
+    play.look(2, every_s=121)
+    yield
+    Partition.objects.filter(pk=make_partition(play.node, name="p2").pk).update(pool=True)
+    play.look(2, every_s=31)
+
+
+def pool_waiting(play: Play) -> Iterator[None]:
     row = asked_for(play, "waiting", reason="every slot is busy")
     play.look(2, every_s=31)
     yield
@@ -213,7 +225,8 @@ SCENES: dict[str, tuple[Scene, str]] = {
     "brake-on": (brake, "the brake"),
     "budget-soft": (budget("budget_soft"), "search"),
     "budget-hard": (budget("budget_hard"), "search"),
-    "pool-short": (pool_short, "chat"),
+    "pool-short": (pool_short, "the pool"),
+    "pool-waiting": (pool_waiting, "chat"),
     "activation-failing": (activation_failing, "chat"),
 }
 

@@ -137,7 +137,7 @@ def _asleep(states: dict[str, float]) -> bool | None:
 
 
 def _samples(text: str) -> Iterator[tuple[str, str, float]]:
-    """Name, the one label that matters (of CACHE all), value. A line is taken apart by hand: an engine has some 700 of them, and the
+    """Name, the one label that matters (of CACHE all), value. A line is taken apart by hand: an engine has 700, and the
     client library's parser takes 6 ms for those that are wanted. In a label's value a quote is escaped, so that what
     looks like another label there is not."""
     for line in text.splitlines():

@@ -205,6 +205,8 @@ def alert_url(alert: Alert) -> str:
     """The page of what the alert is about; "" where it has none of its own."""
     if alert.subject_type == "brakerow":
         return reverse("web:brake")
+    if alert.subject_type == "pool":
+        return reverse("web:pool")
     if alert.subject_type == "team":
         return reverse("web:teams")
     if alert.subject_type == "gpu":
