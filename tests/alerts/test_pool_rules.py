@@ -7,7 +7,7 @@ import pytest
 from controlplane.alerts.models import Alert
 from controlplane.fleet.models import Partition, PoolAim
 from tests.alerts.test_default_rules import Play, play
-from tests.factories import make_deployment, make_partition
+from tests.factories import make_deployment, make_node, make_partition
 
 __all__ = ["play"]
 
@@ -32,7 +32,7 @@ def test_a_slot_whose_gpu_is_lost_is_not_held_and_without_pooled_models_nothing_
     play.look(2, every_s=121)
     assert not Alert.objects.filter(rule="pool-short").exists()
     make_deployment("sporadic", mode="pooled")
-    slot = make_partition(play.node, name="p1")
+    slot = make_partition(make_node("not-reporting"), name="p1")
     Partition.objects.filter(pk=slot.pk).update(pool=True)
     play.look(2, every_s=121)
     assert not Alert.objects.filter(rule="pool-short").exists()
