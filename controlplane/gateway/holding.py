@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from controlplane.domain import start_failures
 from controlplane.fleet.services.waking import Standing, State
 from controlplane.gateway.limits import Limits
 from controlplane.gateway.openai import ApiError, Ask
@@ -175,8 +176,10 @@ class Hold:
             return
         line.standing = standing
         if standing.state is State.FAILED:
-            message = f"The model {name!r} could not be started; it is tried again."
-            self._end(name, ApiError(503, message, code="activation_failed", retry_after=_retry_s(standing)))
+            retry_s = _retry_s(standing)
+            why = start_failures.kind(standing.message)
+            message = f"The model {name!r} could not be started: {why}. It is tried again in {retry_s} s."
+            self._end(name, ApiError(503, message, code="activation_failed", retry_after=retry_s))
         elif standing.state is State.ABSENT:
             self._end(name, ApiError(503, f"No engine is ready for {name!r}.", code="model_not_ready", retry_after=5))
 

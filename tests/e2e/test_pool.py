@@ -113,10 +113,11 @@ def test_weights_that_cannot_be_served_are_told_to_everybody_and_the_slot_is_fre
     began = time.monotonic()
     try:
         with ThreadPoolExecutor(5) as clients:
-            codes = list(clients.map(lambda _: refusal(pool, "m4"), range(5)))
+            refusals = list(clients.map(lambda _: refusal(pool, "m4"), range(5)))
     finally:
         program.write_text(before)
-    assert codes == ["activation_failed"] * 5
+    assert {one["code"] for one in refusals} == {"activation_failed"}
+    assert all("its model files could not be loaded" in one["message"] for one in refusals)
     assert time.monotonic() - began < 60
     rows = pool.rest("GET", f"/activations?deployment={pool_id(pool, 'm4')}")["results"]
     assert [row["state"] for row in rows] == ["failed", "failed"]
@@ -156,8 +157,9 @@ def the_one_start_that_is_ready(stack: Stack, name: str) -> dict[str, Any]:
     return dict(activation)
 
 
-def refusal(stack: Stack, name: str) -> str:
-    return str(send(stack, name).json()["error"]["code"])
+def refusal(stack: Stack, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = send(stack, name).json()["error"]
+    return found
 
 
 def pool_id(stack: Stack, name: str) -> int:
