@@ -16,7 +16,7 @@ from workers.contract import NodeSpec, Phase, ReplicaSpec, Role
 # request that comes later all the same is refused before its first byte, and goes elsewhere.
 SETTLE_S = 1.2
 # Of an engine that nobody has asked for a while, which is what a pool empties: the next request is hardly in that time.
-QUIET_S, QUIET_SETTLE_S = 2.0, 0.2
+QUIET_S, QUIET_SETTLE_S = 1.0, 0.2
 # After SIGTERM to an engine that was idle and settled: nothing is left in it to finish, and the teardown of its KV
 # connections was seen to hang until the engine's own timeout (vLLM 0.32.0 with NIXL 1.5.1, 20 s).
 IDLE_GRACE_S = 1.5

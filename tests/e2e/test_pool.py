@@ -3,11 +3,13 @@ nothing is started twice or left over. The engines are stand-ins that take three
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,9 @@ import httpx
 import pytest
 
 from bench import _standins
-from tests.e2e.stack import Stack, eventually
+from tests.e2e.stack import Stack, eventually, free_ports
 
-MODELS, SLOTS, START_S = 6, 2, 3.0
+MODELS, SLOTS, START_S = 7, 2, 3.0
 PARTS = {"agent": "workers run", "worker": "celery", "broker": "valkey-server", "gateway": "manage.py gateway"}
 
 
@@ -127,12 +129,53 @@ def test_weights_that_cannot_be_served_are_told_to_everybody_and_the_slot_is_fre
     assert "no such weights" in alert[0]["text"]
 
 
-def ask(stack: Stack, name: str, *, again: bool = False, client: httpx.Client | None = None) -> int:
-    """The status of one request. `again`: as clients do whose connection broke."""
+def test_two_gateways_wake_a_model_once_and_one_that_dies_takes_only_its_own_requests_along(pool: Stack) -> None:
+    watch = Watch(pool)
+    watch.start()
+    with second_gateway(pool) as (second, url), ThreadPoolExecutor(20) as clients:
+        here = [clients.submit(ask, pool, "m6") for _ in range(10)]
+        there = [clients.submit(ask, pool, "m6", url=url) for _ in range(10)]
+        eventually(lambda: woken(pool, "m6"), within_s=30, what="m6 has a slot")
+        second.kill()
+        assert [one.result(120) for one in here] == [200] * 10
+        assert [one.result(120) for one in there] == [0] * 10
+    assert ask(pool, "m6") == 200
+    watch.ended.set()
+    watch.join()
+    assert max(watch.most.values()) == 1, "no slot ever had two engines"
+    assert the_one_start_that_is_ready(pool, "m6")["waiters"] == 10, "each tells those that wait with it"
+
+
+@contextmanager
+def second_gateway(stack: Stack) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Like the first one, on a port of its own."""
+    first, [port] = stack.part("manage.py gateway"), free_ports(1)
+    argv = [str(port) if word == stack.gateway.rpartition(":")[2] else word for word in first.cmdline()]
+    process = subprocess.Popen(argv, cwd=first.cwd(), env=first.environ())
+    url = f"http://127.0.0.1:{port}"
+    try:
+        eventually(lambda: is_up(url), within_s=30, what="a second gateway")
+        yield process, url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def is_up(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def ask(
+    stack: Stack, name: str, *, again: bool = False, client: httpx.Client | None = None, url: str | None = None
+) -> int:
+    """The status of one request, 0 where the connection broke. `again`: as clients do then."""
     post: Callable[..., httpx.Response] = client.post if client else httpx.post
     for _ in range(60):
         try:
-            return send(stack, name, post).status_code
+            return send(stack, name, post, url).status_code
         except httpx.TransportError:
             if not again:
                 return 0
@@ -140,10 +183,12 @@ def ask(stack: Stack, name: str, *, again: bool = False, client: httpx.Client | 
     return 0
 
 
-def send(stack: Stack, name: str, post: Callable[..., httpx.Response] = httpx.post) -> httpx.Response:
+def send(
+    stack: Stack, name: str, post: Callable[..., httpx.Response] = httpx.post, url: str | None = None
+) -> httpx.Response:
     headers = {"Authorization": f"Bearer {stack.key}"}
     body = {"model": name, "prompt": "What holds water ready?", "max_tokens": 3}
-    return post(f"{stack.gateway}/v1/completions", headers=headers, json=body, timeout=120)
+    return post(f"{url or stack.gateway}/v1/completions", headers=headers, json=body, timeout=120)
 
 
 def the_one_start_that_is_ready(stack: Stack, name: str) -> dict[str, Any]:
