@@ -12,10 +12,8 @@ from django.http import HttpResponse
 from django.utils import timezone
 from django_prometheus import exports
 from drf_spectacular.utils import extend_schema
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 from rest_framework.exceptions import ValidationError
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
@@ -56,23 +54,18 @@ class Metrics(APIView):
 
 def fleet_text(*, gpus: bool = False) -> bytes:
     """What is the same whichever web process is asked."""
-    registry = CollectorRegistry()
-    registry.register(_Fleet(gpus))
-    return generate_latest(registry)
+    return exposition.text(_families(gpus))
 
 
-class _Fleet(Collector):
-    def __init__(self, gpus: bool) -> None:
-        self._gpus = gpus
-
-    def collect(self) -> Iterator[Metric]:
-        yield from exposition.families(live.look().fleet, gpus=self._gpus)
-        yield from _gateways(timezone.now())
-        yield from _alerts()
-        yield from _scaling(timezone.now())
-        yield _woken_ahead(timezone.now())
-        yield _lent()
-        yield _asleep()
+def _families(gpus: bool) -> Iterator[Metric]:
+    now = timezone.now()
+    yield from exposition.families(live.look().fleet, gpus=gpus)
+    yield from _gateways(now)
+    yield from _alerts()
+    yield from _scaling(now)
+    yield _woken_ahead(now)
+    yield _lent()
+    yield _asleep()
 
 
 def _gateways(now: datetime) -> Iterator[Metric]:

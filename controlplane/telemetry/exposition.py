@@ -9,6 +9,7 @@ from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.utils import floatToGoString
 
 from controlplane.domain.types import NodeStatus, PartitionStatus
 from controlplane.fleet.models import Deployment
@@ -21,6 +22,7 @@ from workers.contract import DeviceSample, Phase, Role
 SERVED = ["deployment", "role"]
 GPU = ["node", "gpu", "uuid", *SERVED]
 GPU_STATES = ("assigned", "idle", "degraded", "lost")
+_ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 LOST = str(PartitionStatus.LOST)
 Key = tuple[str, str]  # deployment and role
 # Sample's field -> name and help
@@ -37,6 +39,21 @@ GPU_FIGURES = {
     "power_w": ("forebay_gpu_power_watts", "Power that the GPU draws"),
     "temperature_c": ("forebay_gpu_temperature_celsius", "Temperature of the GPU"),
 }
+
+
+def text(gauges: Iterable[Metric]) -> bytes:
+    """As prometheus_client writes gauges whose names are plain, in half the time: a fleet has thousands of
+    samples."""
+    lines: list[str] = []
+    for family in gauges:
+        assert family.type == "gauge", f"{family.name} is no gauge"
+        about = family.documentation.replace("\\", r"\\").replace("\n", r"\n")
+        lines.append(f"# HELP {family.name} {about}\n# TYPE {family.name} gauge\n")
+        for sample in family.samples:
+            told = ",".join([f'{name}="{value.translate(_ESCAPED)}"' for name, value in sorted(sample.labels.items())])
+            lines.append(f"{sample.name}{{{told}}} " if told else f"{sample.name} ")
+            lines.append(f"{floatToGoString(sample.value)}\n")
+    return "".join(lines).encode()
 
 
 def families(fleet: Fleet, *, gpus: bool = False) -> Iterator[Metric]:

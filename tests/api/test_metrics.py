@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 from rest_framework.test import APIClient
 
 from controlplane.fleet.models import Gpu
-from controlplane.telemetry import latest
+from controlplane.telemetry import exposition, latest
 from controlplane.telemetry import valkey as telemetry_valkey
 from tests import expositions
 from tests.factories import GIB, make_partition, make_ready, make_user
@@ -117,3 +120,18 @@ def test_single_gpus_are_told_only_where_they_are_asked_for(live: None) -> None:
     for wrong in ("gpus=all", "gpu=1"):
         refusal = viewer().get(f"/metrics?{wrong}", headers={"Accept": SCRAPER})
         assert refusal.status_code == 400
+
+
+def test_the_text_of_gauges_is_that_of_the_client_library() -> None:
+    told = GaugeMetricFamily("forebay_x", 'Odd \\ and\nlong "help"', labels=["node", "deployment"])
+    for value in (0.0, 1.0, 0.1, -2.5, 1e300, 123456789.0, 85899345920.0, float("nan"), float("inf"), 3):
+        told.add_metric([f"n{value}", 'a"b\\c\nd, {é}'], value)
+    plain = GaugeMetricFamily("forebay_y", "Plain", value=2)
+
+    class Both(Collector):
+        def collect(self) -> list[GaugeMetricFamily]:
+            return [told, plain]
+
+    registry = CollectorRegistry()
+    registry.register(Both())
+    assert exposition.text([told, plain]) == generate_latest(registry)

@@ -34,6 +34,7 @@ class Balancer:
     def __init__(self, ports: list[int]) -> None:
         self.port, self.taken = 0, Counter[int]()
         self._ports, self._turn = ports, count()
+        self._open: set[asyncio.StreamWriter] = set()
         self._loop, self._up, self._over = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -56,6 +57,9 @@ class Balancer:
         self._up.set()
         await self._over.wait()
         server.close()
+        for writer in self._open:
+            writer.transport.abort()
+        await asyncio.sleep(0.2)  # for those who read from them to see that
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first = next(self._turn)
@@ -64,7 +68,9 @@ class Balancer:
             with contextlib.suppress(OSError):
                 answers, asks = await asyncio.open_connection("127.0.0.1", port)
                 self.taken[port] += 1
+                self._open |= {asks, writer}
                 await asyncio.gather(_pipe(reader, asks), _pipe(answers, writer))
+                self._open -= {asks, writer}
                 return
         writer.close()
 
