@@ -163,6 +163,9 @@ def _unlike(source: PartitionView, target: PartitionView) -> list[Problem]:
     if len(target.gpus) < len(source.gpus):
         count = f"{len(target.gpus)} GPU{'' if len(target.gpus) == 1 else 's'}"
         return [Problem("partition-smaller", f"{target.label} has {count}, not {len(source.gpus)}.")]
+    if source.pool != target.pool:
+        what = "a pool slot, held for models that are woken" if target.pool else "no slot of the pool"
+        return [Problem("other-use", f"{target.label} is {what}.")]
     return []
 
 

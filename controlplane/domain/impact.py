@@ -62,6 +62,7 @@ class Objectives:
     slo_itl_ms: float | None = None
     lowest: Mapping[Role, int] = field(default_factory=dict)
     highest: Mapping[Role, int | None] = field(default_factory=dict)
+    pooled: bool = False  # whoever asks for it when it has no engine has it woken
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +136,21 @@ def warnings(effects: Iterable[Effect], about: Mapping[int, Objectives]) -> list
         name, lowest = about[key].name, about[key].lowest.get(role, 0)
         if effect.engines_after >= effect.engines_before:
             continue
-        if effect.engines_after < lowest:
+        if about[key].pooled:
+            if effect.engines_after == 0:
+                found.append(_woken_again(name))
+        elif effect.engines_after < lowest:
             message = f"{name} would have {effect.engines_after} {role} replicas left, and its minimum is {lowest}."
             found.append(Problem("under-minimum", message, "Assign another partition to it first.", forceable=True))
         elif effect.engines_after == 0:
             message = f"This takes the last {role} replica of {name}."
             found.append(Problem("last-replica", message, "Assign another partition to it first.", forceable=True))
     return found
+
+
+def _woken_again(name: str) -> Problem:
+    message = f"{name} leaves the pool; whoever asks for it next waits until it is woken."
+    return Problem("woken-again", message, "Go on if nobody asks for it just now.", forceable=True)
 
 
 def over_maximum(effects: Iterable[Effect], about: Mapping[int, Objectives]) -> list[Problem]:
@@ -164,7 +173,7 @@ def way_problems(
     problems, mild = [], []
     lanes = {before[step.move.partition].own_lane for step in taken if step.cost is Cost.OUTAGE}
     lanes |= set(blocked.lanes) if blocked else set()
-    for key in sorted({lane[0] for lane in lanes if lane}):
+    for key in sorted({lane[0] for lane in lanes if lane and not about[lane[0]].pooled}):
         message = f"On the way nothing would serve {about[key].name} until the next engine is ready."
         fix = "Add an engine in the role that runs short, or go on with force."
         problems.append(Problem("would-stop-serving", message, fix, forceable=True))
@@ -180,7 +189,8 @@ def end_problems(
 ) -> list[Problem]:
     """Deployments that are answered now and would not be afterwards."""
     keys = {place.deployment for place in before.values() if place.serving and not place.lent and place.role in ANSWERS}
-    lost = [key for key in keys if key is not None and not answers(after.values(), key)]
+    known = [key for key in keys if key is not None and not about[key].pooled]
+    lost = [key for key in known if not answers(after.values(), key)]
     fix = "Leave it an engine that decodes, or go on with force."
     return [
         Problem("would-stop-serving", f"Nothing would answer requests for {about[key].name} any more.", fix, True)

@@ -108,6 +108,7 @@ class PartitionView:
     restarts: int = 0
     node_last_seen: float | None = None
     engine_version: str = ""  # of the running engine, else of the program its node would start
+    pool: bool = False  # a slot of the pool
 
     @property
     def is_cpu(self) -> bool:

@@ -77,6 +77,7 @@ def partition_view(partition: Partition, *, gpus: Iterable[Gpu] | None = None) -
         restarts=partition.restarts,
         node_last_seen=node.last_seen.timestamp() if node.last_seen else None,
         engine_version=partition.engine_version or node.engine_version,
+        pool=partition.pool,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 
 from hypothesis import given, settings
@@ -76,6 +77,15 @@ def test_no_engine_gets_another_kind_of_device():
     assert "b/p11 has another kind of device." in why(plan([leaving(1)], slots))
     simulated = make_partition(12, make_gpus(1, kind="simulated"), node_name="b")
     assert "b/p12 has another kind of device." in why(plan([leaving(1)], simulated))
+
+
+def test_what_is_in_the_pool_stays_in_it_and_nothing_else_takes_its_slots():
+    own, pooled = leaving(1), leaving(2)
+    pooled = replace(pooled, partition=replace(pooled.partition, pool=True))
+    found = plan([own, pooled], free(11, pool=True), free(12))
+    assert moves(found) == {"old/p1": "b/p12", "old/p2": "b/p11"}
+    assert "b/p11 is a pool slot, held for models that are woken." in why(plan([own], free(11, pool=True)))
+    assert "b/p12 is no slot of the pool." in why(plan([pooled], free(12)))
 
 
 def test_where_nothing_is_free_that_is_the_reason():

@@ -137,6 +137,24 @@ def test_without_room_it_is_refused_and_with_force_the_rest_moves(fleet: SimpleN
     assert len(change.moves) == 1
 
 
+def test_a_pooled_model_moves_to_another_slot_and_where_there_is_none_it_is_no_obstacle(
+    fleet: SimpleNamespace, actor: Actor
+) -> None:
+    pooled = make_deployment("sporadic", mode="pooled")
+    slot = make_ready(make_partition(fleet.old, deployment=pooled, role="aggregated", generation=1, pool=True))
+
+    seen = services.preview_drain(fleet.old.pk, move=True)
+    row = next(one for one in seen["leaving"] if one["partition"]["id"] == slot.pk)
+    assert (row["to"], row["problem"], seen["problems"]) == (None, None, [])
+    assert "woken-again" in [warning["code"] for warning in seen["warnings"]]
+
+    other = make_partition(fleet.new, pool=True)
+    seen = services.preview_drain(fleet.old.pk, move=True)
+    found = {one["partition"]["id"]: one["to"]["id"] for one in seen["leaving"]}
+    assert found.pop(slot.pk) == other.pk
+    assert sorted(found.values()) == sorted(row.pk for row in fleet.free), "and nobody else takes the pool's slot"
+
+
 def test_with_nothing_to_move_it_drains_at_once(actor: Actor) -> None:
     node = make_node()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
@@ -118,6 +118,8 @@ def _look(node: Node, move: bool) -> _Drain:
     found = evacuation.evacuate(
         views, _free_places(node), peers=_peers(node, leaving), now=time.time(), silent_after_s=settings.SILENT_AFTER_S
     )
+    # A pooled model that finds no other slot is woken when it is asked for, as any that leaves.
+    found = replace(found, stranded=tuple(one for one in found.stranded if not one.source.pool))
     stranded = [one.problem for one in found.stranded]
     return _Drain(node, leaving, found, [*_node_problems(node), *stranded])
 

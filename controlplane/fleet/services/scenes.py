@@ -128,4 +128,5 @@ def _objectives(row: Deployment) -> Objectives:
         slo_itl_ms=row.slo_itl_ms,
         lowest={role: getattr(row, f"min_{role.value}") for role in Role},
         highest={role: getattr(row, f"max_{role.value}") for role in Role},
+        pooled=row.mode == Deployment.Mode.POOLED,
     )
