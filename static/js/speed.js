@@ -126,8 +126,8 @@ const ratios = (rows) => rows.filter(([, one]) => one.prefill).map(([kind, one])
 /** What the next hour's prompts and answers are told to be, by how many past hours, and how that held. */
 const ahead = (told) => (!told ? [] : [["prompts", told.isl], ["answers", told.osl]].map(([name, one]) => {
   const by = (values) => Object.entries(values).map(([level, value]) => `${number(value)} at ${100 * level}%`).join(", ");
-  if (!one.mean) return `of ${name} of the next hour nothing is told, for too little is on record: they are replayed as long as they were (${by(one.requests)} of single ones)`;
-  return `${name} of the next hour: a mean of ${by(one.mean)} tokens, ${one.why}, of which at 95% ${(100 * one.covered["0.95"]).toFixed(0)}% held; replayed at ${100 * told.level}%, never shorter than they were (${by(one.requests)} of single ones)`;
+  if (!one.mean) return `of the next hour's ${name} nothing is told, for too little is on record: they are replayed as long as they were (${by(one.requests)} of single ones)`;
+  return `${name} of the next hour: a mean of ${by(one.mean)} tokens (${one.why}; ${(100 * one.covered["0.95"]).toFixed(0)}% of them were no longer than told at 95%); replayed at ${100 * told.level}%, never shorter than they were (${by(one.requests)} of single ones)`;
 }));
 
 async function begin() {

@@ -23,7 +23,10 @@ def shoot(shooter: Shooter, options: argparse.Namespace) -> None:
     week.begin()
     shooter.take("capacity-begins", "/capacity/")
     week.forget()
-    shooter.take("speed-batch", f"/deployments/{week.measured()}/speed", _once)
+    speed = f"/deployments/{week.measured()}/speed"
+    shooter.take("speed-batch", speed, _once)
+    week.asked()
+    shooter.take("speed-size", speed, _sized)
     week.hour()
     shooter.take("capacity-hour", "/capacity/")
     week.pool()
@@ -46,6 +49,12 @@ def _choose(page: Page) -> None:
 
 def _once(page: Page) -> None:
     page.click("#apply-do")
+    page.wait_for_timeout(500)
+
+
+def _sized(page: Page) -> None:
+    page.get_by_role("button", name="Find sizes").click()
+    page.wait_for_selector("#sized:not([hidden])", timeout=60_000)
     page.wait_for_timeout(500)
 
 

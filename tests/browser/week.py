@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import django
+import numpy as np
 from django.utils import timezone
 
 django.setup()
@@ -18,7 +19,7 @@ from controlplane.domain.forecast.activity import Requests  # noqa: E402
 from controlplane.domain.model_facts import from_config  # noqa: E402
 from controlplane.fleet import brake  # noqa: E402
 from controlplane.fleet.models import GatewayBeat  # noqa: E402
-from controlplane.gateway.models import DemandMinute  # noqa: E402
+from controlplane.gateway.models import DemandMinute, RequestRecord  # noqa: E402
 from controlplane.planning import comparing, keeping, policy, profiles, standing  # noqa: E402
 from controlplane.planning.forecasting import PACES, Forecasting  # noqa: E402
 from controlplane.planning.models import Forecast, RecordedSpan  # noqa: E402
@@ -84,6 +85,28 @@ def measured() -> int:
         make_ready(make_partition(node, gpus=make_gpus(node, 4), deployment=row, role=role))
     profiles.import_table(tables.splitwise(gpu="h100"), actor=ACTOR, gpus={"h100": "Simulated H100 80GB"})
     return row.pk
+
+
+def asked() -> None:
+    """What was asked of it lately: requests of the last minutes, and three days of hours in which prompts grew."""
+    now, dice = timezone.now(), np.random.default_rng(4)
+    RequestRecord.objects.bulk_create(
+        RequestRecord(
+            at=now - timedelta(seconds=float(ago)), request_id="r", deployment="assistant", kind="chat", outcome="ok",
+            status=200, path="two_step", prompt_tokens=int(dice.integers(200, 1800)),
+            completion_tokens=int(dice.integers(20, 200)), total_ms=900.0,
+        )
+        for ago in np.sort(dice.random(300) * 150)
+    )  # fmt: skip
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    DemandMinute.objects.bulk_create(
+        DemandMinute(
+            deployment="assistant", minute=hour - timedelta(hours=ago), arrivals=60,
+            prompt_tokens=60 * int(900 + 3 * (72 - ago) + dice.integers(0, 200)),
+            completion_tokens=60 * int(dice.integers(90, 130)),
+        )
+        for ago in range(1, 73)
+    )  # fmt: skip
 
 
 def hour() -> None:

@@ -92,7 +92,9 @@ def _ahead(name: str, lengths: Row | None, key: str) -> str:
     if told["mean"] is None:
         return f"\nOf {name} of the next hour nothing is told: {told['why']}."
     means = ", ".join(f"{value:,.0f} at {100 * float(level):g}%" for level, value in told["mean"].items())
-    return f"\nMean {name} of the next hour: {means} ({told['why']}; at 95% {told['covered']['0.95']:.0%} held)."
+    return (
+        f"\nMean {name} of the next hour: {means} ({told['why']}; {told['covered']['0.95']:.0%} of them held at 95%)."
+    )
 
 
 def _spent(found: Row) -> str:
