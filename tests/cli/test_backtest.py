@@ -101,7 +101,8 @@ def test_a_viewer_may_not_ask_for_one(viewer: Terminal, trace: Path) -> None:
 def test_one_that_goes_on_is_told_of_and_so_is_one_that_failed(
     operator: Terminal, trace: Path, worked: Callable[[], None]
 ) -> None:
-    assert "Backtest 1 is to be begun" in operator.ok("backtest", str(trace), "--no-wait")
+    begun = operator.ok("backtest", str(trace), "--no-wait")
+    assert f"Backtest {Comparison.objects.get().pk} is to be begun" in begun
     assert "asked for or in work" in operator.fails(4, "backtest", str(trace))
     Comparison.objects.all().delete()
     assert "It goes on by itself" in operator.fails(6, "backtest", str(trace), "--timeout", "0")
