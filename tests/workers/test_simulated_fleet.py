@@ -67,6 +67,16 @@ def test_a_replica_that_is_no_longer_wanted_drains_and_ends(played: Played) -> N
     assert played.run(10).replicas == ()
 
 
+def test_a_request_that_comes_to_a_draining_engine_which_was_idle_is_answered_before_it_ends(played: Played) -> None:
+    played.take(1, spec())
+    played.run(20)
+    played.take(2)
+    played.run(2)
+    with played.host._processes[3].engine.answering():
+        assert [r.phase for r in played.run(20).replicas] == [Phase.DRAINING]
+    assert played.run(10).replicas == ()
+
+
 def test_a_role_change_relabels_the_process(played: Played) -> None:
     played.take(1, spec())
     pid = played.run(20).replicas[0].pid

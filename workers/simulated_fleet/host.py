@@ -192,6 +192,8 @@ class Host:
                 case Phase.DRAINING if replica.idle_since is None and not process.engine.in_flight:
                     process.engine.live(0.0, elapsed_s)
                     self._replicas[partition] = replace(replica, idle_since=at)
+                case Phase.DRAINING if replica.idle_since is not None and process.engine.in_flight:
+                    self._replicas[partition] = replace(replica, idle_since=None)  # one more has come, as to any engine
                 case Phase.STOPPING if age >= STOP_S:
                     process.exit_code = 0
                     self._enter(partition, Phase.EXITED, at)
