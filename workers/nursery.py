@@ -35,6 +35,7 @@ LATE = frozenset(
         "VLLM_API_KEY",
         "VLLM_HOST_IP",
         "VLLM_RPC_BASE_PATH",
+        "TMPDIR",
         "VLLM_NIXL_SIDE_CHANNEL_HOST",
         "VLLM_NIXL_SIDE_CHANNEL_PORT",
         "OMP_NUM_THREADS",

@@ -1,5 +1,5 @@
-"""Where an engine's own processes meet: a folder of Unix sockets for each. vLLM would put them among the host's
-temporary files, and one that is killed leaves them there for good."""
+"""Where an engine's own processes meet: a folder of Unix sockets for each, on CPU slots with its temporary files. vLLM
+would put them among the host's, and an engine that is killed leaves them there for good."""
 
 from __future__ import annotations
 

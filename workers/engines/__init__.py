@@ -26,7 +26,7 @@ class Launch:
     port: int
     side_port: int
     cores: int  # what its CPU slots amount to; 0 on accelerators
-    sockets: str = ""  # a folder for its own processes' sockets; "": the host's for temporary files
+    sockets: str = ""  # a folder for what its own processes share; "": the host's for temporary files
     secret: str = ""  # it is to be able to sleep, and this is what the agent then shows; "": it is not
 
 

@@ -180,7 +180,8 @@ def _cpu_context(model: str) -> int:
 
 
 def _cpu_env(launch: Launch) -> dict[str, str]:
-    env = {
+    env = {"TMPDIR": launch.sockets} if launch.sockets else {}  # idle ones are killed, and would leave files there
+    env |= {
         "OMP_NUM_THREADS": str(max(1, launch.cores)),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

@@ -20,6 +20,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Mapping
@@ -160,8 +161,9 @@ def _move_environment() -> None:
 
 
 def _unlike_its_siblings() -> None:
-    """What each engine must have of its own: numpy's random state; and the number of threads, which OpenMP reads from
-    the environment when it is loaded, and that was before."""
+    """What each engine must have of its own: numpy's random state; its folder for temporary files; and the number of
+    threads, which OpenMP reads from the environment when it is loaded, and that was before."""
+    tempfile.tempdir = None
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     if numpy := sys.modules.get("numpy"):
