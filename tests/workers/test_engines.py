@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from tests.workers.control import make_spec
 from workers.contract import Device, DeviceKind, EngineSample, Histogram, Role
 from workers.engines import CannotStart, Launch, metrics, openai
-from workers.engines.vllm import CPU_PLUGIN, Vllm, cpu_kv_bytes, is_given
+from workers.engines.vllm import CPU_PLUGIN, GUARD, Vllm, cpu_kv_bytes, is_given
 from workers.engines.vllm_version import VersionOf
 from workers.reconcile import GRACE_S
 
@@ -53,7 +54,7 @@ def test_on_gpus_every_device_is_a_tensor_parallel_rank(program, model):
     assert command.argv[:3] == (str(program), "serve", model)
     assert value(command.argv, "--tensor-parallel-size") == "2"
     assert command.env["CUDA_VISIBLE_DEVICES"] == "GPU-0,GPU-1"
-    assert "--enforce-eager" not in command.argv and "PYTHONPATH" not in command.env
+    assert "--enforce-eager" not in command.argv and command.env["PYTHONPATH"] == str(GUARD)
 
 
 def test_names_port_and_shutdown_are_the_agents_whatever_the_operator_says(program, model):
@@ -98,7 +99,8 @@ def test_the_key_is_in_the_environment_and_nothing_of_the_agents_is(program, mod
     command = Vllm(program, environ).command(launch(model))
     assert command.env["VLLM_API_KEY"] == "engine-key-of-the-test"
     assert not any("engine-key" in arg for arg in command.argv)
-    assert not {"FOREBAY_SECRET", "PYTHONPATH", "VIRTUAL_ENV", "VLLM_SERVER_DEV_MODE"} & set(command.env)
+    assert not {"FOREBAY_SECRET", "VIRTUAL_ENV", "VLLM_SERVER_DEV_MODE"} & set(command.env)
+    assert "/agent" not in command.env["PYTHONPATH"]
     assert command.env["HF_TOKEN"] == command.env["VLLM_LOGGING_LEVEL"] == "kept"
     assert command.env["SPT_NOENV"] == "1" and command.env["HF_HUB_OFFLINE"] == "1"
 
@@ -115,7 +117,8 @@ def test_cpu_slots_bring_defaults_that_give_way_to_the_operators(program, model)
     assert value(command.argv, "--block-size") == "32" and value(command.argv, "--max-num-seqs") == "8"
     assert value(command.argv, "--max-model-len") == "1024"  # the model has no more
     assert value(command.argv, "--kv-cache-memory-bytes") == str(256 * 2**20)
-    assert command.env["OMP_NUM_THREADS"] == "3" and command.env["PYTHONPATH"] == str(CPU_PLUGIN)
+    assert command.env["OMP_NUM_THREADS"] == "3"
+    assert command.env["PYTHONPATH"].split(os.pathsep) == [str(CPU_PLUGIN), str(GUARD)]
     assert command.env["UCX_NET_DEVICES"] == "lo" and "--tensor-parallel-size" not in command.argv
     # What it is imported under has one thread, whatever the slots have: a fork keeps no others.
     assert engine.import_env("127.0.0.1")["OMP_NUM_THREADS"] == "1"

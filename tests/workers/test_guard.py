@@ -13,6 +13,7 @@ import pytest
 
 from tests.workers.conftest import free_range
 from tests.workers.control import make_spec
+from tests.workers.test_engines import value
 from workers.contract import Device, DeviceKind
 from workers.engines import Launch, sleeping
 from workers.engines.guard.forebay_guard import Rule
@@ -61,6 +62,7 @@ def test_an_engine_on_a_gpu_gets_sleep_mode_and_the_guard_outermost(tmp_path):
     engine = Vllm(program, {"VLLM_SERVER_DEV_MODE": "1", "PYTHONPATH": "/elsewhere"})
     plain = engine.command(Launch(spec, (gpu,), "127.0.0.1", "127.0.0.1", 1, 2, 0))
     assert "VLLM_SERVER_DEV_MODE" not in plain.env and "--enable-sleep-mode" not in plain.argv
+    assert value(plain.argv, "--middleware") == "forebay_guard.Guard", "what has no key is shut there too"
     able = engine.command(Launch(spec, (gpu,), "127.0.0.1", "127.0.0.1", 1, 2, 0, secret="s3cret"))
     layers = [able.argv[i + 1] for i, arg in enumerate(able.argv) if arg == "--middleware"]
     assert layers == ["theirs.Layer", "forebay_guard.Guard"] and "--enable-sleep-mode" in able.argv
@@ -89,8 +91,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = Vllm(VLLM).command(launch)
     guarded = Launch(spec, (cpu,), "127.0.0.1", "127.0.0.1", port, 0, 1, secret="s3cret")
     env = {**command.env, **_guard_env(guarded)}
-    env["PYTHONPATH"] = f"{command.env['PYTHONPATH']}:{env['PYTHONPATH']}"
-    argv = [*command.argv, "--middleware", "forebay_guard.Guard"]  # --enable-sleep-mode is refused on CPU
+    argv = command.argv  # --enable-sleep-mode is refused on CPU
     log = (folder / "log").open("wb")
     engine = subprocess.Popen(argv, env=env, stdout=log, stderr=log, cwd="/", start_new_session=True)
     url = f"http://127.0.0.1:{port}"

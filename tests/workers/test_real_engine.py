@@ -170,7 +170,9 @@ def test_both_were_forked_from_a_process_that_has_the_engine_imported(pair):
 def test_only_who_knows_the_key_gets_an_answer(pair):
     endpoint = pair.control.replica(1).endpoint
     body = {"model": "tiny", "prompt": "a", "max_tokens": 1}
-    assert httpx.post(f"{endpoint}/v1/completions", json=body).status_code == 401
+    for path in ("/v1/completions", "/v1/chat/completions", "/invocations", "/tokenize", "/inference/v1/generate"):
+        assert httpx.post(f"{endpoint}{path}", json=body | {"messages": []}).status_code == 401, path
+    assert httpx.get(f"{endpoint}/openapi.json").status_code == 401
 
 
 def test_roles_are_swapped_without_a_new_process_and_kv_moves_the_other_way(pair):

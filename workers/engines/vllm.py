@@ -143,8 +143,9 @@ def _owned(launch: Launch, on_cpu: bool) -> Iterator[str]:
     else:
         yield from ("--tensor-parallel-size", str(len(spec.gpus)))
     if launch.secret:
-        # Last, so outermost: what the development mode opens must not be reached from outside the node.
-        yield from ("--enable-sleep-mode", "--middleware", "forebay_guard.Guard")
+        yield "--enable-sleep-mode"
+    # Last, so outermost: vLLM asks for its key on some paths only, and its development mode opens more.
+    yield from ("--middleware", "forebay_guard.Guard")
     if spec.kv_connector:
         yield from ("--kv-transfer-config", json.dumps(kv_transfer_config(spec, on_cpu), separators=(",", ":")))
 
@@ -186,7 +187,7 @@ def _cpu_env(launch: Launch) -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "UCX_TLS": "tcp,sm,self",
-        "PYTHONPATH": str(CPU_PLUGIN),
+        "PYTHONPATH": os.pathsep.join((str(CPU_PLUGIN), str(GUARD))),
         "CUDA_VISIBLE_DEVICES": "",
     }
     if os.environ.get("FOREBAY_CPU_SPAWN"):
@@ -197,6 +198,7 @@ def _cpu_env(launch: Launch) -> dict[str, str]:
 
 def _gpu_env(launch: Launch) -> dict[str, str]:
     return {
+        "PYTHONPATH": str(GUARD),
         "CUDA_VISIBLE_DEVICES": ",".join(device.uuid for device in launch.devices),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
@@ -204,4 +206,4 @@ def _gpu_env(launch: Launch) -> dict[str, str]:
 
 def _guard_env(launch: Launch) -> dict[str, str]:
     """Of an engine that can sleep."""
-    return {"VLLM_SERVER_DEV_MODE": "1", "FOREBAY_GUARD_SECRET": launch.secret, "PYTHONPATH": str(GUARD)}
+    return {"VLLM_SERVER_DEV_MODE": "1", "FOREBAY_GUARD_SECRET": launch.secret}

@@ -1,9 +1,10 @@
-"""ASGI middleware for an engine that can sleep: what vLLM's development mode opens is for the agent alone.
+"""ASGI middleware for every engine: what vLLM's key does not guard is shut, or for the agent alone.
 
-With VLLM_SERVER_DEV_MODE=1 an engine answers /sleep, /wake_up, /collective_rpc and more to whoever reaches its port,
-and its API key guards paths under /v1 and the like only. Here whatever is not known to be for everybody asks for the
-agent's secret. While the engine sleeps it refuses requests, which would hang otherwise. Standard library only: it is
-imported by the engine, in the engine's own Python, and by the stand-in engine.
+vLLM 0.32 asks for its key below /v1 and the like only: /invocations answers prompts to whoever reaches the port, and
+with VLLM_SERVER_DEV_MODE=1 so do /sleep, /wake_up, /collective_rpc and more. Here whatever is neither known to be for
+everybody nor guarded by that key asks for the agent's secret, which an engine that can sleep has; of another one nobody
+gets it. While the engine sleeps it refuses requests, which would hang otherwise. Standard library only: it is imported
+by the engine, in the engine's own Python, and by the stand-in engine.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Rule:
 
 
 def why(status: int) -> bytes:
-    text = "this engine sleeps" if status == 503 else "only the node's agent may ask for this"
+    text = "this engine sleeps" if status == 503 else "only the node's agent may ask for this, if anybody"
     return json.dumps({"error": {"message": text, "type": "forebay_guard", "code": status}}).encode()
 
 
