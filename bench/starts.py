@@ -58,7 +58,7 @@ def main() -> None:
 
 def measure(program: Path, model: str, folder: Path, plain_starts: int, forked_starts: int) -> None:
     vllm, children = Vllm(program), Children()
-    nursery = Nursery(program, vllm.import_env("127.0.0.1", 1), folder / "nursery.log", nice=CPU_NICE)
+    nursery = Nursery(program, vllm.import_env("127.0.0.1"), folder / "nursery.log", nice=CPU_NICE)
 
     def plainly(command: Command, log: Path) -> Process:
         return children.start(command.argv, command.env, log, nice=CPU_NICE)
