@@ -24,6 +24,7 @@ from controlplane.domain.forecast.tracker import whole
 from controlplane.fleet.models import Deployment
 from controlplane.planning import comparing, policy, settling, slot_sizes
 from controlplane.planning import history as past
+from controlplane.planning.agreeing import agree
 from controlplane.planning.models import Forecast
 from controlplane.planning.slot_sizes import Sizes
 
@@ -116,6 +117,7 @@ class Forecasting:
             }
             made = 0
             for rows in self._rows(due, keep_alive_s, method, now, begin) if due else ():
+                agree(rows, self.paces)
                 Forecast.objects.bulk_create(rows, ignore_conflicts=True, batch_size=500)
                 made += len(rows)
         days = {horizon: (pace.step_s, pace.replay_days + 1) for horizon, pace in self.paces.items()}

@@ -21,6 +21,7 @@ from controlplane.domain.forecast.hazards import DAY_S
 from controlplane.domain.problems import DomainError
 from controlplane.gateway.models import DemandMinute
 from controlplane.planning import forecasting, history, keeping, outlook, policy, standing
+from controlplane.planning.agreeing import agree
 from controlplane.planning.forecasting import Forecasting, Pace
 from controlplane.planning.models import ActivityDay, Forecast, RecordedSpan, Standing
 from controlplane.planning.packing import Damaged, Packed, pack, unpack
@@ -156,6 +157,25 @@ def test_forecasts_are_made_replayed_and_settled_and_a_restart_says_the_same(imp
     found = outlook.outlook(outlook.Asked(600, end - DAY_S, end), end)
     assert found["calibration"]["windows"] > 100 and found["calibration"]["covered"][-1] > 0.9
     assert {one["horizon_s"] for one in found["newest"]} == set(PACES) and found["outage_since"] is None
+
+
+def test_the_peak_of_an_hour_is_no_less_than_that_of_its_first_ten_minutes(imported: Requests) -> None:
+    made = Forecasting(paces={600: Pace(600.0, 1), 3600: Pace(600.0, 1)})
+    assert made.tick(float(np.ceil(imported.until.max() / 600.0) * 600.0) + 5.0) > 0
+    rows = {(row.horizon_s, row.at): row for row in Forecast.objects.all()}
+    shorter = [row for (horizon, _), row in rows.items() if horizon == 600]
+    assert len(shorter) > 20
+    for row in shorter:
+        longer = rows[3600, row.at]
+        assert all(most >= least for most, least in zip(longer.values, row.values, strict=True))
+    row = max(shorter, key=lambda one: one.at)
+    longer = Forecast(
+        at=row.at, horizon_s=3600, keep_alive_s=row.keep_alive_s, levels=row.levels, values=[0] * len(row.values),
+        by_size=[{"gpus": 1, "values": [1, 1]}],
+    )  # fmt: skip
+    Forecast.objects.filter(pk=row.pk).update(by_size=[{"gpus": 1, "values": [3, 0]}])
+    agree([longer], [600, 3600, 86_400])
+    assert (longer.values, longer.by_size[0]["values"]) == (row.values, [3, 1])
 
 
 def test_in_an_outage_what_is_active_is_unknown_and_the_forecast_holds(imported: Requests) -> None:
