@@ -54,9 +54,11 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=4, help="requests that an engine takes at once")
     parser.add_argument("--start", type=float, default=4.0, help="seconds that an engine's start takes longer")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="30 s of load")
+    parser.add_argument("--quick", action="store_true", help="8 s of load")
     options = parser.parse_args()
-    seconds = 30.0 if options.quick else options.seconds
+    if options.quick:
+        options.seconds, options.start = 8.0, 2.0
+    seconds, keep_alive_s = options.seconds, 5 if options.quick else KEEP_ALIVE_S
     rate = options.over * options.each / (TOKENS * ITL_S)
     with tempfile.TemporaryDirectory(prefix="forebay-overflow-") as folder:
         stack = Stack(Path(folder) / "home", demo="none", slots=SLOTS)
@@ -65,23 +67,23 @@ def main() -> None:
         stack.environ |= {"FOREBAY_QUALIFY": "never"}
         try:
             stack.up()
-            deployment = furnish(stack, options.each)
+            deployment = furnish(stack, options.each, keep_alive_s)
             times = arrivals(rate, seconds, options.seed)
             without = play(stack, deployment, times, overflow=False)
             with_it = play(stack, deployment, times, overflow=True)
         finally:
             stack.clean_up()
-    report(without, with_it, rate, options.over)
+    report(without, with_it, rate, options.over, keep_alive_s)
 
 
-def furnish(stack: Stack, each: int) -> int:
+def furnish(stack: Stack, each: int, keep_alive_s: int) -> int:
     node = eventually(lambda: stack.rest("GET", "/nodes")["results"], within_s=60, what="the node")[0]["id"]
     stack.rest("POST", f"/nodes/{node}/split", json={"groups": [[slot] for slot in range(SLOTS)]})
     own, *slots = stack.partitions()
     for row in slots:
         stack.rest("PATCH", f"/partitions/{row['id']}", json={"pool": True})
     model = stack.rest("POST", "/models", json={"name": "tiny", "source": str(stack.home / "models" / "tiny")})["id"]
-    body = {"name": "steady", "model": model, "aggregated_max_requests": each, "keep_alive_s": KEEP_ALIVE_S}
+    body = {"name": "steady", "model": model, "aggregated_max_requests": each, "keep_alive_s": keep_alive_s}
     deployment = stack.rest("POST", "/deployments", json=body)["id"]
     stack.rest("POST", f"/partitions/{own['id']}/assign", json={"deployment": deployment, "role": "aggregated"})
     with httpx.Client(timeout=30) as client:
@@ -146,7 +148,7 @@ def send(stack: Stack, client: httpx.Client) -> httpx.Response:
     return client.post(f"{stack.gateway}/v1/completions", headers=headers, json=body)
 
 
-def report(without: Run, with_it: Run, rate: float, over: float) -> None:
+def report(without: Run, with_it: Run, rate: float, over: float, keep_alive_s: int) -> None:
     print(f"{rate:.1f} requests a second, {over:g} times what its own engine serves; the engines are stand-ins")
     print(
         f"{'':18}{'asked':>7}{'answered':>10}{'refused':>9}{'p50, s':>9}{'p95, s':>9}{'max, s':>9}{'by the slot':>13}"
@@ -159,7 +161,7 @@ def report(without: Run, with_it: Run, rate: float, over: float) -> None:
         print(f"{name:18}{len(run.answers):7}{len(good):10}{refused:9}{figures}{paths['overflow']:13}")
     asked, ready = with_it.asked_s or 0.0, with_it.ready_s or 0.0
     print(f"the pool was asked after {asked:.1f} s; the slot was ready {ready:.1f} s later, and lent for "
-          f"{with_it.lent_s:.0f} s, of which {KEEP_ALIVE_S} s are its keep-alive")  # fmt: skip
+          f"{with_it.lent_s:.0f} s, of which {keep_alive_s} s are its keep-alive")  # fmt: skip
     good = [sorted(one.took_s for one in run.answers if one.status == 200) for run in (without, with_it)]
     figures = {
         "refused_without": len(without.answers) - len(good[0]),
