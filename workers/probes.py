@@ -18,7 +18,9 @@ from workers.reconcile import Replica
 
 log = logging.getLogger(__name__)
 THREADS = 16
-EVERY_S, SOON_S = 0.9, 0.08  # between two probes of an engine: of a ready one, of one that is changing
+# Between two probes of an engine: of a ready one; of one that is changing, whose figures cost it a few milliseconds; and
+# of one that starts, which refuses until it is ready.
+EVERY_S, SOON_S, STARTING_S = 0.9, 0.15, 0.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,12 @@ class Probe:
     def is_idle(self) -> bool:
         """No request runs or waits; False when that is not known."""
         return self.sample is not None and self.sample.running == 0 and self.sample.waiting == 0
+
+
+def _every(phase: Phase) -> float:
+    if phase in (Phase.READY, Phase.ASLEEP):
+        return EVERY_S
+    return STARTING_S if phase == Phase.STARTING else SOON_S
 
 
 def idle_since(replica: Replica, probe: Probe, now: float) -> float | None:
@@ -65,7 +73,7 @@ class Prober:
     def ask(self, record: Record, engine: Engine) -> None:
         """Begins a probe, unless one of that process is under way or was just made."""
         process = record.process
-        every = EVERY_S if record.replica.phase in (Phase.READY, Phase.ASLEEP) else SOON_S
+        every = _every(record.replica.phase)
         with self._lock:
             if process is None or process in self._asking:
                 return

@@ -77,6 +77,7 @@ class Reporter:
         self._period_s = config.period_s
         self._wanted: tuple[LogWanted, ...] = ()
         self._failures = 0
+        self._told_at = 0.0
         self._histograms_at: dict[int, float] = {}  # when a partition's were last in a report
         self._last: Answer | None = None
         self._conflict_since: float | None = None
@@ -107,10 +108,12 @@ class Reporter:
             return
         self._wake.wait(pause)
         self._wake.clear()
-        self._done.wait(SOONEST_S)
+        # Changes that come together are told together; one that comes alone at once: somebody may wait for an engine.
+        self._done.wait(max(0.0, self._told_at + SOONEST_S - clock()))
 
     def _once(self) -> float:
-        report, began = self.build(clock()), time.perf_counter()
+        self._told_at = clock()
+        report, began = self.build(self._told_at), time.perf_counter()
         outcome = self._uplink.report(report)
         self.figures.reported(report, outcome.answer, time.perf_counter() - began)
         if outcome.answer != self._last:
