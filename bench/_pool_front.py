@@ -27,12 +27,12 @@ from controlplane.gateway.probing import Prober
 from controlplane.gateway.records import Recorder
 from controlplane.gateway.run import _sweep, end, follow, listen, uses
 from controlplane.gateway.server import Gateway
-from controlplane.gateway.table import Watch
 from controlplane.gateway.telling import Teller
 from controlplane.gateway.trials import Pace
 from controlplane.gateway.upstream import Bounds, Pool
 from controlplane.gateway.waker import Waker
 from controlplane.gateway.warming import Warming
+from controlplane.gateway.watch import Watch
 
 NAME = "simulated:1"
 GLANCE_S = 0.2  # as Watch's

@@ -18,8 +18,8 @@ from workers.reconcile import Replica
 
 log = logging.getLogger(__name__)
 THREADS = 16
-# Between two probes of an engine: of a ready one; of one that is changing, whose figures cost it a few milliseconds; and
-# of one that starts, which refuses until it is ready.
+# Between two probes of an engine: of a ready one; of one that is changing, whose figures cost it a few milliseconds;
+# and of one that starts, which refuses until it is ready.
 EVERY_S, SOON_S, STARTING_S = 0.9, 0.15, 0.08
 
 

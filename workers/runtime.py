@@ -15,7 +15,7 @@ from workers.agent import Agent
 from workers.app import Nudges, build_app
 from workers.book import Book, HeldSpec, Record, by_marker
 from workers.config import Config, Settings
-from workers.contract import DeviceKind, NodeSpec, Phase
+from workers.contract import DeviceKind, DeviceSample, NodeSpec, Phase
 from workers.devices import Source
 from workers.devices.discover import discover
 from workers.dormancy import REST_BYTES
@@ -70,9 +70,7 @@ class Runtime:
         )  # fmt: skip
         prober = Prober(place.probe_host())
         program = Program(home.path, source, python)
-        self._qualifier = Qualifier(
-            home.path, program=program, source=source, samples=lambda: self._sampler.latest.samples
-        )
+        self._qualifier = Qualifier(home.path, program=program, source=source, samples=self._samples)
         bounds = Bounds(settings.sleep_cap_bytes, settings.sleep_rest_bytes or REST_BYTES)
         self._sleepers = Sleepers(
             home.asleep, bounds, book, reading=lambda: self._sampler.latest,
@@ -95,6 +93,9 @@ class Runtime:
         self._metrics = Listener(settings.metrics, self._reporter.figures) if settings.metrics else None
         self._nudges = _nudges(config, self._agent)
         log.info("node %d (%s): %s", config.node, config.name, source.driver())
+
+    def _samples(self) -> tuple[DeviceSample, ...]:
+        return self._sampler.latest.samples
 
     def _tell_of_changes(self) -> None:
         self._agent.on_change, self._keeper.on_change = self._changed, self._found

@@ -21,12 +21,13 @@ from controlplane.gateway.metrics import Metrics
 from controlplane.gateway.probing import Prober
 from controlplane.gateway.records import Recorder
 from controlplane.gateway.server import Gateway
-from controlplane.gateway.table import Table, Watch
+from controlplane.gateway.table import Table
 from controlplane.gateway.telling import Teller
 from controlplane.gateway.traced import TracedGateway
 from controlplane.gateway.trials import Pace
 from controlplane.gateway.waker import Waker
 from controlplane.gateway.warming import Warming
+from controlplane.gateway.watch import Watch
 from controlplane.lanes import keep_connections
 
 if TYPE_CHECKING:

@@ -1,21 +1,17 @@
-"""What the gateway knows of keys, deployments and engines: an immutable table, re-read every second.
-
-The last good table serves on when the database does not answer. Nothing here runs on a request's path.
-"""
+"""What the gateway knows of keys, deployments and engines: an immutable table. Nothing here runs on a request's
+path."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 import structlog
 from django.conf import settings
-from django.db import Error as DatabaseError
-from django.db import close_old_connections, connection
+from django.db import connection
 from django.utils import timezone
 
 from controlplane.domain.budgets import end_of, is_used_up, month_of, refusal
@@ -133,7 +129,7 @@ def read(
     """Read the whole table from the database. `reporting`: what is known of the nodes' reports, `known` of deployments,
     if not read anew."""
     now = now or timezone.now()
-    reporting = reporting or _reporting(Reporting())
+    reporting = reporting or reporting_now(Reporting())
     by_deployment: dict[str, dict[str, list[int]]] = {}
     engines: dict[int, Engine] = {}
     for row in selectors.routing_rows(_judged_at(now, reporting)):
@@ -173,7 +169,7 @@ def known_as() -> list[Known]:
     ]  # fmt: skip
 
 
-def _state(now: datetime, reporting: Reporting) -> tuple[tuple[object, object], object, object]:
+def state(now: datetime, reporting: Reporting) -> tuple[tuple[object, object], object, object]:
     """The same as long as `read` gives the same table, but for keys that expire: whoever shows one is asked anyway."""
     with connection.cursor() as cursor:
         cursor.execute(OPEN_KEYS)
@@ -192,7 +188,7 @@ def _most(row: ServedRow) -> Most | None:
     return None if most == Most() else most
 
 
-def _reporting(before: Reporting) -> Reporting:
+def reporting_now(before: Reporting) -> Reporting:
     newest = selectors.last_heard()
     return before.heard(newest, timedelta(seconds=settings.SILENT_AFTER_S))
 
@@ -220,90 +216,3 @@ def _used_up(now: datetime) -> dict[int, Over]:
             message = refusal(budget.name, budget.hard, spent, settings.CURRENCY, until)
             found[budget.team] = Over(until.timestamp(), message)
     return found
-
-
-class Watch(threading.Thread):
-    """Keeps `table` at most `period_s` old while the database answers, and reads it at once when a look at what
-    changes with every flip, each `glance_s`, finds something new. `listener` gets each table, in this thread."""
-
-    def __init__(
-        self,
-        period_s: float = 1.0,
-        glance_s: float = 0.1,
-        *,
-        reader: Callable[[], Table] | None = None,
-        glance: Callable[[], object] | None = None,
-    ) -> None:
-        super().__init__(name="gateway-table", daemon=True)
-        self.table = Table()
-        self.failing = False
-        self.looked = threading.Event()  # at least once
-        self.listener: Callable[[Table], None] | None = None
-        self._period_s, self._glance_s = period_s, glance_s
-        self._reader, self._glance = reader or self._read, glance or selectors.routing_mark
-        self._mark: object = None
-        self._reporting = Reporting()
-        self._state: object = None  # of the database, that `table` was made of
-        self._known: Sequence[Known] = ()  # engines come and go, deployments seldom change
-        self._known_of: object = None  # the state that they were read in
-        self._stop_asked = threading.Event()
-
-    def run(self) -> None:
-        while not self._stop_asked.is_set():
-            close_old_connections()
-            self.look()
-            self.looked.set()
-            self._wait()
-        connection.close()
-
-    def look(self) -> None:
-        """Read once; on failure keep what is there."""
-        try:
-            self.table = self._reader()
-        except DatabaseError as error:
-            if not self.failing:
-                log.error("the table cannot be read; the last one serves on", error=str(error))
-            self.failing = True
-            return
-        except Exception:
-            log.exception("the table cannot be read; the last one serves on")
-            self.failing = True
-            return
-        if self.failing:
-            log.info("the table is read again")
-        self.failing = False
-        if self.listener is not None:
-            self.listener(self.table)
-
-    def stop(self) -> None:
-        self._stop_asked.set()
-
-    def _wait(self) -> None:
-        """Until the next look is due, or something has changed. What changed during the last one differs as well."""
-        until = time.monotonic() + self._period_s
-        while not self._stop_asked.wait(max(0.0, min(self._glance_s, until - time.monotonic()))):
-            if time.monotonic() >= until:
-                return
-            before, self._mark = self._mark, self._glanced()
-            if self._mark != before:
-                return
-
-    def _glanced(self) -> object:
-        try:
-            return self._glance()
-        except DatabaseError:
-            return self._mark  # a look will tell
-
-    def _read(self) -> Table:
-        """The table anew if anything in it changed, else the one before."""
-        now = timezone.now()
-        self._reporting = _reporting(self._reporting)
-        state = _state(now, self._reporting)  # before the table: what changes in between differs the next time
-        if state == self._state:
-            return replace(self.table, read_at=time.monotonic())
-        (_, deployments), *_ = state
-        if deployments != self._known_of:
-            self._known, self._known_of = known_as(), deployments
-        table = read(now, self._reporting, self._known)
-        self._state = state
-        return table

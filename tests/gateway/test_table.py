@@ -26,7 +26,8 @@ from controlplane.gateway import services, table
 from controlplane.gateway.keys import hash_of
 from controlplane.gateway.models import ApiKey
 from controlplane.gateway.reporting import Reporting
-from controlplane.gateway.table import Engine, Over, Table, Watch
+from controlplane.gateway.table import Engine, Over, Table
+from controlplane.gateway.watch import Watch
 from controlplane.lanes import keep_connections
 from controlplane.teams import services as teams
 from controlplane.teams.models import Team, TeamSpend
@@ -227,7 +228,7 @@ def test_a_key_whose_team_is_past_its_hard_limit_is_refused_until_the_month_is_o
 def test_a_look_sees_what_is_spent_of_a_hard_limit_the_limit_its_name_and_the_month(actor: Actor) -> None:
     now = datetime(2026, 11, 15, tzinfo=UTC)
     team = teams.create_team(name="search", budget_hard=Decimal(100), actor=actor)
-    look = lambda at=now: table._state(at, Reporting())  # noqa: E731
+    look = lambda at=now: table.state(at, Reporting())  # noqa: E731
     seen = [look()]
     assert look() == seen[0]
     spend = TeamSpend.objects.create(team=team, month=now.date().replace(day=1), spent=Decimal("99"))

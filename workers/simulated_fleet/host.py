@@ -30,8 +30,7 @@ from workers.simulated_fleet.faults import Fault
 from workers.simulated_fleet.serving import Served
 
 READY_AFTER_S = (6.0, 14.0)
-STOP_S = 1.0
-CRASH_AFTER_S = 2.0
+STOP_S, CRASH_AFTER_S = 1.0, 2.0
 HISTOGRAMS_EVERY = 10  # reports
 OLD_VERSION, WELL = "0.0.1", load.Ills()
 LOG = "This engine is simulated: it serves nothing and writes no log.\n"
@@ -85,13 +84,12 @@ class Host:
         return bool(self._parts("silence"))
 
     def restart(self) -> None:
-        """The agent begins anew and adopts what runs."""
-        self._boot = uuid4().hex
+        self._boot = uuid4().hex  # the agent begins anew and adopts what runs
 
     def hold(self, spec: NodeSpec) -> bool:
         """Whether it is newer than the one held, and held from now on."""
-        is_newer = self.spec is None or spec.generation > self.spec.generation
-        self.spec = spec if is_newer else self.spec
+        if is_newer := self.spec is None or spec.generation > self.spec.generation:
+            self.spec = spec
         return is_newer
 
     def take(self, reply: ReportReply) -> None:
@@ -283,9 +281,9 @@ class Host:
         return self._devices.samples(engines, ills, elapsed_s)
 
     def _host(self) -> HostSample:
-        busy = sum(process.engine.busy for process in self._processes.values())
+        busy = 0.05 * sum(process.engine.busy for process in self._processes.values())
         return HostSample(
-            cpu_utilization=round(min(1.0, 0.04 + 0.05 * busy), 3),
+            cpu_utilization=round(min(1.0, 0.04 + busy), 3),
             cpu_count=96,
             memory_bytes=1024 * GIB,
             memory_used_bytes=(60 + 24 * len(self._processes)) * GIB,
@@ -297,6 +295,6 @@ class Host:
         for want in self._logs:
             offset = min(max(want.offset, 0), len(LOG))
             if want.id or offset < len(LOG):
-                text = LOG[offset : offset + want.limit] if want.limit else LOG[offset:]
+                text = LOG[offset:][: want.limit or None]
                 chunks.append(LogChunk(partition=want.partition, offset=offset, text=text, id=want.id, end=len(LOG)))
         return chunks
