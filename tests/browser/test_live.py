@@ -210,7 +210,7 @@ def test_a_lost_server_is_told_and_found_again(page: Page, fleet: Fleet, passwor
     light = page.locator("#light")
     expect(light).to_have_attribute("data-state", "live")
     site.end("web")
-    expect(light).to_have_text(re.compile(r"lost since \d\d:\d\d:\d\d, "))
+    expect(light).to_have_text(re.compile(r"lost since \d\d:\d\d:\d\d UTC, "))
     expect(light).to_contain_text("the server does not answer")
     expect(row(page, "sim-a")).to_have_class(re.compile("silent"))
     expect(row(page, "sim-a").locator(".meta")).to_contain_text("not heard of for")

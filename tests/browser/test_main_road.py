@@ -86,7 +86,7 @@ def _watch_it_turn_ready(page: Page) -> None:
     frames.first.click()
     panel = page.locator("#panel")
     expect(panel.get_by_text("here / p0")).to_be_visible()
-    expect(panel.get_by_text("ready, confirmed at g")).to_be_visible()
+    expect(panel.get_by_text("ready, confirmed as generation")).to_be_visible()
     expect(panel.get_by_text("1 decode")).to_be_visible()
     picture(page, "road-fleet")
 

@@ -108,8 +108,8 @@ async def test_one_record_holds_everything_of_a_streamed_request(make_site: Make
     assert (trip.key, trip.deployment, trip.kind, trip.streamed) == (1, "tiny", "chat", True)
     assert (trip.outcome, trip.status, trip.error, trip.attempts) == ("ok", 200, "", 1)
     assert (trip.path, trip.prefill, trip.decode) == ("two_step", "node/prefill0", "node/decode0")
-    assert trip.prefill_ms is not None and trip.prefill_ms >= 30
-    assert trip.transfer_ms is not None and trip.transfer_ms >= 20
+    assert trip.prefill_ms is not None and trip.prefill_ms > 29.9
+    assert trip.transfer_ms is not None and trip.transfer_ms > 19.9
     assert trip.ttft_ms is not None and trip.prefill_ms + trip.transfer_ms <= trip.ttft_ms < trip.total_ms
     assert trip.itl_ms is not None and 8 <= trip.itl_ms < trip.total_ms
     assert trip.total_ms >= 80
