@@ -25,6 +25,7 @@ PERIOD_S = 2.0  # two reports
 TTFT_MODEL, ITL_MODEL = "sim-model-13", "sim-model-14"  # each node serves a model of its own
 POOLED, SLOT = "sim-pooled", "sim-0016/p3"  # the last partition of each node serves nothing
 BROKEN, BAD_SLOT = "sim-broken", "sim-0014/p3"
+SPARE = [f"sim-{number:04d}/p3" for number in (4, 5, 6)]
 TEAM, PAID_MODEL, PAID_NODE = "sim-team", "sim-model-12", "sim-0013"
 BRAKE = [f"sim-{number:04d}" for number in range(17, 25)]  # a third of the nodes
 Row = dict[str, Any]
@@ -192,6 +193,8 @@ class Scenario:
         assert self._held is not None
         self._held.result(240)
         eventually(lambda: self.ask(BROKEN, 1, 4) == 1, within_s=240, what="the model answers")
+        for slot in SPARE:  # two models were active: that is what the forecast may come to ask for, and more
+            self._make_slot(slot)
 
     def spend(self) -> Fault:
         """A model is a team's, and its node costs so much that the month is past both limits at once."""

@@ -64,7 +64,7 @@ def main() -> None:
         stack = Stack(Path(folder) / "home", demo="none", slots=SLOTS)
         _standins.settle(stack, "tiny", Path(folder))
         _slowly(Path(folder) / "vllm", options.start)
-        stack.environ |= {"FOREBAY_QUALIFY": "never"}
+        stack.environ |= {"FOREBAY_QUALIFY": "never"} | ({"FOREBAY_POOL_MIN_RESIDENCE_S": "3"} if options.quick else {})
         try:
             stack.up()
             deployment = furnish(stack, options.each, keep_alive_s)
