@@ -3,10 +3,10 @@ cannot be woken."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 from controlplane.alerts.scene import Fact, Scene, Subject, Watch
+from controlplane.domain import pool_sizes
 from controlplane.fleet import pool_view
 from controlplane.fleet.models import Activation, Deployment, PoolAim
 from controlplane.fleet.pool_view import Place
@@ -25,12 +25,12 @@ def pool_short(scene: Scene, watch: Watch) -> Iterator[Fact]:
     if aim is None or aim.slots is None:
         yield Fact(subject, None, "")
         return
-    held = Counter(len(slot.gpus) for slot in pool_view.look(scene.now).slots if slot.place in HELD)
-    lacking = {int(gpus): count - held[int(gpus)] for gpus, count in aim.by_gpus.items()}
-    short = sum(count for count in lacking.values() if count > 0) if lacking else aim.slots - held.total()
+    held = [len(slot.gpus) for slot in pool_view.look(scene.now).slots if slot.place in HELD]
+    wanted = {int(gpus): count for gpus, count in aim.by_gpus.items()}
+    short = pool_sizes.short(held, wanted).total() if wanted else aim.slots - len(held)
     if watch.limits.is_near(float(short)):
-        wanted = f"{aim.slots} slots are to be held" + (f" ({aim.sizes})" if aim.sizes else "")
-        yield Fact(subject, float(short), f"{wanted}, {held.total()} are there in use or free: {aim.reason}.")
+        words = f"{aim.slots} slots are to be held" + (f" ({aim.sizes})" if aim.sizes else "")
+        yield Fact(subject, float(short), f"{words}, {len(held)} are there in use or free: {aim.reason}.")
 
 
 def pool_waiting(scene: Scene, watch: Watch) -> Iterator[Fact]:
