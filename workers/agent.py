@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 PERIOD_S = 1.0
 SOON_S = 0.1  # while something is about to happen: an engine is starting, draining or stopping
 ENDING_S = 0.03  # while one ends whose devices another waits for
+ENDS_WITHIN_S = 3.0  # one that takes longer is waited for with less haste
 _CHANGING = {Phase.STARTING, Phase.DRAINING, Phase.STOPPING, Phase.DOZING, Phase.WAKING}
 
 
@@ -107,10 +108,10 @@ class Agent:
             self._wake.clear()
 
     def _pause_s(self) -> float:
-        phases = {record.replica.phase for record in self._records()}
-        if Phase.STOPPING in phases:
+        replicas, now = [record.replica for record in self._records()], clock()
+        if any(one.phase == Phase.STOPPING and now - one.since < ENDS_WITHIN_S for one in replicas):
             return ENDING_S
-        return SOON_S if phases & _CHANGING else PERIOD_S
+        return SOON_S if any(one.phase in _CHANGING for one in replicas) else PERIOD_S
 
     def adopt(self) -> None:
         """Take over what an earlier agent process left: once, before the first tick."""
@@ -218,7 +219,9 @@ class Agent:
             took = {"woken_after_s": took_s} if replica.woken else {"ready_after_s": took_s}
             self._book.put(msgspec.structs.replace(record, replica=ready, **took))
         elif replica.phase == Phase.DRAINING:
-            self._hands.put(record, replace(replica, idle_since=idle_since(replica, probe, now)))
+            since = idle_since(replica, probe, now)
+            seen = probe.begun if since is not None else replica.idle_seen
+            self._hands.put(record, replace(replica, idle_since=since, idle_seen=seen))
 
     def _ended(self, record: Record, now: float) -> None:
         """An engine has ended only when all of its processes have: any of them may still hold the device."""

@@ -109,7 +109,8 @@ class Prober:
                 probe = Probe(begun, answered=before.answered)
             self._latest[process] = replace(probe, quiet_since=_quiet_since(probe, before, clock()))
         was = before or Probe(begun)
-        if (probe.ready, probe.is_idle) != (was.ready, was.is_idle):
+        draining = record.replica.phase == Phase.DRAINING and probe.is_idle  # the agent waits for just that
+        if draining or (probe.ready, probe.is_idle) != (was.ready, was.is_idle):
             self.on_news()
 
     def _ask(self, record: Record, engine: Engine, begun: float) -> Probe:

@@ -16,7 +16,7 @@ from workers.contract import NodeSpec, Phase, ReplicaSpec, Role
 # request that comes later all the same is refused before its first byte, and goes elsewhere.
 SETTLE_S = 1.2
 # Of an engine that nobody has asked for a while, which is what a pool empties: the next request is hardly in that time.
-QUIET_S, QUIET_SETTLE_S = 1.0, 0.2
+QUIET_S, QUIET_SETTLE_S = 1.0, 0.3
 # After SIGTERM to an engine that was idle and settled: nothing is left in it to finish, and the teardown of its KV
 # connections was seen to hang until the engine's own timeout (vLLM 0.32.0 with NIXL 1.5.1, 20 s).
 IDLE_GRACE_S = 1.5
@@ -38,6 +38,7 @@ class Replica:
     since: float  # when the phase began
     # draining: seen without a request ever since, maybe for long before it drained; None = busy or unknown
     idle_since: float | None = None
+    idle_seen: float | None = None  # draining: when it was last asked and had none
     prefill_until: float | None = None  # until when it was labelled prefill, if it no longer is
     restarts: int = 0  # starts in a row that ended without staying up
     asked: bool = False  # exited because it was told to
@@ -189,6 +190,8 @@ def is_drained(replica: Replica, now: float, drain_s: float | None = None) -> bo
         return False
     settle, lease = settle_s(replica), lease_s(replica.spec)
     settled = replica.since + settle
+    if replica.idle_seen is None or replica.idle_seen < settled:
+        return False  # a request may have come since it was looked at
     # A decoder may pull a prefill engine's blocks until their lease ends, and no request shows while it does. Its last
     # request may have ended just before it was found idle, or so long ago that its blocks are nobody's any more.
     if replica.spec.role == Role.PREFILL:

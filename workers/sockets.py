@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +17,7 @@ log = logging.getLogger(__name__)
 PATH_MOST = 107  # bytes of a Unix socket's path: sun_path of unix(7), less the zero that ends it
 NAME_BYTES = 1 + 36  # what vLLM adds: a UUID
 FOLDER_BYTES = 24  # and we: a partition and a generation
+_NAME = re.compile(r"\d+-\d+")  # of a folder: partition and generation
 MOST = PATH_MOST - NAME_BYTES - FOLDER_BYTES
 
 
@@ -31,7 +34,7 @@ class Sockets:
         folder = self._root / _name(marker)
         try:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self._root.is_symlink() or self._root.stat().st_uid != os.getuid():
+            if not self._is_ours():
                 raise OSError(f"{self._root} is not this user's folder")
             folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
@@ -43,7 +46,9 @@ class Sockets:
         """Remove those of engines that are not among these markers, and the folder of all when there are none."""
         names = {_name(marker) for marker in live}
         try:
-            folders = [folder for folder in self._root.iterdir() if folder.name not in names]
+            if not self._is_ours():
+                return
+            folders = [path for path in self._root.iterdir() if _NAME.fullmatch(path.name) and path.name not in names]
         except OSError:
             return  # none was made yet
         for folder in folders:
@@ -51,6 +56,11 @@ class Sockets:
         if not names:
             with contextlib.suppress(OSError):
                 self._root.rmdir()
+
+    def _is_ours(self) -> bool:
+        """Among the host's temporary files another user may have put a link to some other folder."""
+        found = self._root.lstat()
+        return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
 
 
 def _name(marker: str) -> str:

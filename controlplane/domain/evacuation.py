@@ -25,6 +25,7 @@ class Leaving:
     partition: PartitionView
     deployment: DeploymentView
     role: Role
+    pooled: bool = False  # in a slot of the pool, to which it was given by the pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +103,12 @@ class _Search:
         return Evacuation(tuple(moves), tuple(stranded))
 
     def _look(self, one: Leaving) -> tuple[list[placement.Candidate], list[Problem]]:
-        suited = [place for place in self._free if not _unlike(one.partition, place[0])]
+        suited = [place for place in self._free if not _unlike(one, place[0])]
         ranking = placement.candidates(
             suited, one.deployment, one.role, peers=self._peers_of(one), now=self._now,
             silent_after_s=self._silent_after_s,
         )  # fmt: skip
-        unlike = [problem for place in self._free for problem in _unlike(one.partition, place[0])]
+        unlike = [problem for place in self._free for problem in _unlike(one, place[0])]
         size = len(one.partition.gpus)
         best = sorted(ranking.ranked, key=lambda c: (len(c.partition.gpus) - size, c.partition.has_process))  # stable
         return best, [*(problem for candidate in ranking.refused for problem in candidate.problems), *unlike]
@@ -156,14 +157,15 @@ def _problem(message: str) -> Problem:
     return Problem("no-room", message, fix, forceable=True)
 
 
-def _unlike(source: PartitionView, target: PartitionView) -> list[Problem]:
+def _unlike(one: Leaving, target: PartitionView) -> list[Problem]:
     """Less of it, or something else, would not be a replacement, though the engine might start there."""
+    source = one.partition
     if _family(source) != _family(target):
         return [Problem("other-kind", f"{target.label} has another kind of device.")]
     if len(target.gpus) < len(source.gpus):
         count = f"{len(target.gpus)} GPU{'' if len(target.gpus) == 1 else 's'}"
         return [Problem("partition-smaller", f"{target.label} has {count}, not {len(source.gpus)}.")]
-    if source.pool != target.pool:
+    if one.pooled != target.pool:
         what = "a pool slot, held for models that are woken" if target.pool else "no slot of the pool"
         return [Problem("other-use", f"{target.label} is {what}.")]
     return []

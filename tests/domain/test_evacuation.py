@@ -81,7 +81,7 @@ def test_no_engine_gets_another_kind_of_device():
 
 def test_what_is_in_the_pool_stays_in_it_and_nothing_else_takes_its_slots():
     own, pooled = leaving(1), leaving(2)
-    pooled = replace(pooled, partition=replace(pooled.partition, pool=True))
+    pooled = replace(pooled, pooled=True)
     found = plan([own, pooled], free(11, pool=True), free(12))
     assert moves(found) == {"old/p1": "b/p12", "old/p2": "b/p11"}
     assert "b/p11 is a pool slot, held for models that are woken." in why(plan([own], free(11, pool=True)))

@@ -155,6 +155,19 @@ def test_a_pooled_model_moves_to_another_slot_and_where_there_is_none_it_is_no_o
     assert sorted(found.values()) == sorted(row.pk for row in fleet.free), "and nobody else takes the pool's slot"
 
 
+@pytest.mark.parametrize("columns", [{}, {"mode": "pooled", "pinned": True}])
+def test_what_the_pool_did_not_put_into_a_slot_is_an_obstacle_as_ever(
+    fleet: SimpleNamespace, columns: dict[str, object]
+) -> None:
+    pinned = bool(columns.pop("pinned", False))
+    there = make_deployment("own", **columns)
+    row = make_partition(fleet.old, deployment=there, role="aggregated", generation=1, pool=True, pinned=pinned)
+    make_ready(row)
+    Partition.objects.filter(pk__in=[one.pk for one in fleet.free]).delete()
+    seen = services.preview_drain(fleet.old.pk, move=True)
+    assert next(one for one in seen["leaving"] if one["partition"]["id"] == row.pk)["problem"] is not None
+
+
 def test_with_nothing_to_move_it_drains_at_once(actor: Actor) -> None:
     node = make_node()
 

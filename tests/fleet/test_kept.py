@@ -97,6 +97,34 @@ def test_it_keeps_nothing_from(node: Node, why: str) -> None:
     assert ask("small", after_s).state is State.STARTING
 
 
+def test_a_slot_that_it_would_not_take_itself_is_not_kept(node: Node) -> None:
+    large = pair("large")
+    pooled("small")
+    first = idle("a", node, ago_s=500)
+    busy("b", node)
+    third = busy("c", node)
+    now = timezone.now()
+    Activation.objects.create(
+        deployment=large, cause="request", state="failed", partition=first, asked_at=now, wanted_at=now, ended_at=now,
+        message="it ended",
+    )  # fmt: skip
+    assert ask("large", 1).state is State.WAITING
+    assert ask("small", 2).state is State.STARTING, "where the pair failed, and somebody leaves"
+    assert Partition.objects.get(pk=third.pk).deployment is not None
+
+
+def test_while_nobody_may_be_made_to_leave_one_free_slot_is_not_kept(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair("large")
+    pooled("small")
+    slot(node)
+    busy("a", node)
+    monkeypatch.setattr("controlplane.fleet.services.slots.Round.may_evict", lambda self: False)
+    assert ask("large", 0).state is State.WAITING
+    assert ask("small", 1).state is State.STARTING
+
+
 def test_ahead_of_a_request_it_is_not_taken(node: Node) -> None:
     pair("large")
     pooled("small")

@@ -44,6 +44,8 @@ def node(*replicas: ReplicaSpec, generation: int = 1) -> NodeSpec:
 
 def have(spec: ReplicaSpec, phase: Phase = Phase.READY, since: float = 0.0, **changes: object) -> dict[int, Replica]:
     spec = msgspec.structs.replace(spec, generation=1)
+    if phase == Phase.DRAINING and changes.get("idle_since") is not None:
+        changes.setdefault("idle_seen", 10.0**9)  # it still is, whenever it is asked
     return {spec.partition: Replica(spec, phase, since, **changes)}  # type: ignore[arg-type]
 
 
@@ -95,6 +97,15 @@ def test_a_prefill_engine_that_has_long_had_no_request_waits_for_gateways_alone(
     lately = have(want(role=Role.PREFILL), Phase.DRAINING, since=100.0, idle_since=90.0)
     assert reconcile(node(generation=2), lately, 90.0 + QUIET_SETTLE_S + 29.9) == []
     assert reconcile(node(generation=2), lately, 90.0 + QUIET_SETTLE_S + 30.0) == [Stop(1)]
+
+
+def test_it_is_asked_once_more_when_the_time_for_gateways_is_over():
+    """A request may have come to it since it was last looked at."""
+    idle = have(want(), Phase.DRAINING, since=100.0, idle_since=50.0, idle_seen=100.0 + QUIET_SETTLE_S - 0.01)
+    assert reconcile(node(generation=2), idle, 105.0) == []
+    again = have(want(), Phase.DRAINING, since=100.0, idle_since=50.0, idle_seen=100.0 + QUIET_SETTLE_S)
+    assert reconcile(node(generation=2), again, 105.0) == [Stop(1)]
+    assert reconcile(node(generation=2), have(want(), Phase.DRAINING, since=100.0, idle_since=50.0), 99.0) == []
 
 
 @pytest.mark.parametrize(("quiet_s", "settle_s"), [(QUIET_S, QUIET_SETTLE_S), (QUIET_S - 0.1, SETTLE_S)])

@@ -90,7 +90,8 @@ class World:
         if replica.phase == Phase.STARTING and age >= 2:
             return replace(replica, phase=Phase.READY, since=self.now)
         if replica.phase == Phase.DRAINING:
-            return replace(replica, idle_since=self.now if replica.idle_since is None else replica.idle_since)
+            since = self.now if replica.idle_since is None else replica.idle_since
+            return replace(replica, idle_since=since, idle_seen=self.now)
         if replica.phase == Phase.STOPPING and age >= 2:
             return replace(replica, phase=Phase.EXITED, since=self.now)
         return replica

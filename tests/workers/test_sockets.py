@@ -53,6 +53,17 @@ def test_a_folder_of_somebody_elses_is_not_used(home: Path) -> None:
     (home / "sockets").symlink_to(home / "elsewhere")
     assert Sockets(home, "instance").folder("instance/1/1") == ""
     assert not list((home / "elsewhere").iterdir())
+    (home / "elsewhere" / "7-7").mkdir()
+    Sockets(home, "instance").sweep([])
+    assert (home / "elsewhere" / "7-7").exists()
+
+
+def test_a_sweep_takes_only_what_is_an_engines(home: Path) -> None:
+    sockets = Sockets(home, "instance")
+    sockets.folder("instance/1/1")
+    (home / "sockets" / "mine").mkdir()
+    sockets.sweep([])
+    assert [path.name for path in (home / "sockets").iterdir()] == ["mine"]
 
 
 def test_a_sweep_before_anything_was_started_does_nothing(home: Path) -> None:

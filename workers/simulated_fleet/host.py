@@ -187,11 +187,11 @@ class Host:
                     self._enter(partition, Phase.READY, at)
                 case Phase.READY:
                     self._serve(replica, process, at, elapsed_s)
-                case Phase.DRAINING if replica.idle_since is None and not process.engine.in_flight:
+                case Phase.DRAINING if process.engine.in_flight:  # maybe one more has come, as to any engine
+                    self._replicas[partition] = replace(replica, idle_since=None)
+                case Phase.DRAINING:
                     process.engine.live(0.0, elapsed_s)
-                    self._replicas[partition] = replace(replica, idle_since=at)
-                case Phase.DRAINING if replica.idle_since is not None and process.engine.in_flight:
-                    self._replicas[partition] = replace(replica, idle_since=None)  # one more has come, as to any engine
+                    self._replicas[partition] = replace(replica, idle_since=replica.idle_since or at, idle_seen=at)
                 case Phase.STOPPING if age >= STOP_S:
                     process.exit_code = 0
                     self._enter(partition, Phase.EXITED, at)

@@ -23,7 +23,7 @@ from controlplane.fleet.models import Change, Node, Partition
 from controlplane.fleet.services import exclusive, nodes, rows, scenes
 from controlplane.fleet.services.change_preview import look, refused_to
 from controlplane.fleet.services.changes import apply_change
-from controlplane.fleet.services.slots import is_half
+from controlplane.fleet.services.slots import is_half, is_ours
 
 
 @dataclass(slots=True)
@@ -114,14 +114,23 @@ def _look(node: Node, move: bool) -> _Drain:
         return _Drain(node, leaving, Evacuation((), ()), [])
     # What the pool lends ends here, and so does half a pair: both are given anew where they are needed.
     own = [row for row in leaving if not row.overflow and not is_half(row)]
-    views = [Leaving(partition_view(row), deployment_view(row.deployment), Role(row.role)) for row in own]
+    views = [
+        Leaving(partition_view(row), deployment_view(row.deployment), Role(row.role), pooled=_is_pools(row))
+        for row in own
+    ]
     found = evacuation.evacuate(
         views, _free_places(node), peers=_peers(node, leaving), now=time.time(), silent_after_s=settings.SILENT_AFTER_S
     )
     # A pooled model that finds no other slot is woken when it is asked for, as any that leaves.
-    found = replace(found, stranded=tuple(one for one in found.stranded if not one.source.pool))
+    woken = {row.pk for row in own if _is_pools(row)}
+    found = replace(found, stranded=tuple(one for one in found.stranded if one.source.id not in woken))
     stranded = [one.problem for one in found.stranded]
     return _Drain(node, leaving, found, [*_node_problems(node), *stranded])
+
+
+def _is_pools(row: Partition) -> bool:
+    """Whether the pool put it there; a slot may also have a dedicated engine, or one that somebody pinned."""
+    return row.pool and is_ours(row)
 
 
 def _node_problems(node: Node) -> list[Problem]:
