@@ -75,7 +75,9 @@ class LengthShape(serializers.Serializer):
         help_text='Of the next hour, tokens by level, as "0.95"; null: too little is on record.',
     )
     covered = serializers.DictField(
-        child=serializers.FloatField(), allow_null=True, help_text="Of past hours, told by those before: what held."
+        child=serializers.FloatField(allow_null=True),
+        allow_null=True,
+        help_text="Of past hours, told by those before: what held; null where none was told yet.",
     )
     windows = serializers.IntegerField(help_text="Past hours that were told so.")
     why = serializers.CharField()

@@ -30,12 +30,13 @@ WAYS = ("as in the last hour", "as in the last day", "as a day ago")
 @dataclass(frozen=True, slots=True)
 class Lengths:
     """`now`: mean tokens of a request in the last hour that is known. `means`: quantiles of the next hour's mean, at
-    `levels`. `covered`: by level, the share of `windows` past hours whose mean was no more than was told of them."""
+    `levels`, within what hours on record had. `covered`: by level, the share of `windows` past hours whose mean was no
+    more than was told of them; None where there are none."""
 
     now: float
     levels: tuple[float, ...]
     means: tuple[float, ...]
-    covered: tuple[float, ...]
+    covered: tuple[float | None, ...]
     windows: int
     why: str
 
@@ -57,7 +58,9 @@ def coming(
     sums, counts = (np.asarray(one, np.float64)[-LOOK_BACK:] for one in (tokens, requests))
     known = np.isfinite(sums) & np.isfinite(counts) & (sums > 0) & (counts >= LEAST_REQUESTS)
     sums, counts = np.where(known, sums, 0.0), np.where(known, counts, 0.0)
-    means = np.where(known, sums / np.maximum(counts, 1.0), np.nan)
+    means = sums / np.maximum(counts, 1.0)
+    known &= means > 0  # of the smallest of sums it is not
+    means = np.where(known, means, np.nan)
     if known.sum() <= FEWEST:
         return None
     told = [_told(means, base, levels) for base in _bases(means, sums, counts, day)]
@@ -67,7 +70,7 @@ def coming(
     _, quantiles, covered, windows = best
     way = WAYS[next(place for place, one in enumerate(told) if one is best)]
     now = float(means[known][-1])
-    return Lengths(now, levels, quantiles, covered, windows, f"{way}, by {windows} hours")
+    return Lengths(now, levels, quantiles, covered, windows, f"{way}, by {windows} hours" if windows else way)
 
 
 def _bases(means: Floats, sums: Floats, counts: Floats, hours: int) -> tuple[Floats, ...]:
@@ -85,30 +88,45 @@ def _bases(means: Floats, sums: Floats, counts: Floats, hours: int) -> tuple[Flo
 
 def _told(
     means: Floats, base: Floats, levels: tuple[float, ...]
-) -> tuple[float, tuple[float, ...], tuple[float, ...], int] | None:
+) -> tuple[float, tuple[float, ...], tuple[float | None, ...], int] | None:
     """Pinball loss in logarithms, quantiles of the hour to come, coverage and windows; None where too few residuals are
     known or the way says nothing of it."""
-    wanted = np.array(levels)
+    wanted, logs, bases = np.array(levels), np.log(means), np.log(base)
     residuals: list[float] = []
     shift, lost, held, windows = np.zeros(len(levels)), 0.0, np.zeros(len(levels)), 0
-    for at, mean in enumerate(means):
-        if math.isnan(mean) or math.isnan(base[at]):
+    for at, mean in enumerate(logs):
+        if math.isnan(mean) or math.isnan(bases[at]):
             continue
-        residual = math.log(mean / base[at])
         if len(residuals) >= FEWEST:
-            said = np.maximum.accumulate(_quantiles(residuals, wanted) + shift)
-            over = residual - said
+            said = bases[at] + _said(residuals, shift, wanted)
+            over = mean - _within(said, logs[:at])
             lost += float(np.where(over > 0, wanted * over, (wanted - 1.0) * over).sum())
             held += over <= 1e-12
             windows += 1
-            spread = max(residuals) - min(residuals)
-            shift = np.clip(shift + RATE * spread * ((over > 1e-12) - (1.0 - wanted)), -spread, spread)
-        residuals.append(residual)
-    if len(residuals) < FEWEST or math.isnan(base[-1]):
+            # What the least on record held alone was missed to the tracker, or it would step down for ever.
+            missed = (over > 1e-12) | (mean - said > 1e-12)
+            shift = shift + RATE * (max(residuals) - min(residuals)) * (missed - (1.0 - wanted))
+            shift = _said(residuals, shift, wanted) - _quantiles(residuals, wanted)
+        residuals.append(mean - bases[at])
+    if len(residuals) < FEWEST or math.isnan(bases[-1]):
         return None
-    said = np.maximum.accumulate(_quantiles(residuals, wanted) + shift)
-    quantiles = tuple(float(one) for one in base[-1] * np.exp(said))
-    return lost / max(1, windows), quantiles, tuple(float(one) for one in held / max(1, windows)), windows
+    quantiles = _within(np.exp(_within(bases[-1] + _said(residuals, shift, wanted), logs)), means)
+    covered = tuple(float(one) / windows if windows else None for one in held)
+    return lost / max(1, windows), tuple(quantiles.tolist()), covered, windows
+
+
+def _said(residuals: Sequence[float], shift: Floats, levels: Floats) -> Floats:
+    """Rising with the level, and beyond the residuals by one step of the tracker at most: that is as far as it gets
+    where it alone tells the quantile, and added to one it should get no further."""
+    least, most = min(residuals), max(residuals)
+    step = RATE * (most - least)
+    return np.clip(np.maximum.accumulate(_quantiles(residuals, levels) + shift), least - step, most + step)
+
+
+def _within(told: Floats, record: Floats) -> Floats:
+    """No more than the most on record, no less than the least: a ratio from short hours, laid on a long one, would make
+    lengths that no request ever had."""
+    return np.clip(told, np.nanmin(record), np.nanmax(record))
 
 
 def _quantiles(residuals: Sequence[float], levels: Floats) -> Floats:

@@ -49,13 +49,12 @@ class Trace:
         """The same bursts, `factor` times as many requests a second."""
         return Trace(self.at_ms / factor, self.isl, self.osl)
 
-    def longer(self, isl: float, osl: float) -> Trace:
-        """The same requests, their prompts and answers so many times as long."""
-        prompts, answers = (
-            np.maximum(1, np.rint(tokens * factor)).astype(np.int64)
-            for tokens, factor in ((self.isl, isl), (self.osl, osl))
-        )
-        return Trace(self.at_ms, prompts, answers)
+    def longer(self, isl: float, osl: float, most: int | None = None) -> Trace:
+        """The same requests, their prompts and answers so many times as long. `most`: tokens that an engine takes of
+        both together, of which prompts get theirs first; None: not known, and none becomes longer than the longest was,
+        or than the mean becomes. What was longer already stays so."""
+        prompts = _grown(self.isl, isl, None if most is None else most - self.osl)
+        return Trace(self.at_ms, prompts, _grown(self.osl, osl, None if most is None else most - prompts))
 
     def at_rate(self, rate_per_s: float) -> Trace:
         """The same bursts at so many requests a second on the mean. Of two requests at least."""
@@ -253,6 +252,14 @@ class Engine:
             job.end = self.now
             self.context -= job.isl + job.osl
             self.reserved -= job.isl + job.osl
+
+
+def _grown(tokens: Ints, factor: float, room: Ints | None) -> Ints:
+    if not len(tokens):
+        return tokens
+    most = max(float(tokens.max()), math.ceil(tokens.mean() * factor)) if room is None else np.maximum(tokens, room)
+    grown: Floats = np.rint(np.minimum(tokens * factor, most))
+    return np.maximum(1, grown.astype(np.int64))
 
 
 def _jobs(at: Floats, left: Ints, isl: Ints, osl: Ints) -> list[Job]:

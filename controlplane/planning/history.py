@@ -46,6 +46,14 @@ def requests(since: float, until: float, *, model: str | None = None, tokens: bo
     return whole.within(since, until)
 
 
+def bursts(since: float, until: float, model: str) -> tuple[list[Packed], list[Packed]]:
+    """Of one model, as gateways counted them and as they were imported. Gateways count a request in the minute in which
+    it begins and its tokens in that in which it ends: a minute may have either without the other."""
+    counted = [*_packed(since, until, model, ActivityDay.Source.GATEWAY), *_minutes(since, until, model)]
+    imported = _packed(since, until, model, ActivityDay.Source.IMPORT)
+    return [part for _, part in counted], [part for _, part in imported]
+
+
 def first() -> float | None:
     """Since when anything is on record, unix seconds."""
     found = RecordedSpan.objects.aggregate(first=Min("start"))["first"]
@@ -80,11 +88,13 @@ def outages(since: float, until: float) -> tuple[Outage, ...]:
     return tuple(gaps)
 
 
-def _packed(since: float, until: float, only: str | None) -> list[tuple[str, Packed]]:
+def _packed(since: float, until: float, only: str | None, source: str | None = None) -> list[tuple[str, Packed]]:
     """Times in unix seconds."""
     days = ActivityDay.objects.filter(day__gte=_moment(since).date(), day__lte=_moment(until).date())
     if only is not None:
         days = days.filter(model=only)
+    if source is not None:
+        days = days.filter(source=source)
     found = []
     for name, day, bursts in days.order_by("day").values_list("model", "day", "bursts").iterator(2000):
         try:

@@ -64,7 +64,8 @@ def answer(question: Question, prices: Mapping[str, float] | None = None) -> dic
         raise NotFound("deployment", question.deployment)
     slo, (trace, made_up) = _slo(question, deployment), _trace(question, deployment)
     ahead = None if made_up else lengths.coming(deployment.name, time.time())
-    trace = trace if ahead is None else lengths.lengthened(trace, ahead, question.lengths_level)
+    if ahead is not None:
+        trace = lengths.lengthened(trace, ahead, question.lengths_level, lengths.longest(deployment))
     found, missing = offers(deployment, prices or {})
     if not found:
         raise _no_offer(deployment, missing)

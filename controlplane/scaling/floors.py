@@ -69,11 +69,10 @@ def floor(deployment: Deployment, looks: Mapping[str, LaneLook], level: float, w
         return _unsized(deployment, "it has no objective for the first token and for tokens", coming, now)
     slo = Slo(float(deployment.slo_ttft_ms), float(deployment.slo_itl_ms), SHARE)
     try:
-        trace = lengths.lengthened(
-            sizes.recorded(deployment, HOURS), lengths.coming(deployment.name, now.timestamp()), level
-        )
+        trace, ahead = sizes.recorded(deployment, HOURS), lengths.coming(deployment.name, now.timestamp())
     except FleetError as error:
         return _unsized(deployment, str(error), coming, now)
+    trace = lengths.lengthened(trace, ahead, level, lengths.longest(deployment))
     asked = Asked(trace.at_rate(coming.rate), coming.rate, slo, apart, sizes.transfer_ms_per_token(deployment))
     return _sized(deployment, asked, coming, when, other)
 

@@ -127,7 +127,8 @@ const ratios = (rows) => rows.filter(([, one]) => one.prefill).map(([kind, one])
 const ahead = (told) => (!told ? [] : [["prompts", told.isl], ["answers", told.osl]].map(([name, one]) => {
   const by = (values) => Object.entries(values).map(([level, value]) => `${number(value)} at ${100 * level}%`).join(", ");
   if (!one.mean) return `of the next hour's ${name} nothing is told, for too little is on record: they are replayed as long as they were (${by(one.requests)} of single ones)`;
-  return `${name} of the next hour: a mean of ${by(one.mean)} tokens (${one.why}; ${(100 * one.covered["0.95"]).toFixed(0)}% of them were no longer than told at 95%); replayed at ${100 * told.level}%, never shorter than they were (${by(one.requests)} of single ones)`;
+  const share = one.covered["0.95"], held = share === null ? "none was told before" : `${(100 * share).toFixed(0)}% of them were no longer than told at 95%`;
+  return `${name} of the next hour: a mean of ${by(one.mean)} tokens (${one.why}; ${held}); replayed at ${100 * told.level}%, never shorter than they were (${by(one.requests)} of single ones)`;
 }));
 
 async function begin() {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 
 import pytest
 from django.utils import timezone
@@ -11,6 +12,7 @@ from controlplane.audit.services import Actor
 from controlplane.cli.text import UNKNOWN
 from controlplane.domain.forecast.activity import Requests
 from controlplane.fleet import brake
+from controlplane.gateway.models import DemandMinute
 from controlplane.planning import keeping, policy, profiles, standing
 from controlplane.planning.forecasting import Forecasting, Pace
 from controlplane.planning.models import Comparison, Forecast
@@ -122,3 +124,19 @@ def test_a_deployment_is_sized_and_what_cannot_be_is_said(viewer: Terminal) -> N
     [apart] = [line.split() for line in shown.splitlines() if line.startswith("disaggregated")]
     found = viewer.json("capacity", "sizing", "chat", *rate)["disaggregated"]
     assert f"{found['prefill_per_decode']:.2f}" in apart and str(found["gpus"]) == apart[1]
+
+
+def test_where_no_hour_was_told_before_it_is_not_said_how_many_held(viewer: Terminal) -> None:
+    make_node("alpha", gpus=8)
+    make_deployment("chat", model=make_model("llama"), slo_ttft_ms=2000, slo_itl_ms=60)
+    table = tables.splitwise(gpu="h100")
+    profiles.import_table(table, actor=Actor.system("test"), gpus={"h100": "Simulated H100 80GB"})
+    hour = timezone.now().replace(minute=0, second=0, microsecond=0)
+    for back in range(1, 12):
+        DemandMinute.objects.create(
+            deployment="chat", minute=hour - timedelta(hours=back), arrivals=10, prompt_tokens=4000,
+            completion_tokens=1000,
+        )  # fmt: skip
+    shown = viewer.ok("capacity", "sizing", "chat")
+    assert "Mean prompts of the next hour: 400 at 50%" in shown
+    assert "(as in the last hour; none was told before)" in shown

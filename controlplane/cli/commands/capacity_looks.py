@@ -92,9 +92,9 @@ def _ahead(name: str, lengths: Row | None, key: str) -> str:
     if told["mean"] is None:
         return f"\nOf {name} of the next hour nothing is told: {told['why']}."
     means = ", ".join(f"{value:,.0f} at {100 * float(level):g}%" for level, value in told["mean"].items())
-    return (
-        f"\nMean {name} of the next hour: {means} ({told['why']}; {told['covered']['0.95']:.0%} of them held at 95%)."
-    )
+    share = told["covered"]["0.95"]
+    held = "none was told before" if share is None else f"{share:.0%} of them held at 95%"
+    return f"\nMean {name} of the next hour: {means} ({told['why']}; {held})."
 
 
 def _spent(found: Row) -> str:
