@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.conf import settings
 
@@ -22,6 +22,8 @@ from controlplane.scaling.models import LaneLook, ScalingPolicy
 from controlplane.telemetry import latest, valkey
 from controlplane.telemetry.latest import EngineFigures
 from workers.contract import Role
+
+AHEAD = 2  # looks: by so many another worker may be ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def fleet(now: datetime) -> Fleet:
 
 def gather(found: Fleet, policy: ScalingPolicy, now: datetime) -> list[Gathered]:
     looks: dict[int, dict[str, LaneLook]] = defaultdict(dict)
-    for look in LaneLook.objects.all():
+    for look in LaneLook.objects.filter(at__lte=horizon(now)):
         looks[look.deployment_id][look.role] = look
     served, when = summary.by_deployment(since=_complete_since(found, now)), When.at(now)
     rows = Deployment.objects.select_related("model").filter(mode=Deployment.Mode.DEDICATED).order_by("name")
@@ -63,6 +65,11 @@ def gather(found: Fleet, policy: ScalingPolicy, now: datetime) -> list[Gathered]
         _gathered(row, found, served=served.get(row.name), looks=looks[row.pk], level=policy.level, when=when)
         for row in rows
     ]
+
+
+def horizon(now: datetime) -> datetime:
+    """A look that says it is of later was made before the clock was set back: its times tell nothing."""
+    return now + AHEAD * timedelta(seconds=settings.SCALING_EVERY_S)
 
 
 def _complete_since(found: Fleet, now: datetime) -> dict[str, datetime]:

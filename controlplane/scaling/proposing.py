@@ -103,8 +103,10 @@ def _wants(decided: _Decided) -> list[Want]:
 
 @transaction.atomic
 def _remember(decided: Sequence[_Decided], allotment: Allotment, now: datetime) -> None:
-    """Another worker that looks as well may be ahead or behind: what is newer stays, and never is there nothing."""
-    if LaneLook.objects.filter(at__gt=now).exists():
+    """Another worker that looks as well may be ahead or behind: what is newer stays, and never is there nothing. What
+    is further ahead gives way, or after the clock was set back nothing would be remembered for as long."""
+    horizon = gathering.horizon(now)
+    if LaneLook.objects.filter(at__gt=now, at__lte=horizon).exists():
         return
     looks = [
         _look(one.gathered, role, wanted, allotment.short.get((one.gathered.deployment.pk, role), 0), now)
@@ -122,7 +124,7 @@ def _remember(decided: Sequence[_Decided], allotment: Allotment, now: datetime) 
         unique_fields=["deployment", "role"],
         update_fields=fields,
     )
-    LaneLook.objects.filter(at__lt=now).delete()
+    LaneLook.objects.filter(Q(at__lt=now) | Q(at__gt=horizon)).delete()
 
 
 def _look(one: Gathered, role: Role, wanted: Wanted, short: int, now: datetime) -> LaneLook:

@@ -6,9 +6,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from controlplane.fleet.models import Deployment
+from controlplane.fleet.models import Deployment, Node
 from controlplane.scaling.models import LaneLook, ScalingPlan
 from controlplane.scaling.proposing import propose
+from controlplane.telemetry.latest import EngineFigures
+from tests.factories import make_gpu, make_partition, make_ready
 from tests.fleet.test_races import at_once
 from tests.scaling.conftest import Tell
 
@@ -45,3 +47,19 @@ def test_a_look_that_comes_late_leaves_what_a_newer_one_saw(llama: Deployment, n
     propose(now)
     propose(now - timedelta(seconds=5))
     assert [look.at for look in LaneLook.objects.all()] == [now]
+
+
+def test_looks_of_before_the_clock_was_set_back_give_way_and_their_times_are_not_taken_over(
+    llama: Deployment, now: datetime, node: Node, figures: dict[int, EngineFigures]
+) -> None:
+    second = make_ready(make_partition(node, gpus=[make_gpu(node)], deployment=llama, role="aggregated"))
+    figures[second.pk] = EngineFigures(running=0.0, waiting=0.0, kv_usage=0.0)
+    propose(now)
+    ahead = now + timedelta(hours=5)
+    LaneLook.objects.update(at=ahead, fewer_since=ahead)
+    decode = LaneLook.objects.get()
+    decode.pk, decode.role = None, "decode"
+    decode.save()
+    propose(now + timedelta(seconds=1))
+    [look] = LaneLook.objects.all()
+    assert (look.role, look.at, look.fewer_since) == ("aggregated", *[now + timedelta(seconds=1)] * 2)
