@@ -43,7 +43,9 @@ class LaneShape(serializers.ModelSerializer):
             "floor_at": {"help_text": "It holds for ten minutes from then, or until the rate leaves it."},
             "other": {"help_text": "What aggregated engines would take, or disaggregated, whichever these are not."},
             "other_ratio": {"help_text": "Its price over that of these, by GPUs where one has none. null: not known."},
-            "other_at": {"help_text": "When it was compared; it holds for an hour. null: it was not."},
+            "other_at": {
+                "help_text": "When it was compared; it holds for an hour, or until the rate leaves it. null: not."
+            },
             "rate_now": {"help_text": "Requests a second."},
             "rate_coming": {"help_text": "To be expected of the next 10 minutes, at the policy's level."},
             "fewer_since": {"help_text": "Fewer engines would have done since."},

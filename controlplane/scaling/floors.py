@@ -18,11 +18,12 @@ from controlplane.domain.forecast.hazards import Outage
 from controlplane.domain.sizing import Slo
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Deployment, Partition
+from controlplane.fleet.services.exclusive import OPEN
 from controlplane.planning import history, lengths, sizes
 from controlplane.planning.offers import offers
 from controlplane.scaling import kinds
 from controlplane.scaling.kinds import Asked, Other
-from controlplane.scaling.models import LaneLook
+from controlplane.scaling.models import LaneLook, ScalingPlan
 from workers.contract import Role
 
 FRESH = timedelta(minutes=10)
@@ -59,9 +60,13 @@ class When:
 def floor(deployment: Deployment, looks: Mapping[str, LaneLook], level: float, when: When) -> Floor:
     """`looks`: the last of each of its roles."""
     now, coming = when.now, _coming(deployment.name, level, when)
+    if _is_switching(deployment):
+        return Floor(None, "a change is at work that gives it the other kind of engines", coming, now)
     apart = deployment.partitions.filter(role__in=(Role.PREFILL.value, Role.DECODE.value)).exists()
-    other = kinds.held(looks, apart, now)
-    if (kept := _still_good(looks, coming, now)) is not None:
+    other = kinds.held(looks, apart, coming.rate, now)
+    # A comparison that ended is made anew at once, with the size: a plan to switch must not go and come back with it.
+    compared = any(look.other_at is not None for look in looks.values())
+    if (other is not None or not compared) and (kept := _still_good(looks, apart, coming, now)) is not None:
         return replace(kept, other=other)
     if coming.rate <= 0.0:
         return Floor({}, "nothing is asked for", coming, now)
@@ -75,6 +80,13 @@ def floor(deployment: Deployment, looks: Mapping[str, LaneLook], level: float, w
     trace = lengths.lengthened(trace, ahead, level, lengths.longest(deployment))
     asked = Asked(trace.at_rate(coming.rate), coming.rate, slo, apart, sizes.transfer_ms_per_token(deployment))
     return _sized(deployment, asked, coming, when, other)
+
+
+def _is_switching(deployment: Deployment) -> bool:
+    """Until that change is at its end it has some of both kinds, and a floor would ask for what goes, or for what comes
+    anyway."""
+    plans = ScalingPlan.objects.filter(switches=True, change__state__in=OPEN)
+    return any(move["deployment"] == deployment.pk for plan in plans for move in plan.moves)
 
 
 def _coming(name: str, level: float, when: When) -> Coming:
@@ -96,7 +108,8 @@ def _coming(name: str, level: float, when: When) -> Coming:
     return demand.coming(arrivals, level=level)
 
 
-def _still_good(looks: Mapping[str, LaneLook], coming: Coming, now: datetime) -> Floor | None:
+def _still_good(looks: Mapping[str, LaneLook], apart: bool, coming: Coming, now: datetime) -> Floor | None:
+    """None as well where it is of the other kind of engines: after a switch it would ask for the old ones back."""
     told = [look for look in looks.values() if look.floor is not None and look.floor_at is not None]
     if not told or any(now - look.floor_at > FRESH for look in told if look.floor_at):
         return None
@@ -104,6 +117,8 @@ def _still_good(looks: Mapping[str, LaneLook], coming: Coming, now: datetime) ->
     if demand.has_left(sized_for, coming.rate):
         return None
     counts = {Role(look.role): look.floor for look in told if look.floor is not None}
+    if any(counts.get(role) for role in (Role.PREFILL, Role.DECODE)) != apart:
+        return None
     kept = Coming(coming.now, sized_for, coming.why)
     return Floor(counts, told[0].floor_why, kept, told[0].floor_at or now)
 

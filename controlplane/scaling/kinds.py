@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from controlplane.domain import size_search
+from controlplane.domain import demand, size_search
 from controlplane.domain.profiles import Source
 from controlplane.domain.replay import Trace
 from controlplane.domain.sizing import Judged, Slo
@@ -22,11 +22,12 @@ HOLDS = timedelta(hours=1)  # a search takes seconds, and nobody switches by the
 class Other:
     """`text`: what the other kind would take, against the one that there is. `ratio`: its price over that one's; None:
     one of the two keeps the objectives alone, or neither. `counts`: its engines by role; None: there are none, or some
-    are known by a roofline alone."""
+    are known by a roofline alone. `rate`: requests a second that it was found for."""
 
     text: str
     ratio: float | None
     at: datetime
+    rate: float
     counts: Mapping[Role, int] | None = None
 
 
@@ -47,12 +48,15 @@ def fewest(asked: Asked, found: Sequence[Offered], *, apart: bool) -> Judged | N
     return size_search.fewest(asked.trace, engines, asked.slo, apart=apart, transfer_ms_per_token=asked.transfer)
 
 
-def held(looks: Mapping[str, LaneLook], apart: bool, now: datetime) -> Other | None:
-    """What was found within the last hour, if it is of this kind."""
+def held(looks: Mapping[str, LaneLook], apart: bool, rate: float, now: datetime) -> Other | None:
+    """What was found within the last hour, if it is of this kind and the rate has not left the one it was found for: a
+    switch takes as many engines as it says."""
     for look in looks.values():
-        if look.other_at is not None and now - look.other_at <= HOLDS and look.other.startswith(_name(not apart)):
+        if look.other_at is None or look.other_rate is None or not look.other.startswith(_name(not apart)):
+            continue
+        if now - look.other_at <= HOLDS and not demand.has_left(look.other_rate, rate):
             counts = look.other_counts and {Role(role): count for role, count in look.other_counts.items()}
-            return Other(look.other, look.other_ratio, look.other_at, counts)
+            return Other(look.other, look.other_ratio, look.other_at, look.other_rate, counts)
     return None
 
 
@@ -60,15 +64,17 @@ def compare(asked: Asked, found: Sequence[Offered], mine: Judged | None, now: da
     """`mine`: what the kind that there is takes, None where no number of its engines does."""
     name, other = _name(not asked.apart), fewest(asked, found, apart=not asked.apart)
     if other is None:
-        return Other(f"{name} engines on these GPUs would not keep the objectives, however many", None, now)
+        text = f"{name} engines on these GPUs would not keep the objectives, however many"
+        return Other(text, None, now, asked.rate)
     what = f"{other.size.told} for {asked.rate:.3g} requests a second"
     size = f"{what}, {other.met:.1%} within the objectives{_doubt(found)}"
     if mine is None:
-        return Other(f"{name} engines would keep the objectives: {size}"[:255], None, now)
+        return Other(f"{name} engines would keep the objectives: {size}"[:255], None, now, asked.rate)
     ratio = other.size.price_per_hour / mine.size.price_per_hour
     verb = "would do with" if ratio < 1.0 else "would take"
     unit = "the price" if all(one.price is not None for one in found) else "the GPUs"
-    return Other(f"{name} engines {verb} {ratio:.2f} times {unit}: {size}"[:255], ratio, now, _counts(other, found))
+    text = f"{name} engines {verb} {ratio:.2f} times {unit}: {size}"
+    return Other(text[:255], ratio, now, asked.rate, _counts(other, found))
 
 
 def _counts(judged: Judged, found: Sequence[Offered]) -> Mapping[Role, int] | None:

@@ -50,6 +50,7 @@ class LaneLook(models.Model):
     other = models.CharField(max_length=255, blank=True)
     other_ratio = models.FloatField(null=True)
     other_at = models.DateTimeField(null=True)
+    other_rate = models.FloatField(null=True)  # requests a second that it was compared for
     other_counts = models.JSONField(null=True)  # its engines by role; null: not found, or by a roofline alone
     other_since = models.DateTimeField(null=True)  # it has been clearly cheaper since
     rate_now = models.FloatField(null=True)  # requests a second

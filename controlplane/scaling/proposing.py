@@ -148,6 +148,7 @@ def _look(one: Gathered, role: Role, wanted: Wanted, short: int, now: datetime) 
         other=floor.other.text if floor.other else "",
         other_ratio=floor.other.ratio if floor.other else None,
         other_at=floor.other.at if floor.other else None,
+        other_rate=floor.other.rate if floor.other else None,
         other_counts=_by_name(floor.other.counts) if floor.other else None,
         other_since=switching.clear_since(before.other_since if before else None, floor, now),
         rate_now=floor.coming.now,

@@ -137,13 +137,43 @@ def test_what_was_compared_holds_for_an_hour_and_no_longer_or_for_another_kind(c
     asked(now, rate=2.0)
     look = LaneLook(
         deployment=chat, role="decode", at=now, count=1, ready=1, wanted=1, kind="keep", why="",
-        other="Aggregated engines, found before", other_ratio=0.5, other_at=now - timedelta(minutes=59),
+        other="Aggregated engines, found before", other_ratio=0.5, other_at=now - timedelta(minutes=59), other_rate=2.0,
     )  # fmt: skip
-    assert floor(chat, now, {"decode": look}).other == Other(look.other, 0.5, look.other_at)
-    look.other_at = now - timedelta(minutes=61)
-    assert floor(chat, now, {"decode": look}).other != Other(look.other, 0.5, look.other_at)
+    assert floor(chat, now, {"decode": look}).other == Other(look.other, 0.5, look.other_at, 2.0)
+    look.other_rate = 1.0
+    anew = floor(chat, now, {"decode": look}).other
+    assert anew is not None and (anew.at, anew.rate) == (now, 2.0), "it was found for half the rate"
+    look.other_rate, look.other_at = 2.0, now - timedelta(minutes=61)
+    assert floor(chat, now, {"decode": look}).other != Other(look.other, 0.5, look.other_at, 2.0)
     look.other, look.other_at = "Disaggregated engines, found before", now
     assert str(floor(chat, now, {"decode": look}).other.text).startswith("Aggregated engines would do with")
+
+
+@pytest.mark.parametrize("column", [{"other_at": timedelta(minutes=61)}, {"other_rate": 1.0}])
+def test_a_comparison_that_ended_is_made_anew_at_once_while_the_size_would_hold(
+    chat: Deployment, now: datetime, column: dict[str, timedelta | float]
+) -> None:
+    asked(now, rate=2.0)
+    look = LaneLook(
+        deployment=chat, role="decode", at=now, count=1, ready=1, wanted=1, kind="keep", why="", floor=7,
+        floor_why="found before", floor_at=now - timedelta(minutes=9), rate_coming=2.0,
+        other="Aggregated engines, found before", other_ratio=0.5, other_at=now - timedelta(minutes=59), other_rate=2.0,
+    )  # fmt: skip
+    assert floor(chat, now, {"decode": look}).counts == {Role.DECODE: 7}
+    for name, value in column.items():
+        setattr(look, name, now - value if isinstance(value, timedelta) else value)
+    found = floor(chat, now, {"decode": look})
+    assert found.counts == {Role.PREFILL: 1, Role.DECODE: 1}
+    assert found.other is not None and (found.other.at, found.other.rate) == (now, 2.0)
+
+
+def test_the_size_of_the_other_kind_of_engines_does_not_hold(chat: Deployment, now: datetime) -> None:
+    asked(now, rate=2.0)
+    look = LaneLook(
+        deployment=chat, role="aggregated", at=now, count=1, ready=1, wanted=1, kind="keep", why="", floor=7,
+        floor_why="found before", floor_at=now, rate_coming=2.0,
+    )  # fmt: skip
+    assert floor(chat, now, {"aggregated": look}).counts == {Role.PREFILL: 1, Role.DECODE: 1}
 
 
 def test_where_neither_kind_keeps_the_objectives_that_is_told(chat: Deployment, now: datetime) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
+from django.db.models import F
 
 from controlplane.audit.services import Actor
 from controlplane.fleet.models import Deployment, Node, Partition
+from controlplane.fleet.services import advancing
 from controlplane.planning import profiles
 from controlplane.scaling import plans, policy
 from controlplane.scaling.models import LaneLook, ScalingPlan
@@ -45,6 +47,13 @@ def cleared(now: datetime) -> None:
     """As if it had been clear for two hours."""
     assert LaneLook.objects.exclude(other_since=None).exists()
     LaneLook.objects.update(other_since=now - timedelta(hours=2))
+
+
+def carried_out(figures: dict[int, EngineFigures], now: datetime) -> None:
+    """Nodes have done what they were told."""
+    for row in Partition.objects.exclude(deployment=None):
+        figures[make_ready(row, phase_since=now - timedelta(hours=1)).pk] = IDLE
+    Partition.objects.filter(deployment=None).update(phase="", observed_role="", observed_generation=F("generation"))
 
 
 def test_it_is_proposed_once_it_has_been_clear_for_hours_and_applied_through_the_one_door(
@@ -112,3 +121,48 @@ def test_where_its_engines_have_no_room_nothing_is_proposed_and_nothing_released
     cleared(now)
     Partition.objects.update(pinned=True)
     assert propose(now + timedelta(seconds=1)) is None
+
+
+def test_engines_found_for_another_rate_are_not_switched_to(chat: Deployment, now: datetime) -> None:
+    assert propose(now) is None
+    cleared(now)
+    LaneLook.objects.update(other_rate=1.0, other_counts={"aggregated": 2})
+    plan = propose(now + timedelta(seconds=1))
+    look = LaneLook.objects.get(role="decode")
+    assert (look.other_rate, look.other_counts) == (2.0, {"aggregated": 1}), "it was compared anew"
+    assert plan is not None and any("aggregated 0 to 1" in move["why"] for move in plan.moves)
+
+
+def test_an_open_one_stays_when_the_comparison_is_an_hour_old(chat: Deployment, now: datetime) -> None:
+    assert propose(now) is None
+    cleared(now)
+    plan = propose(now + timedelta(seconds=1))
+    assert plan is not None and plan.switches
+    LaneLook.objects.update(other_at=now - timedelta(minutes=61))
+    again = propose(now + timedelta(seconds=2))
+    assert again is not None and again.pk == plan.pk
+
+
+def test_after_it_the_old_engines_are_not_asked_for_again(
+    chat: Deployment, now: datetime, figures: dict[int, EngineFigures]
+) -> None:
+    assert propose(now) is None
+    cleared(now)
+    plan = propose(now + timedelta(seconds=1))
+    assert plan is not None and plan.switches
+    change = plans.apply(plan.pk, actor=ANNA, reason="cheaper").change
+    assert change is not None
+    node = Node.objects.get()
+    for _ in range(2):
+        make_partition(node, gpus=make_gpus(node, 4))
+    states = []
+    for second in range(2, 6):
+        assert propose(now + timedelta(seconds=second)) is None
+        states.append(change.state)
+        carried_out(figures, now)
+        advancing.advance(change.pk)
+        change.refresh_from_db()
+    assert states == ["running", "running", "done", "done"]
+    [look] = LaneLook.objects.all()
+    assert (look.role, look.floor, look.other_since) == ("aggregated", 1, None)
+    assert look.other.startswith("Disaggregated engines would take")
