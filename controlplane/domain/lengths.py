@@ -23,6 +23,7 @@ DAY = 24  # hours
 LOOK_BACK = 8 * DAY
 LEAST_REQUESTS = 5  # of an hour whose mean is taken for one
 FEWEST = 10  # residuals, below which they tell nothing
+BEYOND = 2.0  # times what is on record
 RATE = 0.05  # of the range of residuals, that the tracker steps by
 WAYS = ("as in the last hour", "as in the last day", "as a day ago")
 
@@ -110,7 +111,7 @@ def _told(
         residuals.append(mean - bases[at])
     if len(residuals) < FEWEST or math.isnan(bases[-1]):
         return None
-    quantiles = _within(np.exp(_within(bases[-1] + _said(residuals, shift, wanted), logs)), means)
+    quantiles = np.exp(_within(bases[-1] + _said(residuals, shift, wanted), logs))
     covered = tuple(float(one) / windows if windows else None for one in held)
     return lost / max(1, windows), tuple(quantiles.tolist()), covered, windows
 
@@ -124,9 +125,9 @@ def _said(residuals: Sequence[float], shift: Floats, levels: Floats) -> Floats:
 
 
 def _within(told: Floats, record: Floats) -> Floats:
-    """No more than the most on record, no less than the least: a ratio from short hours, laid on a long one, would make
-    lengths that no request ever had."""
-    return np.clip(told, np.nanmin(record), np.nanmax(record))
+    """In logarithms: at most BEYOND times the most on record, and at least as much of the least. A ratio from short
+    hours, laid on a long one, would make lengths that no request ever had; but what drifts comes past its record."""
+    return np.clip(told, np.nanmin(record) - math.log(BEYOND), np.nanmax(record) + math.log(BEYOND))
 
 
 def _quantiles(residuals: Sequence[float], levels: Floats) -> Floats:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.domain.lengths import DAY, FEWEST, LEAST_REQUESTS, LEVELS, LOOK_BACK, coming
+from controlplane.domain.lengths import BEYOND, DAY, FEWEST, LEAST_REQUESTS, LEVELS, LOOK_BACK, coming
 
 hours = st.lists(
     st.tuples(
@@ -49,10 +49,9 @@ def test_what_is_long_at_this_time_each_day_is_seen_coming() -> None:
     assert told.at(0.5) > 3000.0 and told.why.startswith("as a day ago")
 
 
-@pytest.mark.parametrize(("memory", "off"), [(0.0, 0.02), (0.9, 0.02), (1.0, 0.04)])
-def test_its_quantiles_hold_as_often_as_they_say_whether_lengths_drift_or_not(memory: float, off: float) -> None:
-    """Without a look ahead, over worlds: independent hours, slow returns to a mean, and a walk that never does. One
-    hour in twenty of the walk is longer than any before, which is not told of any."""
+@pytest.mark.parametrize("memory", [0.0, 0.9, 1.0])
+def test_its_quantiles_hold_as_often_as_they_say_whether_lengths_drift_or_not(memory: float) -> None:
+    """Without a look ahead, over worlds: independent hours, slow returns to a mean, and a walk that never does."""
     held, share = np.zeros(len(LEVELS)), 0.0
     for seed in range(40):
         dice, level, found = np.random.default_rng(seed), 0.0, []
@@ -61,32 +60,32 @@ def test_its_quantiles_hold_as_often_as_they_say_whether_lengths_drift_or_not(me
             found.append(800.0 * math.exp(level))
         told = coming(np.array(found[:-1]) * 30, np.full(len(found) - 1, 30.0))
         assert told is not None and list(told.means) == sorted(told.means)
-        held += (np.array(told.means) >= found[-1]) | (found[-1] > max(found[:-1]))
+        held += np.array(told.means) >= found[-1]
         share += told.covered[2] or 0.0
-    assert share / 40 == pytest.approx(0.95, abs=off), "of past hours, which it says of itself"
+    assert share / 40 == pytest.approx(0.95, abs=0.02), "of past hours, which it says of itself"
     assert held[1] / 40 >= 0.75 and held[2] / 40 >= 0.85 and held[3] >= held[2]
 
 
-def test_a_few_long_hours_make_no_lengths_that_no_hour_had() -> None:
+def test_a_few_long_hours_make_no_lengths_far_beyond_what_any_hour_had() -> None:
     """Batches at times of no day: how much longer they are than chats is not laid on them once more."""
     for seed in range(10):
         dice = np.random.default_rng(seed)
         means = np.where(dice.random(8 * DAY) < 0.08, 20_000.0, 60.0 * np.exp(dice.normal(0, 0.1, 8 * DAY)))
         means[-1] = 20_000.0
         told = coming(means * 20, np.full(len(means), 20.0))
-        assert told is not None and told.means[-1] <= 20_000.0
+        assert told is not None and told.means[-1] <= BEYOND * 20_000.0 + 1e-6
 
 
 def test_of_eleven_hours_it_is_not_known_how_often_the_quantiles_hold() -> None:
     told = coming([5000.0] * (FEWEST + 1), [10.0] * (FEWEST + 1))
     assert told is not None and told.windows == 0 and told.covered == (None,) * len(LEVELS)
-    assert told.why == "as in the last hour" and told.at(0.95) == 500.0
+    assert told.why == "as in the last hour" and told.at(0.95) == pytest.approx(500.0)
     more = coming([5000.0] * (FEWEST + 2), [10.0] * (FEWEST + 2))
     assert more is not None and more.windows == 1 and more.covered == (1.0,) * len(LEVELS)
 
 
 @given(st.one_of(hours, mixed))
-def test_whatever_is_on_record_what_is_told_lies_within_the_hours_means(record: list[tuple[float, float]]) -> None:
+def test_whatever_is_on_record_what_is_told_lies_near_the_hours_means(record: list[tuple[float, float]]) -> None:
     told = coming([one for one, _ in record], [one for _, one in record])
     means = [
         tokens / requests
@@ -96,7 +95,8 @@ def test_whatever_is_on_record_what_is_told_lies_within_the_hours_means(record: 
     if told is None:
         assert len(means) <= FEWEST
         return
-    assert all(min(means) <= one <= max(means) for one in told.means) and list(told.means) == sorted(told.means)
+    low, high = min(means) / BEYOND * (1 - 1e-9), max(means) * BEYOND * (1 + 1e-9)
+    assert all(low <= one <= high for one in told.means) and list(told.means) == sorted(told.means)
 
 
 @given(hours, st.floats(0.01, 100.0))

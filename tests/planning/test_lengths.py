@@ -41,7 +41,7 @@ def test_what_grew_lately_is_told_and_requests_are_made_as_long() -> None:
     told = lengths.coming("chat", now)
     assert told.isl is not None and told.osl is not None
     assert told.isl.now == 800.0
-    assert (told.isl.at(0.95), told.osl.at(0.95)) == (pytest.approx(800.0), pytest.approx(200.0)), "as long as any hour"
+    assert 799.9 <= told.isl.at(0.95) <= 1600.1 and 199.9 <= told.osl.at(0.95) <= 400.1, "and at most twice any hour"
     trace = Trace.of(np.arange(20.0), [400] * 20, [300] * 20)
     longer = lengths.lengthened(trace, told, 0.95)
     assert longer.isl.mean() == pytest.approx(told.isl.at(0.95), abs=1.0)
