@@ -242,7 +242,8 @@ def _drain(node: Node, partitions: list[Partition]) -> dict[str, Any] | None:
     return None if facts is None else {**facts, "in_flight": None}
 
 
-def _gpu(gpu: Gpu) -> dict[str, Any]:
+def gpu_facts(gpu: Gpu) -> dict[str, Any]:
+    """What its row says: without figures, which reports bring."""
     return {
         "id": gpu.pk,
         "uuid": gpu.uuid,
@@ -250,11 +251,6 @@ def _gpu(gpu: Gpu) -> dict[str, Any]:
         "kind": gpu.kind,
         "name": gpu.name,
         "memory_bytes": gpu.memory_bytes,
-        "memory_used_bytes": None,
-        "utilization": None,
-        "power_w": None,
-        "temperature_c": None,
-        "sm_clock_mhz": None,
         "health": gpu.health,
         "health_detail": gpu.health_detail,
         "foreign": gpu.foreign,
@@ -262,6 +258,12 @@ def _gpu(gpu: Gpu) -> dict[str, Any]:
         "present": gpu.present,
         "partition": gpu.partition_id,
     }
+
+
+def _gpu(gpu: Gpu) -> dict[str, Any]:
+    return gpu_facts(gpu) | dict.fromkeys(
+        ("memory_used_bytes", "utilization", "power_w", "temperature_c", "sm_clock_mhz")
+    )
 
 
 def _partition(partition: Partition, now: datetime, endpoints: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from controlplane.domain.types import NodeView
 from controlplane.fleet import verified
 from controlplane.fleet.facts import drain_facts, has_process, node_view, partition_view
 from controlplane.fleet.models import Gpu, Node, Partition
+from controlplane.fleet.selectors import gpu_facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def shape(node: Node, last_seen: float | None, now: float) -> Shape:
     }
     return Shape(
         facts=facts,
-        gpus=tuple(_gpu(gpu) for gpu in gpus),
+        gpus=tuple(gpu_facts(gpu) for gpu in gpus),
         partitions=tuple(_partition(partition, gpus, view, now) for partition in partitions),
         since=tuple(row.phase_since.timestamp() if row.phase_since else None for row in partitions),
         endpoints=tuple(row.endpoint for row in partitions),
@@ -65,23 +66,6 @@ def _counts(gpus: list[Gpu], assigned: set[int]) -> tuple[int, int, int]:
     taken = {gpu.pk for gpu in gpus if gpu.partition_id in assigned}
     sick = {gpu.pk for gpu in gpus if gpu.health != "ok" or not gpu.present or gpu.flag}
     return len(taken), sum(1 for gpu in gpus if gpu.pk not in taken | sick), len(sick)
-
-
-def _gpu(gpu: Gpu) -> dict[str, Any]:
-    return {
-        "id": gpu.pk,
-        "uuid": gpu.uuid,
-        "index": gpu.index,
-        "kind": gpu.kind,
-        "name": gpu.name,
-        "memory_bytes": gpu.memory_bytes,
-        "health": gpu.health,
-        "health_detail": gpu.health_detail,
-        "foreign": gpu.foreign,
-        "flag": gpu.flag,
-        "present": gpu.present,
-        "partition": gpu.partition_id,
-    }
 
 
 def _partition(row: Partition, gpus: list[Gpu], node: NodeView, now: float) -> dict[str, Any]:

@@ -11,9 +11,12 @@ from types import SimpleNamespace
 import pytest
 from playwright.sync_api import Error, Locator, Page, expect
 
+from tests.browser import lone
 from tests.browser.conftest import sign_in
 from tests.browser.feigned import FeignedNode, Fleet
 from tests.browser.running import Running
+
+site = lone.site
 
 SETUP = """
 import json
@@ -61,17 +64,6 @@ ISSUE = (
     "from controlplane.fleet import services; from controlplane.audit.services import Actor; "
     "print(services.issue_join_token(actor=Actor.system('test'))[1])"
 )
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Without a gateway: it would try the engines, and these are feigned."""
-    made = Running(tmp_path_factory.mktemp("forebay") / "home")
-    try:
-        made.start(gateway=False)
-        yield made
-    finally:
-        made.stop()
 
 
 def shell(site: Running, code: str) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser import lone
 from tests.browser.conftest import picture, sign_in
 from tests.browser.running import Running
+
+site = lone.site
 
 MOST_MS = 300  # a what-if answer
 # Moves the slider and waits until the answer is painted.
@@ -26,17 +27,6 @@ INK = """(canvas) => { const { data } = canvas.getContext("2d").getImageData(0, 
   let inked = 0;
   for (let at = 3; at < data.length; at += 4) inked += data[at] > 0;
   return inked / (data.length / 4); }"""
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Without a gateway: what was asked comes from a file."""
-    made = Running(tmp_path_factory.mktemp("forebay") / "home")
-    try:
-        made.start(gateway=False)
-        yield made
-    finally:
-        made.stop()
 
 
 def test_a_week_is_imported_forecast_weighed_and_acted_upon(

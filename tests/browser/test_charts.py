@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser import lone
 from tests.browser.conftest import picture, sign_in
 from tests.browser.feigned import FeignedNode, Fleet
 from tests.browser.running import Running
 from tests.browser.test_live import ISSUE
+
+site = lone.site
 
 FURNISH = """
 from tests.browser import furnish
@@ -23,17 +26,6 @@ from controlplane.fleet.models import Node
 furnish.remember(hours=0.9)
 services.label(Node.objects.get(name='sim-a').pk, labels={'rack': 'b'}, actor=furnish.ACTOR)
 """
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Without a gateway: no chart here asks it."""
-    made = Running(tmp_path_factory.mktemp("forebay") / "home")
-    try:
-        made.start(gateway=False)
-        yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture(scope="module")

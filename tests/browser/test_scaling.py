@@ -9,10 +9,13 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser import lone
 from tests.browser.boarding import ISSUE, shell
 from tests.browser.conftest import picture, sign_in
 from tests.browser.feigned import FeignedNode, Fleet
 from tests.browser.running import Running
+
+site = lone.site
 
 SETUP = """
 from controlplane.audit.services import Actor
@@ -31,17 +34,6 @@ LOOK = (
     "from django.utils import timezone; from controlplane.scaling.proposing import propose; "
     "print(propose(timezone.now()))"
 )
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Without a gateway: it would try the engines, and these are feigned."""
-    made = Running(tmp_path_factory.mktemp("forebay") / "home")
-    try:
-        made.start(gateway=False)
-        yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture
