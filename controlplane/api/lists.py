@@ -22,7 +22,8 @@ from controlplane.api.qualifications import summary
 from controlplane.api.shapes import GpuShape, NodeShape, PartitionShape
 from controlplane.domain import health
 from controlplane.domain.types import NodeView, PartitionView, Phase, Role
-from controlplane.fleet import qualified, verified
+from controlplane.fleet import qualified
+from controlplane.fleet.derived import partition_words
 from controlplane.fleet.models import Gpu, Node
 
 Row = Any  # a named tuple of columns
@@ -164,12 +165,7 @@ def _partition(row: Row, members: list[dict[str, Any]], endpoints: bool, now: fl
         "node": {"id": row.node_id, "name": row.node__name},
         "gpus": members,
         "deployment": _link(row.deployment_id, row.deployment__name),
-        "role": row.role or None,
-        "status": health.partition_status(view, now, settings.SILENT_AFTER_S).value,
-        "confirmed": health.is_confirmed(view),
-        "verified": verified.is_verified(row),
-        "verify_message": verified.message_of(row),
-        "phase": row.phase or None,
+        **partition_words(row, view, now),
         "endpoint": (row.endpoint or None) if endpoints else None,
     }
 

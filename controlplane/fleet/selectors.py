@@ -8,14 +8,11 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Count, F, Prefetch, Q, QuerySet
+from django.db.models import F
 
-from controlplane.domain import health
 from controlplane.domain.engine_args import int_value
 from controlplane.domain.memory import CPU_BLOCK_TOKENS
-from controlplane.fleet import broker, verified
-from controlplane.fleet.facts import drain_facts, node_view, partition_view
-from controlplane.fleet.models import Deployment, Gpu, Node, Partition
+from controlplane.fleet.models import Deployment, Node, Partition
 from workers.contract import Phase
 
 HIDDEN = "hidden"
@@ -65,20 +62,6 @@ class ServedRow:
     mode: str
     pair: bool  # the pool wakes it as prefill and decode
     created_at: float
-
-
-def node_facts(now: datetime, *, nodes: list[int] | None = None, endpoints: bool = False) -> list[dict[str, Any]]:
-    """All nodes as the live view shows them. What only samples tell is None here, and filled in by telemetry."""
-    return [_node(node, now, endpoints) for node in fleet_rows(nodes)]
-
-
-def fleet_rows(nodes: list[int] | None = None) -> QuerySet[Node]:
-    """Nodes with all that lies on them, in four queries."""
-    partitions = Partition.objects.select_related("deployment", "node").prefetch_related("gpus").order_by("name", "pk")
-    rows = Node.objects.defer("spec").prefetch_related(
-        Prefetch("gpus", Gpu.objects.order_by("index", "pk")), Prefetch("partitions", partitions)
-    )
-    return rows if nodes is None else rows.filter(pk__in=nodes)
 
 
 def redacted_spec(node: Node) -> dict[str, Any] | None:
@@ -181,118 +164,3 @@ def _heard_since(now: datetime) -> datetime:
 def _block_tokens(deployment: Deployment) -> int:
     asked = int_value([*deployment.engine_args, *deployment.prefill_args], "--block-size")
     return asked if asked and asked > 0 else CPU_BLOCK_TOKENS
-
-
-def deployment_replicas() -> dict[int, dict[str, dict[str, int]]]:
-    """By deployment and role: how many partitions are assigned, and how many of those are ready."""
-    counts = (
-        Partition.objects.filter(deployment__isnull=False)
-        .order_by()
-        .values("deployment_id", "role")
-        .annotate(
-            assigned=Count("pk"),
-            ready=Count("pk", filter=Q(phase=Phase.READY.value, observed_generation=F("generation"))),
-        )
-    )
-    found: dict[int, dict[str, dict[str, int]]] = {}
-    for row in counts:
-        found.setdefault(row["deployment_id"], {})[row["role"]] = {
-            "assigned": row["assigned"],
-            "ready": row["ready"],
-        }
-    return found
-
-
-def broker_facts() -> dict[str, Any]:
-    """Whether nodes get nudges, or live by the replies to their reports alone; for people. See broker.BrokerState."""
-    known = broker.look()
-    return {"reachable": known.reachable, "acl": known.acl, "detail": known.detail, "serves_nodes": known.serves_nodes}
-
-
-def _node(node: Node, now: datetime, endpoints: bool) -> dict[str, Any]:
-    partitions, gpus = list(node.partitions.all()), list(node.gpus.all())
-    for partition in partitions:
-        partition.node = node
-    view = node_view(node, gpus=gpus, partitions=partitions)
-    return {
-        "id": node.pk,
-        "name": node.name,
-        "status": health.node_status(view, now.timestamp(), settings.SILENT_AFTER_S).value,
-        "schedulable": node.schedulable,
-        "draining": node.draining,
-        "drain": _drain(node, partitions),
-        "age_s": _age(node.last_seen, now),
-        "period_s": node.period_s,
-        "skew_s": node.clock_skew_s,
-        "simulated": node.simulated,
-        "generation": node.generation,
-        "observed_generation": node.observed_generation,
-        "labels": node.labels,
-        "agent_version": node.agent_version,
-        "engine_version": node.engine_version,
-        "driver": node.driver,
-        "host": None,
-        "gpus": [_gpu(gpu) for gpu in gpus],
-        "partitions": [_partition(partition, now, endpoints) for partition in partitions],
-    }
-
-
-def _drain(node: Node, partitions: list[Partition]) -> dict[str, Any] | None:
-    facts = drain_facts(node, partitions)
-    return None if facts is None else {**facts, "in_flight": None}
-
-
-def gpu_facts(gpu: Gpu) -> dict[str, Any]:
-    """What its row says: without figures, which reports bring."""
-    return {
-        "id": gpu.pk,
-        "uuid": gpu.uuid,
-        "index": gpu.index,
-        "kind": gpu.kind,
-        "name": gpu.name,
-        "memory_bytes": gpu.memory_bytes,
-        "health": gpu.health,
-        "health_detail": gpu.health_detail,
-        "foreign": gpu.foreign,
-        "flag": gpu.flag,
-        "present": gpu.present,
-        "partition": gpu.partition_id,
-    }
-
-
-def _gpu(gpu: Gpu) -> dict[str, Any]:
-    return gpu_facts(gpu) | dict.fromkeys(
-        ("memory_used_bytes", "utilization", "power_w", "temperature_c", "sm_clock_mhz")
-    )
-
-
-def _partition(partition: Partition, now: datetime, endpoints: bool) -> dict[str, Any]:
-    gpus = sorted(partition.gpus.all(), key=lambda gpu: gpu.index)
-    view = partition_view(partition, gpus=gpus)
-    deployment = partition.deployment
-    facts = {
-        "id": partition.pk,
-        "name": partition.name,
-        "gpus": [gpu.pk for gpu in gpus],
-        "deployment": {"id": deployment.pk, "name": deployment.name} if deployment else None,
-        "role": partition.role or None,
-        "overflow": partition.overflow,
-        "status": health.partition_status(view, now.timestamp(), settings.SILENT_AFTER_S).value,
-        "phase": partition.phase or None,
-        "confirmed": health.is_confirmed(view),
-        "verified": verified.is_verified(partition),
-        "verify_message": verified.message_of(partition),
-        "generation": partition.generation,
-        "observed_generation": partition.observed_generation,
-        "since_s": _age(partition.phase_since, now),
-        "restarts": partition.restarts,
-        "message": partition.message,
-        "ready_after_s": partition.ready_after_s,
-        "engine": None,
-        "memory_bytes": None,
-    }
-    return facts | ({"endpoint": partition.endpoint} if endpoints else {})
-
-
-def _age(moment: datetime | None, now: datetime) -> float | None:
-    return None if moment is None else round(max(0.0, (now - moment).total_seconds()), 3)

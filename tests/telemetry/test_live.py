@@ -91,6 +91,26 @@ def test_a_silent_node_shows_its_last_values_and_their_age(live_valkey: Any) -> 
     assert node["partitions"][0]["engine"]["running"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("columns", "status"),
+    [
+        ({}, "ready"), ({"schedulable": False}, "cordoned"), ({"revoked": True}, "revoked"),
+        ({"last_seen": None}, "never_seen"), ({"last_seen": timezone.now() - timedelta(days=1)}, "silent"),
+        ({"draining": True}, "drained"),
+    ],
+)  # fmt: skip
+def test_status_is_derived(live_valkey: Any, columns: dict[str, Any], status: str) -> None:
+    make_node(**columns)
+    assert only(snapshot()["nodes"])["status"] == status
+
+
+def test_a_node_is_draining_until_its_engine_is_gone_though_its_assignment_is_kept(live_valkey: Any) -> None:
+    partition = make_ready(make_partition(make_node(draining=True), role="decode"))
+    before = only(snapshot()["nodes"])["status"]
+    type(partition).objects.update(phase="")
+    assert (before, only(snapshot()["nodes"])["status"]) == ("draining", "drained")
+
+
 def test_figures_newer_than_the_row_make_a_node_heard(live_valkey: Any) -> None:
     node = make_node(heard=False)
     take(node, 1)
@@ -233,9 +253,10 @@ def test_another_leader_begins_another_epoch(live_valkey: Any) -> None:
 
 def test_a_frame_is_strict_json(live_valkey: Any) -> None:
     node = make_node(gpus=1)
-    take(node, 1, samples=(sample(node.gpus.get().uuid, float("nan"), power_w=float("inf")),))
+    figures = sample(node.gpus.get().uuid, float("nan"), power_w=float("inf"), temperature_c=41.5)
+    take(node, 1, samples=(figures,))
     gpu = only(msgspec.json.decode(Frames().next().everything)["nodes"])["gpus"][0]
-    assert (gpu["utilization"], gpu["power_w"]) == (None, None)
+    assert (gpu["utilization"], gpu["power_w"], gpu["temperature_c"]) == (None, None, 41.5)
 
 
 def test_the_text_of_a_node_holds_any_name_and_only_what_is_known(live_valkey: Any) -> None:
