@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable
+from math import isfinite
 
 import msgspec
 import structlog
@@ -58,6 +59,7 @@ class Latest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Latest)
+_HUGE = (b"\xcb\x7f", b"\xcb\xff")  # how a float begins that is infinite, not a number, or beyond 1e300
 
 
 def keep(*latest: Latest) -> None:
@@ -128,7 +130,17 @@ def _decode(value: bytes | None) -> Latest | None:
     if value is None:
         return None
     try:
+        if _HUGE[0] in value or _HUGE[1] in value:
+            return msgspec.convert(_without_nan(msgspec.msgpack.decode(value)), Latest)
         return _decoder.decode(value)
     except msgspec.MsgspecError as error:  # written by another version: the next report replaces it
         log.warning("unreadable live figures", error=str(error))
         return None
+
+
+def _without_nan(told: object) -> object:
+    """What is no finite number is left out, as what nobody told: the bounds of a figure would refuse all of them."""
+    if not isinstance(told, dict):
+        return told
+    finite = {name: value for name, value in told.items() if not isinstance(value, float) or isfinite(value)}
+    return {name: _without_nan(value) for name, value in finite.items()}

