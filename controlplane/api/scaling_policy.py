@@ -18,7 +18,9 @@ from controlplane.scaling.models import ScalingPolicy
 TEXT = {
     "auto_apply": "Plans that nothing holds back are applied by themselves.",
     "auto_switch": "So are those that switch between aggregated and disaggregated engines.",
-    "level": "How sure the floor by the forecast is.",
+    "level": "How sure the floor by the forecast is of the rate.",
+    "lengths_level": "How sure it is of the mean lengths of the next hour's prompts and answers; from the next replay "
+    "on, in ten minutes at most.",
     "quiet_s": "For so long one engine fewer must do before it goes; of k too many, the first goes after a k-th of it.",
     "moves_per_hour": "Partitions that may be moved by themselves in an hour.",
     "quiet_hours": "In which nothing is applied by itself: `Mon-Fri 9:00-12:00`. They replace those there are.",
@@ -32,6 +34,7 @@ class ScalingPolicyShape(serializers.Serializer):
     auto_apply = serializers.BooleanField(help_text=TEXT["auto_apply"])
     auto_switch = serializers.BooleanField(help_text=TEXT["auto_switch"])
     level = serializers.FloatField(help_text=TEXT["level"])
+    lengths_level = serializers.FloatField(help_text=TEXT["lengths_level"])
     quiet_s = serializers.IntegerField(help_text=TEXT["quiet_s"])
     moves_per_hour = serializers.IntegerField(help_text=TEXT["moves_per_hour"])
     quiet_hours = serializers.ListField(child=serializers.CharField(), help_text=TEXT["quiet_hours"])
@@ -39,6 +42,11 @@ class ScalingPolicyShape(serializers.Serializer):
     most_gpus = serializers.IntegerField(allow_null=True, help_text=TEXT["most_gpus"])
     price_per_hour = serializers.FloatField(allow_null=True, help_text=TEXT["price_per_hour"])
     version = serializers.IntegerField(help_text="0: nobody changed it.")
+
+
+def _share(name: str) -> serializers.FloatField:
+    least, most = policy.BOUNDS[name]
+    return serializers.FloatField(required=False, min_value=least, max_value=most, help_text=TEXT[name])
 
 
 def _whole(name: str) -> serializers.IntegerField:
@@ -53,10 +61,8 @@ class ScalingPolicyBody(Reason):
 
     auto_apply = serializers.BooleanField(required=False, help_text=TEXT["auto_apply"])
     auto_switch = serializers.BooleanField(required=False, help_text=TEXT["auto_switch"])
-    level = serializers.FloatField(
-        required=False, min_value=policy.BOUNDS["level"][0], max_value=policy.BOUNDS["level"][1],
-        help_text=TEXT["level"],
-    )  # fmt: skip
+    level = _share("level")
+    lengths_level = _share("lengths_level")
     quiet_s = _whole("quiet_s")
     moves_per_hour = _whole("moves_per_hour")
     quiet_hours = serializers.ListField(

@@ -45,6 +45,14 @@ class Floor:
 
 
 @dataclass(frozen=True, slots=True)
+class Sure:
+    """How surely the rate, and the next hour's mean lengths, are to stay below what a floor is made for; 0 to 1."""
+
+    rate: float
+    lengths: float
+
+
+@dataclass(frozen=True, slots=True)
 class When:
     """Now, the times before it of which nothing is on record, and what a GPU's hour costs by node."""
 
@@ -57,9 +65,9 @@ class When:
         return cls(now, history.outages((now - LOOK_BACK).timestamp(), now.timestamp()), gpu_hours_at(now))
 
 
-def floor(deployment: Deployment, looks: Mapping[str, LaneLook], level: float, when: When) -> Floor:
+def floor(deployment: Deployment, looks: Mapping[str, LaneLook], sure: Sure, when: When) -> Floor:
     """`looks`: the last of each of its roles."""
-    now, coming = when.now, _coming(deployment.name, level, when)
+    now, coming = when.now, _coming(deployment.name, sure.rate, when)
     if _is_switching(deployment):
         return Floor(None, "a change is at work that gives it the other kind of engines", coming, now)
     apart = deployment.partitions.filter(role__in=(Role.PREFILL.value, Role.DECODE.value)).exists()
@@ -77,7 +85,7 @@ def floor(deployment: Deployment, looks: Mapping[str, LaneLook], level: float, w
         trace, ahead = sizes.recorded(deployment, HOURS), lengths.coming(deployment.name, now.timestamp())
     except FleetError as error:
         return _unsized(deployment, str(error), coming, now)
-    trace = lengths.lengthened(trace, ahead, level, lengths.longest(deployment))
+    trace = lengths.lengthened(trace, ahead, sure.lengths, lengths.longest(deployment))
     asked = Asked(trace.at_rate(coming.rate), coming.rate, slo, apart, sizes.transfer_ms_per_token(deployment))
     return _sized(deployment, asked, coming, when, other)
 

@@ -17,7 +17,7 @@ from controlplane.fleet.models import Deployment, Node, Partition
 from controlplane.fleet.services import verdicts
 from controlplane.gateway import summary
 from controlplane.scaling import floors
-from controlplane.scaling.floors import Floor, When
+from controlplane.scaling.floors import Floor, Sure, When
 from controlplane.scaling.models import LaneLook, ScalingPolicy
 from controlplane.telemetry import latest, valkey
 from controlplane.telemetry.latest import EngineFigures
@@ -60,10 +60,10 @@ def gather(found: Fleet, policy: ScalingPolicy, now: datetime) -> list[Gathered]
     for look in LaneLook.objects.filter(at__lte=horizon(now)):
         looks[look.deployment_id][look.role] = look
     served, when = summary.by_deployment(since=_complete_since(found, now)), When.at(now)
+    sure = Sure(policy.level, policy.lengths_level)
     rows = Deployment.objects.select_related("model").filter(mode=Deployment.Mode.DEDICATED).order_by("name")
     return [
-        _gathered(row, found, served=served.get(row.name), looks=looks[row.pk], level=policy.level, when=when)
-        for row in rows
+        _gathered(row, found, served=served.get(row.name), looks=looks[row.pk], sure=sure, when=when) for row in rows
     ]
 
 
@@ -94,10 +94,10 @@ def _gathered(
     *,
     served: summary.Served | None,
     looks: Mapping[str, LaneLook],
-    level: float,
+    sure: Sure,
     when: When,
 ) -> Gathered:
-    floor = floors.floor(row, looks, level, when)
+    floor = floors.floor(row, looks, sure, when)
     lanes = {role: _lane(row, role, found, floor=floor, look=looks.get(role.value), now=when.now) for role in Role}
     told = {role: lane for role, lane in lanes.items() if lane.count or lane.least or lane.floor or lane.lost}
     return Gathered(row, told, _served(row, served), floor, looks)

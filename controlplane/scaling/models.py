@@ -14,7 +14,8 @@ class ScalingPolicy(models.Model):
     """How plans are made, and when one is applied without a person: one row. Written by scaling.policy alone."""
 
     auto_apply = models.BooleanField(default=False)
-    level = models.FloatField(default=0.95)  # how sure the forecast floor is
+    level = models.FloatField(default=0.95)  # how sure the forecast floor is of the rate
+    lengths_level = models.FloatField(default=0.95)  # and of the mean lengths of the next hour's prompts and answers
     auto_switch = models.BooleanField(default=False)  # between aggregated and disaggregated, by itself, too
     quiet_s = models.PositiveIntegerField(default=600)  # for so long fewer engines must do before one goes
     moves_per_hour = models.PositiveIntegerField(default=6)

@@ -11,16 +11,20 @@ from zoneinfo import ZoneInfo, available_timezones
 from controlplane.audit.services import Actor
 from controlplane.domain.guard_rails import Rails
 from controlplane.domain.holding import parse_hours
+from controlplane.domain.lengths import LEVELS
 from controlplane.domain.problems import DomainError, Problem
 from controlplane.fleet import policy_row
 from controlplane.fleet.errors import Invalid
 from controlplane.scaling.models import ScalingPolicy
 
 FIELDS = (
-    "auto_apply", "auto_switch", "level", "quiet_s", "moves_per_hour", "quiet_hours", "time_zone", "most_gpus",
-    "price_per_hour",
+    "auto_apply", "auto_switch", "level", "lengths_level", "quiet_s", "moves_per_hour", "quiet_hours", "time_zone",
+    "most_gpus", "price_per_hour",
 )  # fmt: skip
-BOUNDS = {"level": (0.5, 0.999), "quiet_s": (60, 24 * 3600), "moves_per_hour": (1, 1000)}
+BOUNDS = {
+    "level": (0.5, 0.999), "lengths_level": (LEVELS[0], LEVELS[-1]), "quiet_s": (60, 24 * 3600),
+    "moves_per_hour": (1, 1000),
+}  # fmt: skip
 LARGEST = 1_000_000
 _ROW = 1
 

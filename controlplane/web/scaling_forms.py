@@ -12,7 +12,9 @@ from controlplane.domain.problems import DomainError
 from controlplane.scaling import policy
 from controlplane.scaling.models import ScalingPolicy
 
-_LEVEL, _QUIET, _MOVES = policy.BOUNDS["level"], policy.BOUNDS["quiet_s"], policy.BOUNDS["moves_per_hour"]
+_LEVEL, _LENGTHS = policy.BOUNDS["level"], policy.BOUNDS["lengths_level"]
+_QUIET, _MOVES = policy.BOUNDS["quiet_s"], policy.BOUNDS["moves_per_hour"]
+_SHARES = ("level", "lengths_level")
 
 
 class Policy(forms.Form):
@@ -48,8 +50,13 @@ class Policy(forms.Form):
         choices=lambda: [(name, name) for name in sorted(available_timezones())], label="Time zone of these hours"
     )
     level = forms.FloatField(
-        min_value=100 * _LEVEL[0], max_value=100 * _LEVEL[1], label="Sure of the forecast, %",
+        min_value=100 * _LEVEL[0], max_value=100 * _LEVEL[1], label="Sure of the rate, %",
         help_text="Engines are held for the rate that so many of a hundred stretches of 10 minutes stay below.",
+    )  # fmt: skip
+    lengths_level = forms.FloatField(
+        min_value=100 * _LENGTHS[0], max_value=100 * _LENGTHS[1], label="Sure of the lengths, %",
+        help_text="And for prompts and answers as long as the mean that so many of a hundred hours stay below: more "
+        "holds more engines. It counts with the next replay, in ten minutes at most.",
     )  # fmt: skip
     quiet_s = forms.IntegerField(
         min_value=int(_QUIET[0]), max_value=int(_QUIET[1]), label="Seconds before one goes",
@@ -66,14 +73,14 @@ class Policy(forms.Form):
     def values(self) -> dict[str, Any]:
         """As the service takes them."""
         given = {name: value for name, value in self.cleaned_data.items() if name in policy.FIELDS}
-        return {**given, "level": float(f"{given['level'] / 100:.6g}")}
+        return {**given, **{name: float(f"{given[name] / 100:.6g}") for name in _SHARES}}
 
 
 def as_fields(row: ScalingPolicy) -> dict[str, Any]:
     """The policy as the form's fields show it."""
     return {
         **policy.shown(row),
-        "level": float(f"{100 * row.level:.6g}"),
+        **{name: float(f"{100 * getattr(row, name):.6g}") for name in _SHARES},
         "quiet_hours": "\n".join(row.quiet_hours),
         "expected_version": row.version,
     }

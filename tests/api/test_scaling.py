@@ -139,10 +139,20 @@ def test_the_policy_is_changed_by_who_saw_it(operator: APIClient) -> None:
     answer = operator.patch(url, {"level": 0.9}, format="json", headers={"If-Match": '"v0"'})
     assert problem_of(answer, 412)["problems"][0]["code"] == "precondition-failed"
     assert operator.patch(url, {"level": 0.9}, format="json", headers={"If-Match": '"v1"'}).json()["version"] == 2
+    last = operator.patch(url, {"lengths_level": 0.9}, format="json").json()
+    assert (last["version"], last["lengths_level"], first.json()["lengths_level"]) == (3, 0.9, 0.95)
 
 
 @pytest.mark.parametrize(
-    "body", [{"level": 1.5}, {"quiet_s": 5}, {"quiet_hours": ["now and then"]}, {"time_zone": "Mars"}, {"pool": 1}]
+    "body",
+    [
+        {"level": 1.5},
+        {"lengths_level": 0.4},
+        {"quiet_s": 5},
+        {"quiet_hours": ["now and then"]},
+        {"time_zone": "Mars"},
+        {"pool": 1},
+    ],
 )
 def test_a_policy_that_makes_no_sense_is_refused_in_words(operator: APIClient, body: dict) -> None:
     answer = operator.patch(f"{API}/policy", body, format="json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -62,8 +63,9 @@ def test_the_policy_is_looked_at_and_changed(operator: Terminal) -> None:
     assert "by people" in operator.ok("scaling", "policy")
     told = operator.ok(
         "scaling", "policy", "--auto", "--level", "90%", "--quiet", "5m", "--quiet-hours", "Mon-Fri 8:00-18:00",
-        "--most-gpus", "16", "-m", "nights run alone",
+        "--most-gpus", "16", "--lengths", "99%", "-m", "nights run alone",
     )  # fmt: skip
+    assert re.search(r"sure of the lengths +95% +99%", told)
     assert "by itself, within these" in told and "Mon-Fri 8:00-18:00" in told and "300 s" in told
     told = operator.json("scaling", "policy", "--no-auto", "--most-gpus", "0", "--no-quiet-hours")
     assert (told["auto_apply"], told["most_gpus"], told["quiet_hours"], told["level"]) == (False, None, [], 0.9)

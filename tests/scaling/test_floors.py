@@ -18,7 +18,7 @@ from controlplane.gateway.models import DemandMinute, RequestRecord
 from controlplane.planning import profiles, sizes
 from controlplane.planning.offers import offers
 from controlplane.scaling import floors
-from controlplane.scaling.floors import Floor, When
+from controlplane.scaling.floors import Floor, Sure, When
 from controlplane.scaling.kinds import Other
 from controlplane.scaling.models import LaneLook
 from tests.factories import make_deployment, make_gpus, make_model, make_node, make_partition, make_ready
@@ -64,8 +64,10 @@ def asked(now: datetime, *, rate: float, minutes: int = 60) -> None:
     )  # fmt: skip
 
 
-def floor(row: Deployment, now: datetime, looks: dict[str, LaneLook] | None = None) -> Floor:
-    return floors.floor(row, looks or {}, 0.95, When.at(now))
+def floor(
+    row: Deployment, now: datetime, looks: dict[str, LaneLook] | None = None, lengths_level: float = 0.95
+) -> Floor:
+    return floors.floor(row, looks or {}, Sure(0.95, lengths_level), When.at(now))
 
 
 def test_it_is_sized_in_engines_such_as_it_has_by_a_replay_at_the_rate_to_come(chat: Deployment, now: datetime) -> None:
@@ -98,6 +100,26 @@ def test_without_requests_there_is_no_need_and_without_an_objective_no_answer(ch
     chat.slo_itl_ms = None
     assert floor(chat, now).counts is None
     assert "no objective" in floor(chat, now).why
+
+
+def test_its_requests_are_as_long_as_the_policy_would_have_them(chat: Deployment, now: datetime) -> None:
+    """An hour in ten had answers of 900 tokens, the others of 100."""
+    asked(now, rate=8.0)
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    DemandMinute.objects.bulk_create(
+        DemandMinute(
+            deployment="chat", minute=hour - timedelta(hours=back), arrivals=120, prompt_tokens=120 * 1000,
+            completion_tokens=120 * (900 if back % 10 == 5 else 100),
+        )
+        for back in range(2, 160)
+    )  # fmt: skip
+    surer, plain = (size(floor(chat, now, lengths_level=level)) for level in (0.99, 0.5))
+    assert surer > plain
+
+
+def size(found: Floor) -> int:
+    assert found.counts is not None, found.why
+    return sum(found.counts.values())
 
 
 @pytest.mark.parametrize(("ampere", "chosen"), [("1", "Simulated A100 80GB"), ("3", GPU)])

@@ -29,6 +29,8 @@ def test_a_change_is_one_version_and_one_event_and_hours_are_written_plainly() -
     ("values", "code"),
     [
         ({"level": 1.0}, "level"),
+        ({"lengths_level": 0.999}, "lengths_level"),
+        ({"lengths_level": float("nan")}, "lengths_level"),
         ({"quiet_s": 5}, "quiet_s"),
         ({"moves_per_hour": 0}, "moves_per_hour"),
         ({"most_gpus": 0}, "most_gpus"),

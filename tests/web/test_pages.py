@@ -13,6 +13,7 @@ from django.utils import timezone
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor, record
 from controlplane.fleet.models import Node, Partition
+from controlplane.scaling import policy
 from controlplane.web.forms import indexes
 from controlplane.web.templatetags import present
 from tests import factories
@@ -145,3 +146,11 @@ def test_measuring_an_engine_is_offered_to_those_who_may(as_role: Clients, db: N
     page = as_role("operator").get(address).content.decode()
     assert f"{partition}, aggregated" in page and 'id="measure"' in page and 'data-model="model-' in page
     assert 'id="measure"' not in as_role("viewer").get(address).content.decode()
+
+
+def test_sizes_are_asked_for_as_sure_of_lengths_as_scaling_is(as_role: Clients, db: None) -> None:
+    address = reverse("web:deployment-speed", args=[factories.make_deployment("chat").pk])
+    assert '<option value="0.95" selected>95%</option>' in as_role("viewer").get(address).content.decode()
+    policy.change(actor=Actor.system("anna"), lengths_level=0.97)
+    page = as_role("viewer").get(address).content.decode()
+    assert '<option value="0.97" selected>97%</option>' in page and '<option value="0.95">95%</option>' in page

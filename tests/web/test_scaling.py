@@ -167,15 +167,16 @@ def test_nothing_to_do_nobody_looking_and_nothing_to_look_at_are_told_apart(
 def test_the_policy_is_changed_in_its_form_and_the_change_is_undone(as_role: Clients) -> None:
     operator, url = as_role("operator"), "/scaling/policy"
     page = operator.get(url).content.decode()
-    assert 'name="level" value="95.0"' in page
+    assert 'name="level" value="95.0"' in page and 'name="lengths_level" value="95.0"' in page
     form = {
         "auto_apply": "on", "moves_per_hour": 4, "most_gpus": "", "price_per_hour": "12.5",
         "time_zone": "Europe/Berlin", "quiet_hours": "mon-fri 9:00-12:00\nSun 0:00-24:00",
-        "level": "90", "quiet_s": 300, "expected_version": 0,
+        "level": "90", "lengths_level": "99", "quiet_s": 300, "expected_version": 0,
     }  # fmt: skip
     answer = operator.post(url, form)
     row = policy.current()
     assert (answer.status_code, row.auto_apply, row.level, row.quiet_s) == (302, True, 0.9, 300)
+    assert row.lengths_level == 0.99
     assert (row.quiet_hours, row.most_gpus, row.price_per_hour) == (
         ["Mon-Fri 9:00-12:00", "Sun 0:00-24:00"], None, 12.5,
     )  # fmt: skip
@@ -187,6 +188,8 @@ def test_the_policy_is_changed_in_its_form_and_the_change_is_undone(as_role: Cli
     assert operator.post(url, form).status_code == 409
     form |= {"quiet_hours": "now and then", "expected_version": 1}
     assert operator.post(url, form).status_code == 422
+    refused = operator.post(url, form | {"quiet_hours": "", "lengths_level": "99.9"})
+    assert refused.status_code == 422 and "less than or equal to 99" in refused.content.decode()
     assert policy.current().version == 1
     assert operator.post(url, undo).status_code == 302
     assert (policy.current().auto_apply, policy.current().level, policy.current().quiet_hours) == (False, 0.95, [])

@@ -18,7 +18,8 @@ PATH = "scaling/policy"
 @click.command()
 @click.option("--auto/--no-auto", "auto_apply", default=None, help="Apply by itself what nothing holds back.")
 @click.option("--auto-switch/--no-auto-switch", default=None, help="Also between aggregated and disaggregated engines.")
-@click.option("--level", type=Share(), help="How sure the floor by the forecast is, as 95%.")
+@click.option("--level", type=Share(), help="How sure the floor by the forecast is of the rate, as 95%.")
+@click.option("--lengths", "lengths_level", type=Share(), help="And of the next hour's mean lengths, 50% to 99%.")
 @click.option("--quiet", "quiet_s", type=Length(), help="One engine fewer must do for so long before it goes, as 10m.")
 @click.option("--moves", "moves_per_hour", type=click.IntRange(min=1), help="By itself in an hour, at most.")
 @click.option("--quiet-hours", multiple=True, help="As 'Mon-Fri 8:00-18:00'. All of them, not one more.")
@@ -62,6 +63,7 @@ LINES = (
     ("time zone", lambda row: row["time_zone"]),
     ("GPUs at most", lambda row: str(row["most_gpus"] or "any number")),
     ("an hour's price", lambda row: "anything" if row["price_per_hour"] is None else f"{row['price_per_hour']:g}"),
-    ("sure of the floor", lambda row: f"{100 * row['level']:g}%"),
+    ("sure of the rate", lambda row: f"{100 * row['level']:g}%"),
+    ("sure of the lengths", lambda row: f"{100 * row['lengths_level']:g}%"),
     ("fewer must do for", lambda row: f"{row['quiet_s']} s"),
 )

@@ -12,9 +12,11 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.views.decorators.http import require_GET, require_POST
 
+from controlplane.domain.lengths import LEVELS
 from controlplane.fleet.facts import facts_of
 from controlplane.fleet.models import Deployment
 from controlplane.gateway import services as gateway
+from controlplane.scaling import policy as scaling_policy
 from controlplane.scaling.models import LaneLook
 from controlplane.web import charts, rows
 from controlplane.web.access import needs
@@ -53,7 +55,10 @@ def speed(request: HttpRequest, pk: int) -> HttpResponse:
     """What its engines were measured to do, and how many it needs. The figures come over REST."""
     row = find(Deployment.objects.select_related("model"), pk, "deployment")
     engines = [replica.partition for replica in _replicas(row)]
-    return show(request, "deployments/speed.html", {"deployment": row, "engines": engines})
+    sure = scaling_policy.current().lengths_level
+    levels = [(level, f"{100 * level:g}%") for level in sorted({*LEVELS, sure})]
+    context = {"deployment": row, "engines": engines, "levels": levels, "sure": sure}
+    return show(request, "deployments/speed.html", context)
 
 
 @require_POST
