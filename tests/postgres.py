@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 
 def start() -> Cluster:
@@ -21,6 +27,16 @@ def start() -> Cluster:
     options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off -c max_connections=60"
     cluster.run("pg_ctl", "-D", str(folder / "data"), "-w", "-l", str(folder / "server.log"), "-o", options, "start")
     return cluster
+
+
+@contextmanager
+def new_database(entry: Mapping[str, Any]) -> Iterator[str]:
+    """An empty one beside that of Django's `entry`, for processes that a test starts; gives its address."""
+    name, user, host = f"forebay_{secrets.token_hex(4)}", entry["USER"], entry["HOST"]
+    with psycopg.connect(dbname="postgres", user=user, host=host, autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}")
+        yield f"postgresql://{user}@/{name}?host={host}"
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def find_binaries() -> Path:

@@ -153,12 +153,12 @@ class Running:
 
     def migrate(self) -> None:
         """The first site of a run makes the database, the others have a copy of it."""
-        database = self.home / "db.sqlite3"
-        if MIGRATED:
+        database, elsewhere = self.home / "db.sqlite3", "FOREBAY_DATABASE_URL" in self.environ
+        if MIGRATED and not elsewhere:
             shutil.copy(MIGRATED[0], database)
             return
         self.manage("migrate", "-v", "0")
-        if "FOREBAY_DATABASE_URL" not in self.environ:
+        if not elsewhere:
             MIGRATED.append(shutil.copy(database, temporary("migrated")))
 
     def manage(self, *arguments: str) -> str:

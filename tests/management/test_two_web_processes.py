@@ -18,8 +18,11 @@ from typing import Any
 
 import aiohttp
 import httpx
+import psycopg
 import pytest
+from django.db import connections
 
+from tests import postgres
 from tests.browser.running import PYTHON, Running, eventually, free_port
 
 pytestmark = pytest.mark.timeout(300)
@@ -118,13 +121,17 @@ class Watcher:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Running]:
-    running = Running(tmp_path)
+    """On SQLite, or on a database of its own beside the one that this run of the tests has."""
+    entry = connections.settings["default"]
+    running, sqlite = Running(tmp_path), entry["ENGINE"].endswith("sqlite3")
     running.environ |= {"FOREBAY_SAMPLE_EVERY_S": str(EVERY_S), "FOREBAY_SILENT_AFTER_S": "6"}
-    try:
-        running.start(gateway=False)
-        yield running
-    finally:
-        running.stop()
+    with contextlib.nullcontext("") if sqlite else postgres.new_database(entry) as url:
+        running.environ |= {"FOREBAY_DATABASE_URL": url} if url else {}
+        try:
+            running.start(gateway=False)
+            yield running
+        finally:
+            running.stop()
 
 
 def start_another(site: Running) -> int:
@@ -138,8 +145,19 @@ def start_another(site: Running) -> int:
 
 
 def rows(site: Running, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    """What the site's database holds; `?` stands for a value."""
+    if url := site.environ.get("FOREBAY_DATABASE_URL"):
+        with psycopg.connect(url) as server:
+            return server.execute(sql.replace("?", "%s"), values).fetchall()
+    told = [f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else value for value in values]
     with contextlib.closing(sqlite3.connect(f"file:{site.home / 'db.sqlite3'}?mode=ro", uri=True, timeout=20)) as base:
-        return base.execute(sql, values).fetchall()
+        return base.execute(sql, told).fetchall()
+
+
+def age_s(at: datetime | str) -> float:
+    """Of a moment as the database gives it: SQLite keeps text in UTC."""
+    moment = datetime.fromisoformat(at).replace(tzinfo=UTC) if isinstance(at, str) else at
+    return (datetime.now(UTC) - moment).total_seconds()
 
 
 def test_a_web_process_that_is_killed_loses_nothing_that_the_next_report_does_not_say(site: Running) -> None:
@@ -174,9 +192,7 @@ def test_a_web_process_that_is_killed_loses_nothing_that_the_next_report_does_no
     windows = [datetime.fromtimestamp(at, UTC) for at in range(began, ended - 2, EVERY_S)]
     assert len(windows) >= 3
     for at in windows:
-        found = rows(
-            site, "SELECT COUNT(DISTINCT gpu_id) FROM telemetry_gpusample WHERE at = ?", f"{at:%Y-%m-%d %H:%M:%S}"
-        )
+        found = rows(site, "SELECT COUNT(DISTINCT gpu_id) FROM telemetry_gpusample WHERE at = ?", at)
         assert found == [(NODES * GPUS,)], f"all GPUs have a row of {at}"
 
 
@@ -210,8 +226,8 @@ def everybody_hears(watchers: list[Watcher], *, since: float, site: Running | No
 
     def all_of_them() -> bool:
         if site is not None:
-            ages = rows(site, "SELECT name, (julianday('now') - julianday(last_seen)) * 86400 FROM fleet_node")
-            silent.update(name for name, age in ages if age > 6 + 3)  # last_seen is written in batches
+            seen = rows(site, "SELECT name, last_seen FROM fleet_node")
+            silent.update(name for name, at in seen if age_s(at) > 6 + 3)  # last_seen is written in batches
         return all(len(one.heard_at) == NODES and min(one.heard_at.values()) > since for one in watchers)
 
     eventually(all_of_them, within_s=RECOVERED_S, what="all watchers hear all nodes")
