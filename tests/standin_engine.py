@@ -9,11 +9,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import json
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,77 +20,9 @@ from typing import Any
 import httptools
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from tests.toy_model import Counting, Model, Step, Writer, merged, tokens_of
-
-NOT_FOR_PREFILL = ("stream_options", "n", "best_of", "logprobs", "top_logprobs", "prompt_logprobs")
-
-
-class Fabric:
-    """What the engines of one test know of each other's KV blocks: who issued them, until when, used or not."""
-
-    def __init__(self, secret: str = "standin", lease_s: float = 30.0) -> None:
-        self.secret, self.lease_s = secret.encode(), lease_s
-        self.pulled: set[str] = set()
-        self._issued = 0
-
-    def issue(self, engine_id: str, prompt: str) -> dict[str, Any]:
-        self._issued += 1
-        params: dict[str, Any] = {
-            "do_remote_prefill": True,
-            "do_remote_decode": False,
-            "remote_block_ids": [[self._issued]],
-            "remote_engine_id": engine_id,
-            "remote_request_id": f"{engine_id}-{self._issued}",
-            "remote_host": "127.0.0.1",
-            "remote_port": 1,
-            "tp_size": 1,
-            "remote_num_tokens": len(prompt),
-            "standin_expires_ms": int((time.time() + self.lease_s) * 1000),
-            "standin_prompt": _digest(prompt),
-        }
-        return {**params, "standin_seal": self._seal(params)}
-
-    def pull(self, params: dict[str, Any], prompt: str) -> str:
-        """Use the blocks up; the reason when they may not be used."""
-        claims = dict(params)
-        seal = claims.pop("standin_seal", "")
-        if not hmac.compare_digest(str(seal), self._seal(claims)):
-            return "unknown remote blocks"
-        if claims["standin_expires_ms"] < time.time() * 1000:
-            return "remote blocks expired"
-        if claims["standin_prompt"] != _digest(prompt):
-            return "remote blocks of another prompt"
-        if seal in self.pulled:
-            return "remote blocks replayed"
-        self.pulled.add(seal)
-        return ""
-
-    def _seal(self, claims: dict[str, Any]) -> str:
-        return hmac.digest(self.secret, json.dumps(claims, sort_keys=True).encode(), "sha256").hex()
-
-
-@dataclass
-class Behaviour:
-    """How the engine acts, settable at any moment."""
-
-    first_s: float = 0.0  # before the first byte
-    itl_s: float = 0.0  # between tokens
-    status: int = 0  # answer this status instead
-    status_body: bytes = b'{"error":{"message":"made to fail","type":"server_error","param":null,"code":500}}'
-    hang: bool = False  # take the request and never answer
-    frozen: bool = False  # not even /health is answered
-    die_after: int = -1  # end badly after the events of this many tokens
-    deaths: int = 1 << 30  # so often, after which it is well
-    die_how: str = "cut"  # the connection; or "early" (a good end too soon), "error" (an event), "abort", "silent"
-    model: Model = field(default_factory=Counting)
-    merge: int = 1  # tokens an event
-    tells_ids: bool = True  # knows return_token_ids
-    context: int = 1 << 20  # tokens
-    garbage: bool = False  # answer with what is no HTTP
-    close: bool = False  # close each connection after its answer without having said so
-    params: Any = ...  # hand over this instead of real kv_transfer_params
-    padding: int = 0  # extra bytes per answer or stream chunk
-    split: int = 0  # write answers in pieces of this many bytes
+from tests.standin_fabric import Fabric, refusal
+from tests.standin_words import Behaviour, error, metrics, usage
+from tests.toy_model import Counting, Step, Writer, merged, tokens_of
 
 
 @dataclass
@@ -212,9 +141,9 @@ class Connection(asyncio.Protocol):
         elif self.path == "/health":
             self.send(200, {})
         elif self.path == "/metrics":
-            self.send_bytes(200, _metrics(engine.running - 1, engine.ended))  # this one is not for the model
+            self.send_bytes(200, metrics(engine.running - 1, engine.ended))  # this one is not for the model
         elif engine.key and self.headers.get("authorization") != f"Bearer {engine.key}":
-            self.send(401, _error("Unauthorized", 401))
+            self.send(401, error("Unauthorized", 401))
         elif act.hang:
             await asyncio.sleep(3600)
         elif act.status:
@@ -225,20 +154,20 @@ class Connection(asyncio.Protocol):
         elif self.path in {"/v1/completions", "/v1/chat/completions"}:
             await self._generate(body, act)
         else:
-            self.send(404, _error("Not Found", 404))
+            self.send(404, error("Not Found", 404))
 
     async def _generate(self, body: dict[str, Any], act: Behaviour) -> None:
         prompt = json.dumps(body.get("messages", body.get("prompt")))
         params = body.get("kv_transfer_params") or {}
-        if refusal := self._refusal(body, params, prompt):
-            self.send(400, _error(refusal, 400))
+        if refused := refusal(self.engine.fabric, body, params, prompt):
+            self.send(400, error(refused, 400))
             return
         if act.first_s:
             await asyncio.sleep(act.first_s)
         whole = act.context if "messages" in body else 16
         limit = body.get("max_completion_tokens", body.get("max_tokens", whole))
         if limit is None and "messages" not in body:
-            self.send(400, _error("max_tokens must be told", 400))
+            self.send(400, error("max_tokens must be told", 400))
             return
         tokens = tokens_of(body.get("messages", body.get("prompt")))
         limit = min(act.context if limit is None else limit, act.context - len(tokens))
@@ -252,24 +181,6 @@ class Connection(asyncio.Protocol):
                 await asyncio.sleep(act.itl_s * (limit - 1))
             self.send(200, self._whole(body, prompt, limit, None, act))
 
-    def _refusal(self, body: dict[str, Any], params: dict[str, Any], prompt: str) -> str:
-        if params.get("do_remote_decode"):
-            if body.get("max_completion_tokens", body.get("max_tokens")) != 1 or body.get("stream"):
-                return "a prefill must ask for one token, not streamed"
-            if "max_completion_tokens" in body and "max_tokens" in body and body["max_tokens"] != 1:
-                return "max_tokens contradicts max_completion_tokens"
-            if body.get("min_tokens", 0) > 1:
-                return "min_tokens must not exceed max_tokens"
-            if unfit := [name for name in NOT_FOR_PREFILL if name in body]:
-                return f"does not fit a prefill: {unfit}"
-        elif params.get("do_remote_prefill"):
-            if body.get("n", 1) != 1:
-                return "remote blocks serve one sequence"
-            return self.engine.fabric.pull(params, prompt)
-        elif params:
-            return "kv_transfer_params of neither kind"
-        return ""
-
     def _whole(self, body: dict[str, Any], prompt: str, limit: int, handed: Any, act: Behaviour) -> dict[str, Any]:
         steps = list(self._steps(body, limit, act))
         text = "".join(step.text for step in steps)
@@ -280,7 +191,7 @@ class Connection(asyncio.Protocol):
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         return {
             "id": f"cmpl-{self.engine.name}", "object": "chat.completion" if chat else "text_completion", "created": 1,
-            "model": self.engine.model, "choices": [choice], "usage": _usage(prompt, tokens),
+            "model": self.engine.model, "choices": [choice], "usage": usage(prompt, tokens),
             "kv_transfer_params": handed,
         }  # fmt: skip
 
@@ -304,7 +215,7 @@ class Connection(asyncio.Protocol):
             await self._die(act)
             return
         if (body.get("stream_options") or {}).get("include_usage"):
-            self._event({"choices": [], "usage": _usage(prompt, count)})
+            self._event({"choices": [], "usage": usage(prompt, count)})
         self._write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
 
     def _steps(self, body: dict[str, Any], limit: int, act: Behaviour) -> Iterator[Step]:
@@ -346,11 +257,11 @@ class Connection(asyncio.Protocol):
         else:
             if act.die_how == "abort":
                 ended = {"index": 0, "finish_reason": "abort", "stop_reason": None, "token_ids": []}
-                said = {"delta": {"content": "?"}} if self.path.endswith("chat/completions") else {"text": "?"}
-                self._event({"choices": [{**ended, **said}]})
+                text = {"delta": {"content": "?"}} if self.path.endswith("chat/completions") else {"text": "?"}
+                self._event({"choices": [{**ended, **text}]})
             else:
-                error = json.dumps(_error("EngineCore encountered an issue.", 500)).encode()
-                self._write(b"%x\r\ndata: %b\n\n\r\n" % (len(error) + 8, error))
+                said = json.dumps(error("EngineCore encountered an issue.", 500)).encode()
+                self._write(b"%x\r\ndata: %b\n\n\r\n" % (len(said) + 8, said))
             self._write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
 
     def _event(self, chunk: dict[str, Any]) -> None:
@@ -374,26 +285,6 @@ class Connection(asyncio.Protocol):
             return
         for start in range(0, len(data), size):
             self.transport.write(data[start : start + size])
-
-
-def _digest(prompt: str) -> str:
-    return hashlib.sha256(prompt.encode()).hexdigest()[:16]
-
-
-def _usage(prompt: str, tokens: int) -> dict[str, int]:
-    count = len(tokens_of(json.loads(prompt)))
-    return {"prompt_tokens": count, "completion_tokens": tokens, "total_tokens": count + tokens}
-
-
-def _metrics(running: int, ended: int) -> bytes:
-    """What a drain waits for. The rest is missing, and so unknown."""
-    said = {"num_requests_running": running, "num_requests_waiting": 0, "request_success_total": ended,
-            "kv_cache_usage_perc": 0.1 * running}  # fmt: skip
-    return "".join(f"vllm:{name} {value}\n" for name, value in said.items()).encode()
-
-
-def _error(message: str, status: int) -> dict[str, Any]:
-    return {"error": {"message": message, "type": "BadRequestError", "param": None, "code": status}}
 
 
 async def _serve(options: argparse.Namespace) -> None:

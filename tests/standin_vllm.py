@@ -20,7 +20,9 @@ from pathlib import Path
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from tests.standin_engine import Behaviour, Connection, Fabric, Standin, _metrics
+from tests.standin_engine import Connection, Standin
+from tests.standin_fabric import Fabric
+from tests.standin_words import Behaviour, metrics
 from tests.toy_model import Speaking
 from workers.engines.guard.forebay_guard import SECRET, Rule, why
 from workers.engines.simulated_sleep import Sleep
@@ -83,7 +85,7 @@ class Guarded(Connection):
         if status := engine.rule.refusal(path, self.headers.get("x-forebay-agent", "").encode()):
             self.send_bytes(status, why(status))
         elif path == "/metrics":
-            self.send_bytes(200, _metrics(engine.running - 1, engine.ended) + engine.sleep.metrics().encode())
+            self.send_bytes(200, metrics(engine.running - 1, engine.ended) + engine.sleep.metrics().encode())
         elif path == "/is_sleeping" or path in Sleep.CALLS:
             await self._turn(engine, path, query)
         else:

@@ -18,16 +18,26 @@ from controlplane.gateway.holding import Wake
 from controlplane.gateway.keys import hash_of
 from controlplane.gateway.limits import Limits
 from controlplane.gateway.metrics import Metrics
+from controlplane.gateway.probing import Prober
 from controlplane.gateway.records import Recorder
 from controlplane.gateway.run import end, listen
 from controlplane.gateway.server import Gateway
 from controlplane.gateway.table import Engine, Key, Served, Table
+from controlplane.gateway.trials import Pace
 from controlplane.gateway.trip import Trip
+from controlplane.gateway.upstream import Bounds
+from controlplane.gateway.warming import Warming
 from tests.gateway.collector import ENDPOINT, Collector
-from tests.standin_engine import Fabric, Standin
+from tests.standin_engine import Seen, Standin
+from tests.standin_fabric import Fabric
 
 KEY = "fb-test"
+
+
 PROMPT = "What holds water ready in front of a turbine?"
+
+
+QUICK = Pace(tick_s=0.02, retry_s=0.05, retry_most_s=0.1, hurry_s=0.3)
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -124,6 +134,112 @@ async def make_site() -> AsyncIterator[MakeSite]:
         for engine in [*site.prefill, *site.decode, *site.aggregated]:
             await engine.stop()
     await asyncio.sleep(0.01)
+
+
+@dataclass
+class Place:
+    """A gateway whose table is shown to it by the test. An engine's id is its place in `engines`."""
+
+    warming: Warming
+    gateway: Gateway
+    client: httpx.AsyncClient
+    told: list[tuple[int, int, bool, str]] = field(default_factory=list)
+    deaf: bool = False  # it cannot be told
+    fabric: Fabric = field(default_factory=Fabric)
+    engines: dict[int, Standin] = field(default_factory=dict)
+    since: dict[int, float] = field(default_factory=dict)
+    generation: dict[int, int] = field(default_factory=dict)
+
+    async def engine(self, fabric: Fabric | None = None) -> int:
+        id = len(self.engines) + 1
+        standin = Standin(f"e{id}", f"key-{id}", fabric=fabric or self.fabric)
+        self.engines[id] = await standin.start()
+        return id
+
+    def show(
+        self,
+        *,
+        prefill: tuple[int, ...] = (),
+        decode: tuple[int, ...] = (),
+        aggregated: tuple[int, ...] = (),
+        overflow: tuple[int, ...] = (),
+        alike: bool = False,
+        pair: bool = False,
+    ) -> None:
+        """As the next table that is read shows it."""
+        ready = Ready(prefill, decode, aggregated, overflow, alike=alike)
+        served = Served("tiny", created=1, block_tokens=16, ready=ready, pooled=pair, pair=pair)
+        rows = {id: self._row(id) for id in (*prefill, *decode, *aggregated, *overflow)}
+        self.warming.take(Table({hash_of(KEY): Key(id=1)}, {"tiny": served, "small": served}, rows, read_at=1.0))
+
+    def tell(self, partition: int, generation: int, passed: bool, why: str) -> None:
+        if self.deaf:
+            raise RuntimeError("nobody hears it")
+        self.told.append((partition, generation, passed, why))
+
+    def _row(self, id: int) -> Engine:
+        standin = self.engines[id]
+        row = Engine.at(
+            id, standin.name, standin.url, standin.key,
+            generation=self.generation.get(id, 1), since=self.since.get(id, 1.0),
+        )  # fmt: skip
+        assert row is not None
+        return row
+
+    @property
+    def used(self) -> Ready:
+        served = self.warming.table.served
+        assert served["small"] is served["tiny"]
+        return served["tiny"].ready
+
+    def tried(self, id: int) -> list[Seen]:
+        return [seen for seen in self.engines[id].served if seen.headers.get("x-request-id", "").startswith("warm-")]
+
+    async def complete(self) -> httpx.Response:
+        return await self.client.post("/v1/completions", json={"model": "tiny", "prompt": PROMPT, "max_tokens": 2})
+
+
+MakePlace = Callable[..., Awaitable[Place]]
+
+
+@pytest.fixture
+async def make_place() -> AsyncIterator[MakePlace]:
+    made: list[tuple[Place, Any, Any, asyncio.Task[None]]] = []
+
+    async def make(pace: Pace = QUICK, limit_s: float = 5.0) -> Place:
+        metrics = Metrics()
+        warming = Warming(Prober(Bounds(), limit_s), lambda *finding: place.tell(*finding), metrics, pace)
+        gateway = Gateway(lambda: warming.table, Recorder(metrics), metrics, Limits(), nobody)
+        protocol = gateway.server()
+        listener = await listen(protocol, "127.0.0.1", 0, gateway.limits)
+        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        client = httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=20)
+        place = Place(warming, gateway, client)
+        made.append((place, listener, protocol, asyncio.create_task(warming.run())))
+        return place
+
+    yield make
+    for place, listener, protocol, running in made:
+        running.cancel()
+        place.warming.close()
+        await place.client.aclose()
+        await end(place.gateway, listener, protocol, drain_s=0.0)
+        for engine in place.engines.values():
+            await engine.stop()
+    await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def pair(make_place: MakePlace) -> Place:
+    """Engine 1 prefills, engine 2 decodes; both have been tried."""
+    place = await make_place()
+    one, two = await place.engine(), await place.engine()
+    place.show(prefill=(one,), decode=(two,))
+    await eventually(lambda: len(place.told) == 2)
+    place.told.clear()
+    for engine in place.engines.values():
+        engine.served.clear()
+    return place
 
 
 async def nobody(held: Mapping[str, int]) -> dict[str, Standing]:

@@ -16,7 +16,8 @@ import pytest
 
 from controlplane.gateway.table import Engine
 from tests.gateway.conftest import KEY, MakeSite, Site, events, eventually
-from tests.standin_engine import Behaviour, Standin
+from tests.standin_engine import Standin
+from tests.standin_words import Behaviour
 
 
 def attempts(site: Site) -> int:

@@ -16,7 +16,7 @@ from controlplane.gateway.run import end
 from controlplane.gateway.table import Key
 from tests.gateway.conftest import KEY, MakeSite, Site, eventually
 from tests.gateway.fleet import Fleet
-from tests.standin_engine import Behaviour
+from tests.standin_words import Behaviour
 
 
 async def asleep(make_site: MakeSite, fleet: Fleet, **limits: float) -> Site:

@@ -8,13 +8,12 @@ import httpx
 import pytest
 
 from controlplane.domain.routing import Ready
-from tests.gateway.conftest import eventually
-from tests.gateway.test_warming import MakePlace, Place, make_place  # noqa: F401
-from tests.standin_engine import Fabric
+from tests.gateway.conftest import MakePlace, Place, eventually
+from tests.standin_fabric import Fabric
 
 
 @pytest.fixture
-async def asleep(make_place: MakePlace) -> Place:  # noqa: F811
+async def asleep(make_place: MakePlace) -> Place:
     """Engine 1 will prefill, engine 2 decode; none is there yet."""
     place = await make_place()
     await place.engine()

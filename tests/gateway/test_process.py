@@ -28,7 +28,8 @@ from controlplane.gateway import services
 from controlplane.gateway.models import DemandMinute, RequestRecord
 from tests.factories import make_deployment, make_node, make_partition, make_ready
 from tests.gateway.collector import Collector
-from tests.standin_engine import Fabric, Standin
+from tests.standin_engine import Standin
+from tests.standin_fabric import Fabric
 
 ROOT = Path(__file__).parents[2]
 

