@@ -147,7 +147,8 @@ def _sized(deployment: Deployment, asked: Asked, coming: Coming, when: When, oth
         why = "; ".join(missing) or "no partition has GPUs that were measured or that specs are known of"
         return _unsized(deployment, f"how fast it would be is not known: {why}", coming, now)
     judged = kinds.fewest(asked, able, apart=asked.apart)
-    other = other or kinds.compare(asked, able, judged, now)
+    if other is None or not other.is_of(judged):
+        other = kinds.compare(asked, able, judged, now)
     what = f"{coming.rate:.3g} requests a second ({coming.why})"
     if judged is None:
         why = f"no number of its engines keeps the objectives at {what}"

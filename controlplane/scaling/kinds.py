@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from controlplane.domain import demand, size_search
+from controlplane.domain import demand, shortfall, size_search
 from controlplane.domain.profiles import Source
 from controlplane.domain.replay import Trace
 from controlplane.domain.sizing import Judged, Slo
@@ -29,6 +29,15 @@ class Other:
     at: datetime
     rate: float
     counts: Mapping[Role, int] | None = None
+
+    @property
+    def only(self) -> bool:
+        """No number of the engines that there are keeps the objectives, and these do, by what was measured."""
+        return self.ratio is None and self.counts is not None
+
+    def is_of(self, mine: Judged | None) -> bool:
+        """Whether it was compared with what is found of the engines that there are now."""
+        return self.ratio is None if mine is None else not self.only
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +78,24 @@ def compare(asked: Asked, found: Sequence[Offered], mine: Judged | None, now: da
     what = f"{other.size.told} for {asked.rate:.3g} requests a second"
     size = f"{what}, {other.met:.1%} within the objectives{_doubt(found)}"
     if mine is None:
-        return Other(f"{name} engines would keep the objectives: {size}"[:255], None, now, asked.rate)
+        text = f"{name} engines would keep the objectives, {_missed(asked, found)}: {size}"
+        return Other(text[:255], None, now, asked.rate, _counts(other, found))
     ratio = other.size.price_per_hour / mine.size.price_per_hour
     verb = "would do with" if ratio < 1.0 else "would take"
     unit = "the price" if all(one.price is not None for one in found) else "the GPUs"
     text = f"{name} engines {verb} {ratio:.2f} times {unit}: {size}"
     return Other(text[:255], ratio, now, asked.rate, _counts(other, found))
+
+
+def _missed(asked: Asked, found: Sequence[Offered]) -> str:
+    """By how much those that there are miss them."""
+    engines, mine = [one.offer for one in found], _name(asked.apart).lower()
+    best = shortfall.nearest(
+        asked.trace, engines, asked.slo, apart=asked.apart, transfer_ms_per_token=asked.transfer
+    )  # fmt: skip
+    if best is None:
+        return f"{mine} ones have too few GPUs"
+    return f"{mine} ones miss {shortfall.told(best, asked.slo)} at best"
 
 
 def _counts(judged: Judged, found: Sequence[Offered]) -> Mapping[Role, int] | None:

@@ -53,7 +53,7 @@ class LaneLook(models.Model):
     other_at = models.DateTimeField(null=True)
     other_rate = models.FloatField(null=True)  # requests a second that it was compared for
     other_counts = models.JSONField(null=True)  # its engines by role; null: not found, or by a roofline alone
-    other_since = models.DateTimeField(null=True)  # it has been clearly cheaper since
+    other_since = models.DateTimeField(null=True)  # clearly cheaper, or alone in keeping the objectives, since
     rate_now = models.FloatField(null=True)  # requests a second
     rate_coming = models.FloatField(null=True)
 
@@ -65,8 +65,11 @@ class LaneLook(models.Model):
         return f"{self.deployment} {self.role}"
 
     @property
-    def other_is_cheaper(self) -> bool:
-        return self.other_ratio is not None and self.other_ratio <= CHEAPER
+    def other_is_better(self) -> bool:
+        """Cheaper, or the only one that keeps the objectives, by what was measured."""
+        if self.other_ratio is None:
+            return self.other_counts is not None
+        return self.other_ratio <= CHEAPER
 
 
 class ScalingPlan(models.Model):

@@ -49,9 +49,7 @@ def propose(now: datetime) -> ScalingPlan | None:
     wants = [want for one in decided for want in _wants(one)]
     shared = sharing.share(wants, fleet, now)
     _remember(decided, shared.allotment, now)
-    switched = None
-    if not shared.allotment.moves and not shared.pool:
-        switched = switching.share([one.gathered for one in decided], wants, fleet, now)
+    switched = switching.share([one.gathered for one in decided], wants, fleet, usual=shared, rules=rules, now=now)
     overflowing.lend(shared.allotment.short, [one.gathered.deployment for one in decided], now)
     try:
         plan = _kept(switched or shared, rules, version, now, switches=switched is not None)

@@ -1,5 +1,6 @@
 """A plan that takes a deployment from aggregated engines to disaggregated ones, or back: proposed alone, when nothing
-else is to be done, so that it never keeps what presses from being applied."""
+else is to be done, so that it never keeps what presses from being applied. More engines of a kind that keeps the
+objectives with no number of them do not press, unless they would be applied automatically and the switch would not."""
 
 from __future__ import annotations
 
@@ -14,16 +15,32 @@ from controlplane.fleet.models import Deployment
 from controlplane.scaling import sharing
 from controlplane.scaling.floors import Floor
 from controlplane.scaling.gathering import Fleet, Gathered
-from controlplane.scaling.models import ScalingPlan
+from controlplane.scaling.models import ScalingPlan, ScalingPolicy
 from controlplane.scaling.sharing import Shared
 from workers.contract import Role
 
 DECIDED = (ScalingPlan.State.APPLIED, ScalingPlan.State.DISMISSED)
 
 
-def share(gathered: Sequence[Gathered], wants: Sequence[Want], fleet: Fleet, now: datetime) -> Shared | None:
-    """Of the deployment that gains most, what it takes; None: there is none, or no room for its engines."""
+def share(
+    gathered: Sequence[Gathered],
+    wants: Sequence[Want],
+    fleet: Fleet,
+    *,
+    usual: Shared,
+    rules: ScalingPolicy,
+    now: datetime,
+) -> Shared | None:
+    """Of the deployment that gains most, what it takes; None: there is none, something else is to be done, or there is
+    no room for its engines. `usual`: what all `wants` take without a switch."""
     told = [(one, counts) for one in gathered if (counts := switching.wanted(_compared(one, now))) is not None]
+    if told and _is_to_do(usual):
+        pressed = rules.auto_apply and not rules.auto_switch
+        told = [(one, counts) for one, counts in told if _only(one) and not pressed]
+        waiting = {one.deployment.pk for one, _ in told}
+        wants = [_no_more(want) if want.lane[0] in waiting else want for want in wants]
+        if not told or _is_to_do(sharing.share(wants, fleet, now)):
+            return None
     for one, counts in sorted(told, key=lambda pair: _ratio(pair[0])):
         mine = one.deployment.pk
         others = [replace(want, wanted=want.count) for want in wants if want.lane[0] != mine]
@@ -34,15 +51,29 @@ def share(gathered: Sequence[Gathered], wants: Sequence[Want], fleet: Fleet, now
     return None
 
 
+def _is_to_do(shared: Shared) -> bool:
+    return bool(shared.allotment.moves or shared.pool)
+
+
+def _only(one: Gathered) -> bool:
+    return one.floor.other is not None and one.floor.other.only
+
+
+def _no_more(want: Want) -> Want:
+    return replace(want, wanted=min(want.wanted, want.count))
+
+
 def clear_since(before: datetime | None, floor: Floor, now: datetime) -> datetime | None:
-    """Since when the other kind has been clearly cheaper, after this look; between two comparisons as before."""
+    """Since when the other kind has been clearly cheaper, or the only one that keeps the objectives, after this look;
+    between two comparisons as before."""
     if floor.other is None:
         return before if floor.coming.rate > 0 else None
-    return (before or now) if switching.is_clear(floor.other.ratio) else None
+    return (before or now) if switching.is_clear(floor.other.ratio, only=floor.other.only) else None
 
 
 def _ratio(one: Gathered) -> float:
-    return one.floor.other.ratio or 1.0 if one.floor.other else 1.0
+    """What keeps no objective now comes first."""
+    return 0.0 if _only(one) else (one.floor.other.ratio or 1.0 if one.floor.other else 1.0)
 
 
 def _compared(one: Gathered, now: datetime) -> Compared:
@@ -51,6 +82,7 @@ def _compared(one: Gathered, now: datetime) -> Compared:
     return Compared(
         ratio=other.ratio if other else None,
         counts=other.counts if other else None,
+        only=_only(one),
         clear_s=(now - min(since)).total_seconds() if since else 0.0,
         rested_s=_rested_s(one.deployment, now),
         bounds={

@@ -27,7 +27,8 @@ class Policy(forms.Form):
     )  # fmt: skip
     auto_switch = forms.BooleanField(
         required=False, label="Switch kinds of engines automatically, too",
-        help_text="Between aggregated and disaggregated engines, where that has been clearly cheaper for two hours.",
+        help_text="Between aggregated and disaggregated engines, where that has been clearly cheaper for two hours, or "
+        "alone has kept the aims for half an hour.",
     )  # fmt: skip
     moves_per_hour = forms.IntegerField(
         min_value=int(_MOVES[0]), max_value=int(_MOVES[1]), label="Partitions moved in an hour",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.domain.switching import CLEARLY, FOR_S, REST_S, Compared, wanted
+from controlplane.domain.switching import CLEARLY, FOR_S, ONLY_FOR_S, REST_S, Compared, wanted
 from workers.contract import Role
 
 CLEAR = Compared(ratio=0.5, counts={Role.AGGREGATED: 1}, clear_s=FOR_S)
@@ -33,6 +33,18 @@ def test_a_clear_gain_that_has_been_there_for_hours_is_proposed_with_every_role(
 )
 def test_what_is_not_clear_or_not_allowed_is_not(other: dict[str, object]) -> None:
     assert wanted(replace(CLEAR, **other)) is None  # type: ignore[arg-type]
+
+
+ONLY = Compared(ratio=None, counts={Role.PREFILL: 1, Role.DECODE: 2}, clear_s=ONLY_FOR_S, only=True)
+
+
+def test_where_only_the_other_kind_keeps_the_objectives_it_is_proposed_sooner_and_whatever_it_costs() -> None:
+    assert wanted(ONLY) == {Role.PREFILL: 1, Role.DECODE: 2, Role.AGGREGATED: 0}
+    assert wanted(replace(ONLY, clear_s=ONLY_FOR_S - 1)) is None
+    assert wanted(replace(ONLY, counts=None)) is None, "by a roofline alone"
+    assert wanted(replace(ONLY, only=False)) is None
+    assert wanted(replace(ONLY, rested_s=REST_S - 1)) is None
+    assert wanted(replace(ONLY, bounds={Role.DECODE: (0, 1)})) is None
 
 
 @given(st.floats(0.01, 3.0))
