@@ -11,6 +11,7 @@ from controlplane.domain.rollout import ANSWERS, Blocked, Cost, Lane, Place, Ste
 from workers.contract import Role
 
 RELABEL_S = 1.0  # the nudge, the agent's answer, and the gateways' next look at their table
+_ORDER = {role: place for place, role in enumerate(Role)}  # as requests go through them
 DECODE_SETTLE_S = 1.2  # what an agent leaves the gateways to see that an engine drains
 
 
@@ -96,7 +97,7 @@ def effects(
     """Every role that gains, loses or exchanges an engine; what the pool lends counts for none. `gpus`: how many a
     partition has."""
     found = []
-    for lane in sorted(_changed_lanes(before, after)):
+    for lane in sorted(_changed_lanes(before, after), key=lambda lane: (lane[0], _ORDER[lane[1]])):
         old, new = _members(before, lane), _members(after, lane)
         in_flight = _sum(live.partitions.get(partition, Load()).in_flight for partition in old)
         effect = Effect(

@@ -15,7 +15,7 @@ SAID = {
     "qualify": "asked to measure", "withdraw-qualification": "gave up measuring", "accept-gpu": "accepted, as it is,",
     "unaccept-gpu": "took back the acceptance of", "flag-gpu": "now finds below the bar", "unflag-gpu": "now finds fit",
     "gpu-qualified": "passed its qualification", "gpu-below-bar": "did not pass its qualification",
-    "gpu-not-measured": "could not be measured", "acknowledge": "looks after", "silence": "silenced",
+    "gpu-not-measured": "could not be measured", "acknowledge": "acknowledged", "silence": "silenced",
     "end-silence": "ended the silence of", "test": "tried out", "compare-methods": "asked for a",
     "import-activity": "imported", "import-profile": "imported the profile",
     "delete-profile": "deleted the profile", "pool": "changed the place in the pool of",

@@ -9,7 +9,7 @@ import { isKnown, joined, newest, picture, samples, stepOf } from "./samples.js"
 import { tail } from "./tails.js";
 import { bounds, isLive } from "./timerange.js";
 
-const AGAIN_S = 10, BUSY_MS = 120, slow = matchMedia("(prefers-reduced-motion: reduce)");
+const AGAIN_S = 10, BUSY_MS = 120, LEAST_PX = 80, slow = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Chart {
   constructor(figure, group) {
@@ -67,10 +67,12 @@ export class Chart {
     if (this.bodies) this.picture = tail(picture(this.bodies, { roleOf: this.group.roleOf(this.role), shape: this.shape }), this.shape);
     this.state();
     if (!this.picture || !this.visible) { this.drawnAt = 0; return; }
-    this.drawnAt = now();
+    const width = this.box.clientWidth;
+    if (width < LEAST_PX) { this.drawnAt = 0; return; } // not laid out yet: `sized` draws it once it is
+    Object.assign(this, { drawnAt: now(), width });
     const [from, to] = bounds(), { lines } = this.picture, heat = this.isHeat;
     const height = heat ? Math.min(260, Math.max(this.group.height, 32 + 18 * lines.length)) : this.group.height;
-    try { this.took = await plot(this.canvas, this.picture, { heat, from, to, height, width: this.box.clientWidth, only: this.only, slo: this.slo, known: isKnown(this.picture) }); } catch (error) { this.failed = error.message; this.state(); return; }
+    try { this.took = await plot(this.canvas, this.picture, { heat, from, to, height, width, only: this.only, slo: this.slo, known: isKnown(this.picture) }); } catch (error) { this.failed = error.message; this.state(); return; }
     this.wire();
     this.legend();
     if (this.figure.querySelector("details").open) this.fillTable();

@@ -53,9 +53,9 @@ class Group {
     if (visible && !chart.bodies) chart.load(); else if (visible && !chart.drawnAt) chart.draw();
   }
 
+  /** Drawn anew where its place is another than it was drawn for. */
   sized(chart, width) {
-    if (chart.width && chart.width !== width && chart.visible) chart.draw();
-    chart.width = width;
+    if (chart.picture && chart.visible && Math.abs((chart.width ?? 0) - width) > 1) chart.draw();
   }
 
   tick() {

@@ -73,7 +73,7 @@ function row(name, group) {
   const bar = el("span", { class: "shares", role: "img", "aria-label": said, title: said }, SHARES.map((share) => el("i", { style: { width: `${time ? (100 * group.gpu_s[share]) / time : 0}%`, background: ink[share] } })));
   const heads = [...$("groups").closest("table").tHead.rows[0].cells].slice(1).map((head) => head.textContent);
   const cells = [money(group.cost), hours(time), bar, number(group.requests), tokens(group.prompt_tokens), tokens(group.completion_tokens), money(per.input), money(per.output), money(per.all)];
-  return el("tr", {}, el("th", { scope: "row" }, name), cells.map((cell, i) => el("td", { class: cell === bar ? null : "num", "data-h": heads[i] }, cell)));
+  return el("tr", {}, el("th", { scope: "row" }, name), cells.map((cell, i) => el("td", { class: cell === bar ? null : "num", "data-h": heads[i] }, cell, cell === bar ? el("span", { class: "small muted nowrap", "aria-hidden": "true" }, SHARES.map((share) => percent(time ? group.gpu_s[share] / time : null)).join(", ")) : null)));
 }
 
 function draw() {

@@ -22,6 +22,7 @@ export function bytes(value) {
 
 export function number(value, digits = 0) {
   if (!known(value)) return UNKNOWN;
+  if (Math.abs(value) >= 999950) return `${(value / 1e6).toFixed(2)}M`;
   if (Math.abs(value) >= 10000) return `${(value / 1000).toFixed(1)}k`;
   return value.toLocaleString("en", { maximumFractionDigits: Math.abs(value) < 10 ? Math.max(digits, 1) : digits });
 }

@@ -3,7 +3,7 @@ import { el } from "./dom.js";
 import { words } from "./map.js";
 
 const NONE = "not assigned";
-const BASE = { none: "Nothing", model: "Model", role: "Role", kind: "GPU kind", status: "Node status" };
+const BASE = { none: "No groups", model: "Model", role: "Role", kind: "GPU kind", status: "Node status" };
 
 /** Words must all match; `key:value` looks at one fact only. */
 export function matches(node, query) {

@@ -23,7 +23,7 @@ async function ask(path, body, method = "POST") {
 async function load(number) {
   try {
     profiles = (await ask(`profiles?model=${encodeURIComponent(page.model)}&page_size=50`)).results;
-    text($("profiles-said"), profiles.length ? "dots were measured, laws are fitted to them" : "");
+    text($("profiles-said"), profiles.length ? "dots were measured, curves are fitted to them" : "");
   } catch (error) {
     text($("profiles-said"), error.message);
     return;

@@ -1,4 +1,4 @@
-// What was measured as dots, and what the laws say as lines, in the page's colours.
+// What was measured as dots, and the fitted curves as lines, in the page's colours.
 import { el } from "./dom.js";
 import { number } from "./format.js";
 import { hue, plotly } from "./plot.js";
@@ -17,8 +17,8 @@ export async function drawPrefill(figure, { prefill, knee }) {
   const data = [lines(sizes.map((n) => [n, (1000 * n) / step(prefill, n, alone.length ? n : prefill.points[0].context)]), 0), dots(alone, 0), dots(together, 1)];
   const shapes = [{ type: "line", x0: knee.tokens, x1: knee.tokens, yref: "paper", y0: 0, y1: 1, line: { color: css("--ok"), width: 1.4, dash: "5px,3px" } }];
   await draw(figure, data, shapes, sizes);
-  legend(figure, [[hue(0), "one prompt, and the law", ""], ...(together.length ? [[hue(1), "several prompts together", ""]] : []), [css("--ok"), `fills it: ${number(knee.tokens)} tokens`, "dashed"]]);
-  twin(figure, ["Tokens", "Prompts", "ms", "Law, ms", "Off"], prefill.points.map((p) => [number(p.tokens), p.batch, p.step_ms.toFixed(1), p.law_ms.toFixed(1), off(p)]));
+  legend(figure, [[hue(0), "one prompt, and the fitted curve", ""], ...(together.length ? [[hue(1), "several prompts together", ""]] : []), [css("--ok"), `full at ${number(knee.tokens)} tokens`, "dashed"]]);
+  twin(figure, ["Tokens", "Prompts", "ms", "Fitted, ms", "Error"], prefill.points.map((p) => [number(p.tokens), p.batch, p.step_ms.toFixed(1), p.law_ms.toFixed(1), off(p)]));
 }
 
 /** Milliseconds from token to token by the number of sequences, a line a length of context. */
@@ -31,7 +31,7 @@ export async function drawDecode(figure, { decode }) {
   const data = [...groups].flatMap(([context, points], i) => [lines(sizes.map((n) => [n, itl(decode, n, context)]), i), marks(points.map((p) => [p.concurrency, p.itl_ms]), i)]);
   await draw(figure, data, [], sizes);
   legend(figure, [...groups.keys()].map((context, i) => [hue(i), `context of about ${number(context)}`, ""]));
-  twin(figure, ["Sequences", "Context", "ms", "Law, ms", "Off"], decode.points.map((p) => [p.concurrency, number(p.context), p.itl_ms.toFixed(2), p.law_ms.toFixed(2), off(p)]));
+  twin(figure, ["Sequences", "Context", "ms", "Fitted, ms", "Error"], decode.points.map((p) => [p.concurrency, number(p.context), p.itl_ms.toFixed(2), p.law_ms.toFixed(2), off(p)]));
 }
 
 function spread(values) {

@@ -153,6 +153,7 @@ class FeignedNode:
             running=round(6 * load),
             waiting=round(2 * load),
             kv_usage=load * 0.8,
+            kv_tokens=float(len(replica.gpus) * 412_160),
             prompt_tokens_total=total * 6,
             generation_tokens_total=total,
             external_kv_tokens_total=total * 5 if replica.role == "decode" else 0.0,
