@@ -43,7 +43,8 @@ class LaneShape(serializers.ModelSerializer):
             "floor_at": {"help_text": "It holds for ten minutes from then, or until the rate leaves it."},
             "other": {"help_text": "What aggregated engines would take, or disaggregated, whichever these are not."},
             "other_ratio": {
-                "help_text": "Its price over that of these, by GPUs where one has none. null: not known, or one of the two kinds keeps no objective."
+                "help_text": "Its price over that of these, by GPUs where one has none. null: not known, or one of the "
+                "two kinds keeps no objective."
             },
             "other_at": {
                 "help_text": "When it was compared; it holds for an hour, or until the rate leaves it. null: not."
