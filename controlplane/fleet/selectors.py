@@ -8,7 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import F
+from django.db.models import Count, F, QuerySet
 
 from controlplane.domain.engine_args import int_value
 from controlplane.domain.memory import CPU_BLOCK_TOKENS
@@ -75,9 +75,15 @@ def redacted_spec(node: Node) -> dict[str, Any] | None:
     return {**node.spec, "replicas": replicas} | ({"sleepers": asleep} if asleep else {})
 
 
-def routing_rows(now: datetime) -> list[RoutingRow]:
-    """The confirmed partitions of nodes that are heard: ready, in the desired role, at the desired generation."""
-    found = Partition.objects.filter(
+def serving_counts(now: datetime) -> dict[int, int]:
+    """How many engines of each deployment requests are sent to; a deployment without any is not in it."""
+    counted = _routed(now).order_by().values_list("deployment_id").annotate(Count("pk"))
+    return dict(counted)
+
+
+def _routed(now: datetime) -> QuerySet[Partition]:
+    """Ready, in the desired role, at the desired generation, on nodes that are heard."""
+    return Partition.objects.filter(
         deployment__isnull=False,
         phase=Phase.READY.value,
         observed_generation=F("generation"),
@@ -85,6 +91,11 @@ def routing_rows(now: datetime) -> list[RoutingRow]:
         node__revoked=False,
         node__last_seen__gte=_heard_since(now),
     ).exclude(endpoint="")
+
+
+def routing_rows(now: datetime) -> list[RoutingRow]:
+    """The confirmed partitions of nodes that are heard."""
+    found = _routed(now)
     columns = (
         "pk", "name", "node_id", "node__name", "deployment__name", "role", "overflow", "endpoint", "engine_key",
         "generation", "phase_since",

@@ -68,7 +68,7 @@ def _first(found: Beginning, now: float) -> Step:
     ahead = "" if day <= now else f" That of the day ahead comes at {_clock(day)}."
     if at > now:
         return Step("now", title, f"At {_clock(at)}, in {lasting(at - now)}.{ahead}")
-    anew = "The keep-alive was changed: the last days are told anew." if found.anew else "It is being made."
+    anew = "The keep-alive was changed: the last days are forecast anew." if found.anew else "It is being made."
     return Step("now", title, f"{anew} That takes a minute, with a long record two or three.{ahead}")
 
 

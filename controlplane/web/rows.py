@@ -67,6 +67,15 @@ class NodeRow:
         return len(self.partitions) - len(self.in_use)
 
     @property
+    def crashing(self) -> int:
+        return sum(row.status == health.PartitionStatus.CRASH_LOOPING for row in self.partitions)
+
+    @property
+    def unfit(self) -> int:
+        """GPUs that nothing new is placed on, or that something is wrong with."""
+        return sum(not gpu.present or gpu.foreign or bool(gpu.flag) or gpu.health != "ok" for gpu in self.gpus)
+
+    @property
     def kinds(self) -> list[str]:
         return sorted({gpu.name for gpu in self.gpus})
 

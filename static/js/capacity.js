@@ -84,23 +84,23 @@ function draw() {
   $("slots-key").hidden = !shown.slots;
   $("hold-key").hidden = held() === null;
   drawFan($("fan").querySelector(".plot"), shown, view.hours, held());
-  text($("fan-note"), !rows.length ? "No forecast in this range yet." : `Of each moment: what was told of the most active at once in the ${NAMES[view.horizon]} after it.${drawn ? " What lies before Forebay ran was told afterwards, each from what was on record by then." : ""}`);
+  text($("fan-note"), !rows.length ? "No forecast in this range yet." : `Of each moment: what was forecast for the most active at once in the ${NAMES[view.horizon]} after it.${drawn ? " What lies before Forebay ran was forecast afterwards, each from what was on record by then." : ""}`);
   const box = $("table");
   box.replaceChildren(table("Active models", picture()));
 }
 
 /** As the table and its file take it. */
 function picture() {
-  const lines = [["active", (row) => row.active], ["peak", (row) => row.peak], ...shown.levels.map((level, i) => [`told ${level * 100}%`, (row) => row.values[i]])];
+  const lines = [["active", (row) => row.active], ["peak", (row) => row.peak], ...shown.levels.map((level, i) => [`forecast, ${level * 100}%`, (row) => row.values[i]])];
   return { unit: "", bands: [], lines: lines.map(([label, of]) => ({ label, points: shown.forecasts.map((row) => [row.at, of(row)]) })) };
 }
 
 function calibration() {
   const { windows, apart, covered, days, replayed } = shown.calibration;
-  text($("held-from"), windows ? `${windows} windows of ${NAMES[view.horizon]} in ${number(days)} days${apart < windows ? `, which overlap: as telling as ${number(apart)}` : ""}${replayed ? `, ${replayed} told afterwards` : ""}` : "no window is over yet");
+  text($("held-from"), windows ? `${windows} windows of ${NAMES[view.horizon]} in ${number(days)} days${apart < windows ? `, which overlap: as telling as ${number(apart)}` : ""}${replayed ? `, ${replayed} forecast afterwards` : ""}` : "no window is over yet");
   $("held").replaceChildren(...shown.levels.map((level, i) => {
     const share = covered[i], off = share !== null && level >= 0.9 && share < level - 2 * Math.sqrt((level * (1 - level)) / Math.max(apart, 1)) - 0.01;
-    return el("tr", {}, el("th", { scope: "row" }, `${number(level * 100)}%`), el("td", { class: `num${off ? " off" : ""}`, title: off ? "clearly less than told" : null }, share === null ? UNKNOWN : `${(share * 100).toFixed(1)}%${off ? " too few" : ""}`), el("td", { class: "num" }, windows));
+    return el("tr", {}, el("th", { scope: "row" }, `${number(level * 100)}%`), el("td", { class: `num${off ? " off" : ""}`, title: off ? "clearly less than forecast" : null }, share === null ? UNKNOWN : `${(share * 100).toFixed(1)}%${off ? " too few" : ""}`), el("td", { class: "num" }, windows));
   }));
   drawReliability($("reliability"), shown);
 }

@@ -42,7 +42,7 @@ function fan(newest, levels, colour) {
   return [band(0.05, 0.95, "33"), band(0.25, 0.75, "4d"), line(points(0.5), colour.fan, { dash: "4px,3px" }), line(points(0.99), colour.q99)];
 }
 
-/** Share that held against the level told; on the diagonal they are the same. */
+/** Share that held against the level of the forecast; on the diagonal they are the same. */
 export async function drawReliability(box, { levels, calibration }) {
   const Plotly = await plotly(), points = levels.map((level, i) => [level, calibration.covered[i]]).filter(([, share]) => share !== null);
   const data = [
@@ -50,5 +50,5 @@ export async function drawReliability(box, { levels, calibration }) {
     { type: "scatter", mode: "lines+markers", x: points.map(([x]) => x), y: points.map(([, y]) => y), line: { color: hue(0), width: 1.5 }, marker: { size: 7, color: hue(0) }, hoverinfo: "skip" },
   ];
   const share = { ...axes(), range: [-0.03, 1.03], tickformat: ".0%", nticks: 5 };
-  await Plotly.react(box, data, { ...paper(), height: 190, width: box.clientWidth, margin: { l: 44, r: 10, t: 8, b: 34 }, hovermode: false, dragmode: false, xaxis: { ...share, title: { text: "told", standoff: 4 } }, yaxis: share }, CONFIG);
+  await Plotly.react(box, data, { ...paper(), height: 190, width: box.clientWidth, margin: { l: 44, r: 10, t: 8, b: 34 }, hovermode: false, dragmode: false, xaxis: { ...share, title: { text: "forecast level", standoff: 4 } }, yaxis: share }, CONFIG);
 }

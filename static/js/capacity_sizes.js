@@ -10,7 +10,7 @@ export function ofSizes(sizes) {
   return mine.some((one) => one.gpus > 1) ? mine.map((one, i) => `${one.slots} of ${one.gpus}${i ? "" : one.gpus === 1 ? " GPU" : " GPUs"}`).join(", ") : "";
 }
 
-/** A row a size, the smallest first: what the pool has, what is to be held, and the most at once as told at 95 and 99%. */
+/** A row a size, the smallest first: what the pool has, what is to be held, and the most at once as forecast at 95 and 99%. */
 export function bySize({ newest, held, levels }) {
   const sizes = [...new Set(newest.flatMap((one) => one.by_size.map((of) => of.gpus)))].sort((a, b) => a - b);
   document.getElementById("by-size").hidden = !sizes.length;

@@ -34,8 +34,8 @@ function show() {
 
 function note(total, price) {
   const less = total.static_h > 0 ? 1 - total.held_h / total.static_h : 0, saved = total.static_h > 0 ? ` ${share(Math.abs(less), 0)} ${less < 0 ? "more" : "less"} than holding the greatest peak of these days all the while.` : "";
-  const money = price === null ? " With the price of a GPU-hour in the policy it is told in money too." : ` Held: ${number(total.held_cost)}, of which idle: ${number(total.idle_cost)}, at ${price} a GPU-hour.`;
-  const after = total.replayed ? ` ${share(total.replayed / total.windows, 0)} of the windows lie before the forecasts were made, and were told afterwards.` : "";
+  const money = price === null ? " With the price of a GPU-hour in the policy it is given in money too." : ` Held: ${number(total.held_cost)}, of which idle: ${number(total.idle_cost)}, at ${price} a GPU-hour.`;
+  const after = total.replayed ? ` ${share(total.replayed / total.windows, 0)} of the windows lie before the forecasts were made, and were forecast afterwards.` : "";
   const gpus = total.held_gpu_h === total.held_h ? "" : ` In GPU-hours: ${number(total.used_gpu_h)} of ${number(total.held_gpu_h)} used.`;
   return `As the policy in force would have held; in ${total.short} of ${number(total.windows)} windows of ten minutes more was active than held (${share(total.short / total.windows)}).${saved}${gpus}${money}${after}`;
 }

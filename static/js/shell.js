@@ -2,6 +2,7 @@
 import { el } from "./dom.js";
 import { meant } from "./commands.js";
 import { keepThroughSwaps } from "./focus.js";
+import "./rowfilter.js";
 
 const palette = document.getElementById("palette"), help = document.getElementById("help");
 const typing = (node) => node.closest?.("input, textarea, select, [contenteditable]");
@@ -12,7 +13,7 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || palette.open) return;
   if (event.key === "?") { event.preventDefault(); help.showModal(); return; }
   if (help.open) return;
-  if (event.key === "/") { const filter = document.querySelector("[data-filter]"); if (filter) { event.preventDefault(); filter.focus(); filter.select(); } return; }
+  if (event.key === "/") { const filter = [...document.querySelectorAll("[data-filter]")].find((one) => !one.closest("[hidden]")); if (filter) { event.preventDefault(); filter.focus(); filter.select(); } return; }
   if (Date.now() - prefix < 1200) { prefix = 0; if (go(event.key)) event.preventDefault(); return; }
   if (event.key === "g") prefix = Date.now();
 }, true);

@@ -16,9 +16,11 @@ def test_what_fires_is_listed_taken_on_silenced_and_counted_on_every_page(
 ) -> None:
     operator = as_role("operator")
     page = text(operator.get(reverse("web:alerts")))
-    assert "Node silent" in page and "nobody yet" in page
+    assert "Node silent" in page and " Acknowledge " in page
+    assert "nobody yet" in text(as_role("viewer").get(reverse("web:alerts")))
     assert "1 alert firing" in operator.get(reverse("web:nodes")).content.decode()
-    operator.post(reverse("web:alert-acknowledge", args=[fleet.alert.pk]), {"note": "on my way"})
+    form = {"note": "on my way", "next": reverse("web:alerts")}  # from the list one comes back to it
+    assert operator.post(reverse("web:alert-acknowledge", args=[fleet.alert.pk]), form)["Location"] == form["next"]
     assert "on my way" in text(operator.get(reverse("web:alerts")))
     form = {"rule": "node-silent", "hours": 4, "labels": "", "subject": "gpu-*", "reason": "rack moves"}
     assert operator.post(reverse("web:alert-silence"), form).status_code == 302

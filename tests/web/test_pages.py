@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor, record
-from controlplane.fleet.models import Node, Partition
+from controlplane.fleet.models import Gpu, Node, Partition
 from controlplane.scaling import policy
 from controlplane.web.forms import indexes
 from controlplane.web.templatetags import present
@@ -49,6 +49,19 @@ def test_a_crash_looping_engine_is_told_with_its_last_words(as_role: Clients, fl
     assert ">crash-looping<" in page
     assert "out of memory" in page
     assert "3 starts in a row did not last" in page
+
+
+def test_lists_tell_what_does_not_serve(as_role: Clients, fleet: SimpleNamespace) -> None:
+    viewer = as_role("viewer")
+    models = reverse("web:models")
+    assert "serve" not in viewer.get(models).content.decode().split("<main")[1].split("</table>")[0].split("<tbody>")[1]
+    Partition.objects.filter(pk=fleet.decode.pk).update(phase="exited", restarts=3)
+    assert "1 of 2 serves" in viewer.get(models).content.decode()
+    assert "1 crash-looping" in viewer.get(reverse("web:nodes")).content.decode()
+    Gpu.objects.filter(pk=fleet.node.gpus.first().pk).update(health="lost")
+    assert "1 unfit" in viewer.get(reverse("web:nodes")).content.decode()
+    Node.objects.update(last_seen=timezone.now() - timezone.timedelta(minutes=5))
+    assert "none serves" in viewer.get(models).content.decode()
 
 
 def test_the_trail_is_filtered_and_paged(as_role: Clients, db: None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -17,7 +18,7 @@ from controlplane.audit.requests import actor_of
 from controlplane.domain.alerting import SEVERITIES, Severity
 from controlplane.web import alert_forms as forms
 from controlplane.web.access import needs
-from controlplane.web.answers import REFUSALS, done, find, refused, sent, show
+from controlplane.web.answers import REFUSALS, back, done, find, refused, sent, show
 
 PER_PAGE = 50
 MOST = 200  # that fire, on the page: beyond that nobody reads them one by one
@@ -68,7 +69,9 @@ def acknowledge(request: HttpRequest, pk: int) -> HttpResponse:
         services.acknowledge(pk, **form.cleaned_data, actor=actor_of(request, "web"))
     except REFUSALS as error:
         return refused(request, error, "web:alerts")
-    return done(request, "It is yours: others see that you look after it.", "web:alert", pk)
+    return done(
+        request, "It is yours: others see that you look after it.", back(request, reverse("web:alert", args=[pk]))
+    )
 
 
 @require_http_methods(["GET", "POST"])

@@ -7,11 +7,12 @@ from typing import Any
 from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods
 
 from controlplane.audit.requests import actor_of
 from controlplane.domain.model_facts import ModelFacts
-from controlplane.fleet import services
+from controlplane.fleet import selectors, services
 from controlplane.fleet.facts import facts_of
 from controlplane.fleet.models import Deployment, RegisteredModel, Role
 from controlplane.web import charts, forms
@@ -24,7 +25,11 @@ from controlplane.web.views import weights
 @needs("view")
 def models(request: HttpRequest) -> HttpResponse:
     counts = {role: Count("partitions", filter=Q(partitions__role=role)) for role in Role.values}
-    deployments = Deployment.objects.select_related("model").annotate(**counts)
+    deployments = list(Deployment.objects.select_related("model").annotate(**counts))
+    serving = selectors.serving_counts(timezone.now())
+    for row in deployments:
+        row.assigned = sum(getattr(row, role) for role in counts)
+        row.serving = serving.get(row.pk, 0)
     rows = [(model, facts_of(model)) for model in RegisteredModel.objects.annotate(served=Count("deployments"))]
     return show(request, "models/list.html", {"deployments": deployments, "models": rows})
 
