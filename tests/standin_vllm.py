@@ -2,7 +2,8 @@
 
 For benches and tests of everything around engines. It reads no weights and proves nothing about an engine; its text is
 that of tests/toy_model.py, which follows from the prompt alone. Its version is "stand-in", and so it is shown.
-With --enable-sleep-mode it sleeps and wakes as the simulated engine does, behind the same guard, without a GPU.
+It stands behind the agent's guard, as engines do. With --enable-sleep-mode it sleeps and wakes as the simulated engine
+does, without a GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tests.standin_engine import Connection, Standin
 from tests.standin_fabric import Fabric
 from tests.standin_words import Behaviour, metrics
 from tests.toy_model import Speaking
-from workers.engines.guard.forebay_guard import SECRET, Rule, why
+from workers.engines.guard.forebay_guard import DOOR, SECRET, Rule, why
 from workers.engines.simulated_sleep import Sleep
 
 VERSION = "stand-in"
@@ -58,7 +59,7 @@ async def _serve(options: argparse.Namespace) -> None:
     # One secret for all, so that each takes the others' blocks; the name tells two lives at one port apart.
     name, key = f"standin-{options.port}-{os.getpid()}", os.environ.get("VLLM_API_KEY", "")
     act = Behaviour(itl_s=ITL_S, model=Speaking(), context=options.max_model_len)
-    kind = Sleepy if options.enable_sleep_mode and os.environ.get("VLLM_SERVER_DEV_MODE") == "1" else Standin
+    kind = Sleepy if options.enable_sleep_mode and os.environ.get("VLLM_SERVER_DEV_MODE") == "1" else Shuttable
     engine = kind(name, key, options.served_model_name[0], Fabric(), act, served=deque(maxlen=1))
     await engine.start(options.port, options.host)
     print(f"stand-in engine on {options.host}:{options.port}", flush=True)
@@ -68,28 +69,60 @@ async def _serve(options: argparse.Namespace) -> None:
     await _finish(engine, options.shutdown_timeout)
 
 
-class Sleepy(Standin):
+class Shuttable(Standin):
+    """Has the guard's door."""
+
+    async def start(self, port: int = 0, host: str = "127.0.0.1") -> Standin:
+        self.rule = Rule(os.environ.get(SECRET, ""))
+        self.server = await asyncio.get_running_loop().create_server(lambda: self.connection(), host, port)
+        return self
+
+    def connection(self) -> Connection:
+        return Guarded(self)
+
+
+class Sleepy(Shuttable):
     """Holds memory of its own that stands for a GPU's, and gives it back while it sleeps."""
 
     async def start(self, port: int = 0, host: str = "127.0.0.1") -> Standin:
-        self.rule, self.sleep = Rule(os.environ.get(SECRET, "")), Sleep(argparse.Namespace(**SLEEP))
-        loop = asyncio.get_running_loop()
-        self.server = await loop.create_server(lambda: Guarded(self), host, port)
-        return self
+        self.sleep = Sleep(argparse.Namespace(**SLEEP))
+        return await super().start(port, host)
+
+    def connection(self) -> Connection:
+        return Sleeping(self)
 
 
 class Guarded(Connection):
     async def _answer(self, engine: Standin, act: Behaviour) -> None:
-        assert isinstance(engine, Sleepy)
-        path, _, query = self.path.partition("?")
+        assert isinstance(engine, Shuttable)
+        path = self.path.partition("?")[0]
         if status := engine.rule.refusal(path, self.headers.get("x-forebay-agent", "").encode()):
             self.send_bytes(status, why(status))
-        elif path == "/metrics":
+        elif path == DOOR:
+            self.send_bytes(*engine.rule.turn_door(self.parser.get_method().decode()))
+        elif path.startswith("/v1/"):
+            engine.rule.inside += 1
+            try:
+                await self._pass(engine, act)
+            finally:
+                engine.rule.inside -= 1
+        else:
+            await self._pass(engine, act)
+
+    async def _pass(self, engine: Standin, act: Behaviour) -> None:
+        await super()._answer(engine, act)
+
+
+class Sleeping(Guarded):
+    async def _pass(self, engine: Standin, act: Behaviour) -> None:
+        assert isinstance(engine, Sleepy)
+        path, _, query = self.path.partition("?")
+        if path == "/metrics":
             self.send_bytes(200, metrics(engine.running - 1, engine.ended) + engine.sleep.metrics().encode())
         elif path == "/is_sleeping" or path in Sleep.CALLS:
             await self._turn(engine, path, query)
         else:
-            await super()._answer(engine, act)
+            await super()._pass(engine, act)
 
     async def _turn(self, engine: Sleepy, path: str, query: str) -> None:
         if path == "/sleep":

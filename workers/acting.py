@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 
 import msgspec
@@ -21,8 +22,17 @@ Waits = dict[int, tuple[ReplicaSpec, str]]
 
 
 class Hands:
-    def __init__(self, book: Book, starter: Starter, strays: Strays, sleepers: Sleepers | None) -> None:
+    def __init__(
+        self,
+        book: Book,
+        starter: Starter,
+        strays: Strays,
+        sleepers: Sleepers | None,
+        reopen: Callable[[Record], None] = lambda _: None,
+    ) -> None:
+        """`reopen`: opens the door of an engine that is to stay."""
         self._book, self._starter, self._strays, self._sleepers = book, starter, strays, sleepers
+        self._reopen = reopen
 
     def act(self, action: Action, now: float, waits: Waits) -> None:
         match action:
@@ -33,7 +43,7 @@ class Hands:
             case Relabel(spec):
                 self._relabel(spec, now)
             case Drain(partition):
-                self.change(partition, phase=Phase.DRAINING, since=now, idle_since=None)
+                self.change(partition, phase=Phase.DRAINING, since=now, idle_since=None, shut_until=None)
             case Stop(partition, force):
                 self.stop(partition, force, now)
             case Doze(partition):
@@ -90,7 +100,8 @@ class Hands:
             return
         replica, was = record.replica, record.replica.spec
         if replica.phase == Phase.DRAINING:
-            replica = replace(replica, phase=Phase.READY, since=now, idle_since=None)
+            self._reopen(record)
+            replica = replace(replica, phase=Phase.READY, since=now, idle_since=None, shut_until=None)
         until = replica.prefill_until
         if was.role == Role.PREFILL and spec.role != Role.PREFILL:
             until = now

@@ -18,7 +18,7 @@ from workers.book import Book, Ended, HeldSpec, Record, clock
 from workers.contract import NodeSpec, Phase
 from workers.engines import Engine
 from workers.logs import OWN, Logs
-from workers.probes import Probe, Prober, idle_since
+from workers.probes import Probe, Prober, seen_draining
 from workers.processes import Children, Marked
 from workers.qualification import Qualification
 from workers.qualifying import Qualifier, busy
@@ -61,7 +61,7 @@ class Agent:
         self._wake, self._done = threading.Event(), threading.Event()
         self._paused = self._retiring = False
         self._strays = Strays(instance, self._records, sockets)
-        self._hands = Hands(book, starter, self._strays, sleepers)
+        self._hands = Hands(book, starter, self._strays, sleepers, prober.reopen)
         self.finished = threading.Event()  # retired, and nothing runs any more
         self.on_change: Callable[[], None] = lambda: None
         self.view = View(held.generation, tuple(book))
@@ -150,6 +150,8 @@ class Agent:
             self.finished.set()
         if before.shape() != self.view.shape():
             self.on_change()
+            if any(record.replica.phase == Phase.DRAINING for record in self._book):
+                self._wake.set()  # it is asked at once whether it is idle
 
     def _records(self) -> tuple[Record, ...]:
         return (*self._book, *(self._sleepers or ()))
@@ -219,9 +221,7 @@ class Agent:
             took = {"woken_after_s": took_s} if replica.woken else {"ready_after_s": took_s}
             self._book.put(msgspec.structs.replace(record, replica=ready, **took))
         elif replica.phase == Phase.DRAINING:
-            since = idle_since(replica, probe, now)
-            seen = probe.begun if since is not None else replica.idle_seen
-            self._hands.put(record, replace(replica, idle_since=since, idle_seen=seen))
+            self._hands.put(record, seen_draining(replica, probe, now))
 
     def _ended(self, record: Record, now: float) -> None:
         """An engine has ended only when all of its processes have: any of them may still hold the device."""

@@ -46,7 +46,7 @@ class Record(Struct, frozen=True, kw_only=True):
     started: float = 0.0
     ready_after_s: float | None = None
     woken_after_s: float | None = None
-    secret: str = ""  # the agent's own, for what only it may ask of an engine that can sleep
+    secret: str = ""  # the agent's own, for what only it may ask of the engine; "": nobody may
     level: int = 0  # of an engine that sleeps, or is about to
     rests: dict[str, int] = {}  # bytes that it holds of each of its GPUs while it sleeps
     engine_version: str = ""

@@ -12,9 +12,9 @@ import httpx
 
 from workers.book import Record, clock
 from workers.contract import EngineSample, Phase
-from workers.engines import Engine
+from workers.engines import Engine, door
 from workers.processes import Process
-from workers.reconcile import Replica
+from workers.reconcile import QUIET_S, Replica, settle_s
 
 log = logging.getLogger(__name__)
 THREADS = 16
@@ -33,6 +33,7 @@ class Probe:
     sample: EngineSample | None = None
     answered: float | None = None  # when it last answered at all
     quiet_since: float | None = None
+    shut_until: float | None = None  # it lets nobody in until then; nobody was inside
 
     @property
     def is_idle(self) -> bool:
@@ -46,6 +47,11 @@ def _every(phase: Phase) -> float:
     return STARTING_S if phase == Phase.STARTING else SOON_S
 
 
+def _is_new(record: Record, last: Probe) -> bool:
+    """It has just begun to drain: whoever waits for its devices waits for the answer to this."""
+    return record.replica.phase == Phase.DRAINING and last.begun < record.replica.since
+
+
 def idle_since(replica: Replica, probe: Probe, now: float) -> float | None:
     """Since when it has had no request: where the engine counts them also from before it drained, else from the first
     probe without one."""
@@ -54,6 +60,14 @@ def idle_since(replica: Replica, probe: Probe, now: float) -> float | None:
     if probe.quiet_since is None:
         return replica.idle_since or now
     return max(replica.idle_since or probe.quiet_since, probe.quiet_since)
+
+
+def seen_draining(replica: Replica, probe: Probe, now: float) -> Replica:
+    """As it is after that answer. Its door counts as shut only where no request has come since before it drained."""
+    since = idle_since(replica, probe, now)
+    seen = probe.begun if since is not None else replica.idle_seen
+    shut = probe.shut_until if since is not None and replica.since - since >= QUIET_S else None
+    return replace(replica, idle_since=since, idle_seen=seen, shut_until=shut)
 
 
 class Prober:
@@ -77,7 +91,7 @@ class Prober:
         with self._lock:
             if process is None or process in self._asking:
                 return
-            if (last := self._latest.get(process)) and clock() - last.begun < every:
+            if (last := self._latest.get(process)) and clock() - last.begun < every and not _is_new(record, last):
                 return
             self._asking.add(process)
         self._pool.submit(self._probe, process, record, engine)
@@ -98,7 +112,8 @@ class Prober:
     def _probe(self, process: Process, record: Record, engine: Engine) -> None:
         begun = clock()
         try:
-            probe = self._ask(record, engine, begun)
+            shut_until = self._shut(record)
+            probe = replace(self._ask(record, engine, begun), shut_until=shut_until)
         except Exception:
             log.exception("probing %s", record.replica.spec.name)
             probe = Probe(begun)
@@ -112,6 +127,22 @@ class Prober:
         draining = record.replica.phase == Phase.DRAINING and probe.is_idle  # the agent waits for just that
         if draining or (probe.ready, probe.is_idle) != (was.ready, was.is_idle):
             self.on_news()
+
+    def reopen(self, record: Record) -> None:
+        """Its drain was taken back. A probe under way may shut it once more: it opens by itself then."""
+        if record.secret:
+            self._pool.submit(door.open_again, self._client, record.url(self._host), record.secret)
+
+    def _shut(self, record: Record) -> float | None:
+        """Before it is asked whether it is idle: what it then tells holds as long as its door is shut."""
+        before, replica = self.latest(record), record.replica
+        if replica.phase != Phase.DRAINING or not record.secret or before is None or before.quiet_since is None:
+            return None
+        begun = clock()
+        if replica.since - before.quiet_since < QUIET_S and begun - replica.since < settle_s(replica):
+            return None  # requests may come, and are better served than refused
+        found = door.shut(self._client, record.url(self._host), record.secret)
+        return begun + found.shut_s if found is not None and not found.inside else None
 
     def _ask(self, record: Record, engine: Engine, begun: float) -> Probe:
         url, spec = record.url(self._host), record.replica.spec

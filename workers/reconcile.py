@@ -15,8 +15,10 @@ from workers.contract import NodeSpec, Phase, ReplicaSpec, Role
 # Gateways read their table anew each second, and at once when a look each 0.1 s finds another routing (ADR 5). A
 # request that comes later all the same is refused before its first byte, and goes elsewhere.
 SETTLE_S = 1.2
-# Of an engine that nobody has asked for a while, which is what a pool empties: the next request is hardly in that time.
+# Of an engine that nobody has asked for a while, which is what a pool empties, and whose door cannot be shut: the next
+# request is hardly in that time.
 QUIET_S, QUIET_SETTLE_S = 1.0, 0.3
+SHUT_MARGIN_S = 0.5  # for its end: an engine whose door opens again sooner than that counts as open
 # After SIGTERM to an engine that was idle and settled: nothing is left in it to finish, and the teardown of its KV
 # connections was seen to hang until the engine's own timeout (vLLM 0.32.0 with NIXL 1.5.1, 20 s).
 IDLE_GRACE_S = 1.5
@@ -39,6 +41,7 @@ class Replica:
     # draining: seen without a request ever since, maybe for long before it drained; None = busy or unknown
     idle_since: float | None = None
     idle_seen: float | None = None  # draining: when it was last asked and had none
+    shut_until: float | None = None  # draining: it was empty when its door was shut, and lets nobody in until then
     prefill_until: float | None = None  # until when it was labelled prefill, if it no longer is
     restarts: int = 0  # starts in a row that ended without staying up
     asked: bool = False  # exited because it was told to
@@ -177,6 +180,11 @@ def settle_s(replica: Replica) -> float:
     return QUIET_SETTLE_S if quiet else SETTLE_S
 
 
+def is_shut(replica: Replica, now: float) -> bool:
+    """Nobody is inside and nobody comes in, whatever gateways know: there is nothing to wait for."""
+    return replica.shut_until is not None and now < replica.shut_until - SHUT_MARGIN_S
+
+
 def lease_s(spec: ReplicaSpec) -> int:
     """How long blocks that nobody has pulled are kept."""
     return max(MIN_LEASE_S, spec.kv_lease_s)
@@ -189,7 +197,7 @@ def is_drained(replica: Replica, now: float, drain_s: float | None = None) -> bo
     if replica.idle_since is None:
         return False
     settle, lease = settle_s(replica), lease_s(replica.spec)
-    settled = replica.since + settle
+    settled = replica.since + (0.0 if is_shut(replica, now) else settle)
     if replica.idle_seen is None or replica.idle_seen < settled:
         return False  # a request may have come since it was looked at
     # A decoder may pull a prefill engine's blocks until their lease ends, and no request shows while it does. Its last

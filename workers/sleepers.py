@@ -154,7 +154,7 @@ class Sleepers:
         spec = record.replica.spec
         dozing = [one for one in self._book if one.replica.phase == Phase.DOZING]
         level = dormancy.level(spec.sleeps, self._sleepers(dozing), self._host())
-        if not level or not record.secret or self.why_not(spec.gpus):
+        if not level or not record.replica.can_sleep or self.why_not(spec.gpus):
             log.info("%s cannot sleep: %s", spec.name, self.why_not(spec.gpus) or "no host memory is left for it")
             return False
         log.info("%s: %s goes to sleep at level %d", spec.name, spec.deployment, level)

@@ -80,7 +80,7 @@ class Starter:
         can_sleep = self.may_sleep(spec)
         record = Record(
             replica=Replica(spec, Phase.STARTING, now, restarts=action.restarts, can_sleep=can_sleep),
-            secret=secrets.token_urlsafe(32) if can_sleep else "",
+            secret=secrets.token_urlsafe(32),
             boot=boot_id(),
             marker=str(Marker(self._place.instance, spec.partition, spec.generation)),
             log=file_name(spec.name, spec.partition),
@@ -115,6 +115,7 @@ class Starter:
             cores=self._source.cores(spec.gpus),
             sockets=self._sockets.folder(record.marker) if self._sockets else "",
             secret=record.secret,
+            can_sleep=record.replica.can_sleep,
         )
         command = engine.command(launch)
         file = self._logs.of(record.log)

@@ -3,6 +3,7 @@ nothing is started twice or left over. The engines are stand-ins that take three
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import threading
 import time
@@ -144,6 +145,33 @@ def test_two_gateways_wake_a_model_once_and_one_that_dies_takes_only_its_own_req
     watch.join()
     assert max(watch.most.values()) == 1, "no slot ever had two engines"
     assert the_one_start_that_is_ready(pool, "m6")["waiters"] == 10, "each tells those that wait with it"
+
+
+def test_a_gateway_that_did_not_hear_of_a_model_that_left_loses_no_request(pool: Stack) -> None:
+    """It stands still while an idle model makes room, so its table still has that model's engine. The engine was shut
+    and is gone, or another one has its port: the request goes elsewhere, and wakes the model."""
+    with second_gateway(pool) as (second, url), ThreadPoolExecutor(2) as clients:
+        assert ask(pool, "m5", url=url) == 200, "its table has an engine of m5"
+        before = slot_of(pool, "m5")
+        time.sleep(3.0)  # gateways have told that it is idle
+        second.send_signal(signal.SIGSTOP)
+        try:
+            late = clients.submit(ask, pool, "m5", url=url)  # lies in its socket until it goes on
+            others = [name for name in ("m0", "m1", "m2", "m3", "m6") if slot_of(pool, name) is None]
+            for name in others[:SLOTS]:
+                assert ask(pool, name) == 200
+                if slot_of(pool, "m5") is None:
+                    break
+            assert before is not None and slot_of(pool, "m5") is None, "another model has its slot"
+        finally:
+            second.send_signal(signal.SIGCONT)
+        assert late.result(60) == 200
+    eventually(lambda: settled(pool), within_s=60, what="as many engines as slots that are taken")
+
+
+def slot_of(stack: Stack, name: str) -> int | None:
+    rows = [row for row in stack.partitions() if row["deployment"] and row["deployment"]["name"] == name]
+    return rows[0]["id"] if rows else None
 
 
 @contextmanager

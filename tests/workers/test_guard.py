@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.workers.conftest import free_range
-from tests.workers.control import make_spec
+from tests.workers.control import make_spec, until
 from tests.workers.test_engines import value
 from workers.contract import Device, DeviceKind
-from workers.engines import Launch, sleeping
-from workers.engines.guard.forebay_guard import Rule
+from workers.engines import Launch, door, sleeping
+from workers.engines.guard.forebay_guard import DOOR, SHUT_S, Rule
 from workers.engines.vllm import GUARD, Vllm, _guard_env
 from workers.ports import parse_range
 
@@ -53,6 +55,24 @@ def test_from_the_moment_that_it_is_to_sleep_until_it_says_that_it_is_awake_it_s
     assert rule.refusal("/v1/completions", b"") == 0
 
 
+def test_a_shut_door_lets_nobody_in_until_it_is_opened_or_the_time_is_over(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("workers.engines.guard.forebay_guard.time.monotonic", lambda: now)
+    rule = Rule("secret")
+    rule.inside = 2
+    assert rule.refusal(DOOR, b"") == 401 and rule.refusal(DOOR, b"secret") == 0 and Rule("").refusal(DOOR, b"") == 401
+    status, told = rule.turn_door("POST")
+    assert (status, json.loads(told)) == (200, {"inside": 2, "shut_s": SHUT_S})
+    assert rule.refusal("/v1/completions", b"") == 503 and rule.refusal("/metrics", b"") == 0
+    assert rule.turn_door("DELETE")[0] == 200 and rule.refusal("/v1/completions", b"") == 0
+    assert rule.turn_door("GET")[0] == 405 and rule.refusal("/v1/completions", b"") == 0
+    rule.turn_door("POST")
+    now += SHUT_S - 0.01
+    assert rule.refusal("/v1/completions", b"") == 503
+    now += 0.01
+    assert rule.refusal("/v1/completions", b"") == 0
+
+
 def test_an_engine_on_a_gpu_gets_sleep_mode_and_the_guard_outermost(tmp_path):
     program = tmp_path / "vllm"
     program.write_text("#!/bin/sh\n")
@@ -63,7 +83,7 @@ def test_an_engine_on_a_gpu_gets_sleep_mode_and_the_guard_outermost(tmp_path):
     plain = engine.command(Launch(spec, (gpu,), "127.0.0.1", "127.0.0.1", 1, 2, 0))
     assert "VLLM_SERVER_DEV_MODE" not in plain.env and "--enable-sleep-mode" not in plain.argv
     assert value(plain.argv, "--middleware") == "forebay_guard.Guard", "what has no key is shut there too"
-    able = engine.command(Launch(spec, (gpu,), "127.0.0.1", "127.0.0.1", 1, 2, 0, secret="s3cret"))
+    able = engine.command(Launch(spec, (gpu,), "127.0.0.1", "127.0.0.1", 1, 2, 0, secret="s3cret", can_sleep=True))
     layers = [able.argv[i + 1] for i, arg in enumerate(able.argv) if arg == "--middleware"]
     assert layers == ["theirs.Layer", "forebay_guard.Guard"] and "--enable-sleep-mode" in able.argv
     assert able.env["VLLM_SERVER_DEV_MODE"] == "1" and able.env["PYTHONPATH"] == str(GUARD)
@@ -89,7 +109,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     spec = make_spec(engine="vllm", model=str(model), served_names=("demo",), api_key="engine-key-of-the-test")
     launch = Launch(spec, (cpu,), "127.0.0.1", "127.0.0.1", port, 0, 1)
     command = Vllm(VLLM).command(launch)
-    guarded = Launch(spec, (cpu,), "127.0.0.1", "127.0.0.1", port, 0, 1, secret="s3cret")
+    guarded = Launch(spec, (cpu,), "127.0.0.1", "127.0.0.1", port, 0, 1, secret="s3cret", can_sleep=True)
     env = {**command.env, **_guard_env(guarded)}
     argv = command.argv  # --enable-sleep-mode is refused on CPU
     log = (folder / "log").open("wb")
@@ -112,8 +132,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         log.close()
 
 
-def ask(url: str) -> httpx.Response:
-    body = {"model": "demo", "prompt": "Hello", "max_tokens": 4, "temperature": 0}
+def ask(url: str, tokens: int = 4) -> httpx.Response:
+    body = {"model": "demo", "prompt": "Hello", "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
     return httpx.post(
         url + "/v1/completions", json=body, headers={"Authorization": "Bearer engine-key-of-the-test"}, timeout=30
     )
@@ -151,3 +171,27 @@ def test_a_real_server_takes_the_calls_and_answers_the_same_afterwards(server, l
         sleeping.wake(client, server, "s3cret", level)
         assert ask(server).json()["choices"][0]["text"] == before
         sleeping.wake(client, server, "s3cret", level)
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(240)
+def test_a_real_server_tells_who_is_inside_when_its_door_is_shut(server):
+    """Of requests that come one after the other each is answered or refused, and who was let in is told."""
+    assert httpx.post(server + DOOR).status_code == 401
+    with httpx.Client() as client, ThreadPoolExecutor(4) as pool:
+        long = pool.submit(ask, server, 1500)
+        until(lambda: door_shut(client, server), what="the long one inside")
+        assert ask(server).status_code == 503, "it is shut"
+        assert long.result().status_code == 200, "who was inside is answered"
+        assert door.shut(client, server, "s3cret") == door.Shut(0, SHUT_S)
+        assert door.open_again(client, server, "s3cret") and ask(server).status_code == 200
+        assert door.shut(client, server, "guess") is None and ask(server).status_code == 200
+
+
+def door_shut(client: httpx.Client, server: str) -> bool:
+    """Shut while the long one is inside."""
+    found = door.shut(client, server, "s3cret")
+    assert found is not None
+    if not found.inside:
+        door.open_again(client, server, "s3cret")
+    return found.inside == 1

@@ -14,6 +14,7 @@ from workers.reconcile import (
     QUIET_S,
     QUIET_SETTLE_S,
     SETTLE_S,
+    SHUT_MARGIN_S,
     STEADY_S,
     Drain,
     Forget,
@@ -106,6 +107,22 @@ def test_it_is_asked_once_more_when_the_time_for_gateways_is_over():
     again = have(want(), Phase.DRAINING, since=100.0, idle_since=50.0, idle_seen=100.0 + QUIET_SETTLE_S)
     assert reconcile(node(generation=2), again, 105.0) == [Stop(1)]
     assert reconcile(node(generation=2), have(want(), Phase.DRAINING, since=100.0, idle_since=50.0), 99.0) == []
+
+
+def test_whose_door_is_shut_goes_at_once_as_long_as_it_is():
+    shut = {"idle_since": 50.0, "idle_seen": 100.1, "shut_until": 102.0}
+    gone = node(generation=2)
+    assert reconcile(gone, have(want(), Phase.DRAINING, since=100.0, **shut), 100.1) == [Stop(1)]
+    assert reconcile(gone, have(want(), Phase.DRAINING, since=100.0, **shut), 102.0 - SHUT_MARGIN_S) == []
+    before = shut | {"idle_seen": 99.9}
+    assert reconcile(gone, have(want(), Phase.DRAINING, since=100.0, **before), 100.1) == []
+
+
+def test_a_shut_door_does_not_shorten_the_lease_of_a_prefill_engine():
+    lately = have(want(role=Role.PREFILL), Phase.DRAINING, since=100.0, idle_since=90.0, shut_until=130.0)
+    assert reconcile(node(generation=2), lately, 90.0 + QUIET_SETTLE_S + 29.9) == []
+    flipped = have(want(), Phase.DRAINING, since=10.0, idle_since=1.0, prefill_until=9.0, shut_until=12.0)
+    assert reconcile(node(generation=2), flipped, 10.5) == []
 
 
 @pytest.mark.parametrize(("quiet_s", "settle_s"), [(QUIET_S, QUIET_SETTLE_S), (QUIET_S - 0.1, SETTLE_S)])

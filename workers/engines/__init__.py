@@ -27,7 +27,8 @@ class Launch:
     side_port: int
     cores: int  # what its CPU slots amount to; 0 on accelerators
     sockets: str = ""  # a folder for what its own processes share; "": the host's for temporary files
-    secret: str = ""  # it is to be able to sleep, and this is what the agent then shows; "": it is not
+    secret: str = ""  # what the agent shows its guard; "": nobody can
+    can_sleep: bool = False  # it is to be able to
 
 
 @dataclass(frozen=True, slots=True)

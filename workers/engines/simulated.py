@@ -30,9 +30,11 @@ class Simulated:
             "--host", launch.host, "--port", str(launch.port), "--served-model-name", *spec.served_names,
         ]  # fmt: skip
         env = {name: self._environ[name] for name in ("PATH", "LANG", "TZ") if name in self._environ}
-        if launch.secret:
+        if launch.can_sleep:
             argv.append("--enable-sleep-mode")
-            env |= {"VLLM_SERVER_DEV_MODE": "1", "FOREBAY_GUARD_SECRET": launch.secret}
+            env["VLLM_SERVER_DEV_MODE"] = "1"
+        if launch.secret:
+            env["FOREBAY_GUARD_SECRET"] = launch.secret
         return Command(tuple(argv), env | ({"VLLM_API_KEY": spec.api_key} if spec.api_key else {}))
 
     def is_ready(self, client: httpx.Client, url: str, spec: ReplicaSpec) -> bool:

@@ -36,8 +36,8 @@ class State:
         self.running = self.requests = self.prompt_tokens = self.tokens = 0
         self.closing = False
         dev_mode = os.environ.get("VLLM_SERVER_DEV_MODE") == "1"
-        guard = _beside("forebay_guard", "guard") if dev_mode else None
-        self.rule = guard.Rule(os.environ.get(guard.SECRET, "")) if guard else None
+        self.guard = _beside("forebay_guard", "guard")
+        self.rule = self.guard.Rule(os.environ.get(self.guard.SECRET, ""))
         self.sleep = _beside("simulated_sleep").Sleep(options) if options.enable_sleep_mode and dev_mode else None
         self.held = bytearray(options.gpu_mb * 2**20) if self.sleep is None else b""  # stands for memory of the GPU
 
@@ -45,6 +45,7 @@ class State:
         figures = {
             "num_requests_running": self.running,
             "num_requests_waiting": 0,
+            "kv_cache_usage_perc": 0.0,
             "prompt_tokens_total": self.prompt_tokens,
             "generation_tokens_total": self.tokens,
             "request_success_total": self.requests,
@@ -73,6 +74,10 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._json(404, {"error": {"message": "no such page", "code": 404}})
 
+    def do_DELETE(self) -> None:
+        if not self._is_refused():
+            self._json(404, {"error": {"message": "no such page", "code": 404}})
+
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(min(length, MAX_BODY))
@@ -80,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         if self._is_refused():
             return
         if self.state.sleep and path in self.state.sleep.CALLS:
-            if path == "/sleep" and self.state.rule:
+            if path == "/sleep":
                 self.state.rule.asleep = True  # as the guard has it: from now on, not from the answer on
             self._told(*self.state.sleep.call(path, query, body, self.state))
             return
@@ -97,10 +102,12 @@ class Handler(BaseHTTPRequestHandler):
         state, wanted = self.state, int(body.get("max_tokens") or 16)
         with state.lock:
             state.running += 1
+            state.rule.inside = state.running
         time.sleep(state.options.token_s * wanted)
         prompt = len(str(body.get("prompt", "")).split())
         with state.lock:
             state.running -= 1
+            state.rule.inside = state.running
             state.requests += 1
             state.prompt_tokens += prompt
             state.tokens += wanted
@@ -111,17 +118,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def _is_refused(self) -> bool:
         """By the guard, which stands before everything else."""
-        rule = self.state.rule
-        header = (self.headers.get("x-forebay-agent") or "").encode()
-        status = rule.refusal(self.path.partition("?")[0], header) if rule else 0
+        path = self.path.partition("?")[0]
+        status = self.state.rule.refusal(path, (self.headers.get("x-forebay-agent") or "").encode())
         if status:
             self._json(status, {"error": {"message": "refused by the guard", "code": status}})
+        elif path == self.state.guard.DOOR:
+            status, body = self.state.rule.turn_door(self.command)
+            self._send(status, body, "application/json")
+            return True
         return bool(status)
 
     def _told(self, status: int, value: object) -> None:
         body = json.dumps(value).encode()
-        if self.state.rule:
-            self.state.rule.note(self.path.partition("?")[0], status, body)
+        self.state.rule.note(self.path.partition("?")[0], status, body)
         self._send(status, body, "application/json")
 
     def _is_known(self) -> bool:

@@ -104,7 +104,7 @@ class Vllm:
         if spec.kv_connector:
             env["VLLM_NIXL_SIDE_CHANNEL_HOST"] = launch.address
             env["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(launch.side_port)
-        return env | (_cpu_env(launch) if on_cpu else _gpu_env(launch)) | (_guard_env(launch) if launch.secret else {})
+        return env | (_cpu_env(launch) if on_cpu else _gpu_env(launch)) | _guard_env(launch)
 
 
 def kv_transfer_config(spec: ReplicaSpec, on_cpu: bool) -> dict[str, object]:
@@ -142,7 +142,7 @@ def _owned(launch: Launch, on_cpu: bool) -> Iterator[str]:
         yield from ("--distributed-executor-backend", "uni")  # more slots are more threads, not more ranks
     else:
         yield from ("--tensor-parallel-size", str(len(spec.gpus)))
-    if launch.secret:
+    if launch.can_sleep:
         yield "--enable-sleep-mode"
     # Last, so outermost: vLLM asks for its key on some paths only, and its development mode opens more.
     yield from ("--middleware", "forebay_guard.Guard")
@@ -205,5 +205,6 @@ def _gpu_env(launch: Launch) -> dict[str, str]:
 
 
 def _guard_env(launch: Launch) -> dict[str, str]:
-    """Of an engine that can sleep."""
-    return {"VLLM_SERVER_DEV_MODE": "1", "FOREBAY_GUARD_SECRET": launch.secret}
+    """vLLM's development mode is only for an engine that can sleep."""
+    mode = {"VLLM_SERVER_DEV_MODE": "1"} if launch.can_sleep else {}
+    return mode | ({"FOREBAY_GUARD_SECRET": launch.secret} if launch.secret else {})
