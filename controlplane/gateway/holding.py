@@ -55,6 +55,11 @@ class Hold:
         self._news = asyncio.Event()  # somebody has come for whom nothing was asked yet
         self._closed = False
 
+    @property
+    def is_holding(self) -> bool:
+        """For any thread."""
+        return bool(self._lines)
+
     def lengths(self) -> dict[str, int]:
         return {name: len(line.held) for name, line in self._lines.items()}
 

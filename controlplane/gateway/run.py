@@ -58,6 +58,7 @@ async def serve(
     follow(watch, warming)
     parts = (lambda: warming.table, recorder, metrics, limits, waker.wake)
     gateway = TracedGateway(tracer, *parts) if tracer else Gateway(*parts)
+    watch.hurried = lambda: gateway.hold.is_holding
     protocol = gateway.server()
     listener = await listen(protocol, host, port, limits)
     port = listener.sockets[0].getsockname()[1]

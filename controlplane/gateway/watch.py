@@ -22,12 +22,14 @@ log = structlog.get_logger(__name__)
 
 class Watch(threading.Thread):
     """Keeps `table` at most `period_s` old while the database answers, and reads it at once when a look at what
-    changes with every flip, each `glance_s`, finds something new. `listener` gets each table, in this thread."""
+    changes with every flip, each `glance_s`, finds something new: each `hurry_s` while `hurried` says that requests
+    wait for an engine. `listener` gets each table, in this thread."""
 
     def __init__(
         self,
         period_s: float = 1.0,
         glance_s: float = 0.1,
+        hurry_s: float = 0.03,
         *,
         reader: Callable[[], Table] | None = None,
         glance: Callable[[], object] | None = None,
@@ -37,7 +39,8 @@ class Watch(threading.Thread):
         self.failing = False
         self.looked = threading.Event()  # at least once
         self.listener: Callable[[Table], None] | None = None
-        self._period_s, self._glance_s = period_s, glance_s
+        self.hurried: Callable[[], bool] = lambda: False
+        self._period_s, self._glance_s, self._hurry_s = period_s, glance_s, hurry_s
         self._reader, self._glance = reader or self._read, glance or selectors.routing_mark
         self._mark: object = None
         self._reporting = Reporting()
@@ -79,12 +82,15 @@ class Watch(threading.Thread):
     def _wait(self) -> None:
         """Until the next look is due, or something has changed. What changed during the last one differs as well."""
         until = time.monotonic() + self._period_s
-        while not self._stop_asked.wait(max(0.0, min(self._glance_s, until - time.monotonic()))):
+        while not self._stop_asked.wait(max(0.0, min(self._pause_s(), until - time.monotonic()))):
             if time.monotonic() >= until:
                 return
             before, self._mark = self._mark, self._glanced()
             if self._mark != before:
                 return
+
+    def _pause_s(self) -> float:
+        return self._hurry_s if self.hurried() else self._glance_s
 
     def _glanced(self) -> object:
         try:

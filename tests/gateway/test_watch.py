@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from django.db import OperationalError, close_old_connections, connection, connections
@@ -116,6 +117,31 @@ def test_a_change_is_seen_before_the_next_look_is_due() -> None:
     finally:
         watch.stop()
         watch.join(10)
+
+
+def test_while_requests_wait_for_an_engine_it_is_glanced_at_sooner() -> None:
+    glances: list[float] = []
+    waiting = threading.Event()
+
+    def glance() -> object:
+        glances.append(time.monotonic())
+        return 0
+
+    watch = Watch(60.0, 0.2, 0.01, reader=lambda: Table(read_at=1.0), glance=glance)
+    watch.hurried = waiting.is_set
+    watch.start()
+    try:
+        until(lambda: len(glances) == 3)
+        waiting.set()
+        until(lambda: len(glances) == 15)
+        waiting.clear()
+        until(lambda: len(glances) >= 20)
+    finally:
+        watch.stop()
+        watch.join(10)
+    assert glances[2] - glances[1] >= 0.2
+    assert min(after - before for before, after in pairwise(glances[4:14])) < 0.1
+    assert glances[-1] - glances[-2] >= 0.2
 
 
 def test_a_glance_that_fails_leaves_it_to_the_look() -> None:
