@@ -7,11 +7,11 @@ import shlex
 import sys
 from pathlib import Path
 
+from tests import bytecode
 from tests.e2e.stack import ROOT, Stack
 from tests.toy_model import Speaking, Writer, tokens_of
 
 TOLD = "--quick: stand-in engines, which invent their text; only the full run measures real ones"
-BYTECODE = ROOT / "build" / "bytecode"
 # Of the size that the tiny model of the full runs has.
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16", "vocab_size": 512,
@@ -24,15 +24,12 @@ def settle(stack: Stack, model: str, folder: Path) -> None:
     """Let a stack that is not up yet start stand-in engines; what that takes lies in `folder`."""
     _model(stack.home, model)
     stack.environ |= {"FOREBAY_VLLM": str(_program(folder)), "FOREBAY_DEVICES": "cpu"}
-    # Where Python may keep no bytecode, each of a dozen processes compiles everything anew, for seconds.
-    if stack.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
-        stack.environ["PYTHONPYCACHEPREFIX"] = str(BYTECODE)
 
 
 def _program(folder: Path) -> Path:
     """A `vllm` in `folder` that serves the stand-in engine."""
     path, script = folder / "vllm", ROOT / "tests" / "standin_vllm.py"
-    command = shlex.join([sys.executable, "-X", f"pycache_prefix={BYTECODE}", str(script)])
+    command = shlex.join([sys.executable, "-X", f"pycache_prefix={bytecode.FOLDER}", str(script)])
     path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     path.chmod(0o755)
     return path

@@ -54,10 +54,10 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=4, help="requests that an engine takes at once")
     parser.add_argument("--start", type=float, default=4.0, help="seconds that an engine's start takes longer")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="8 s of load")
+    parser.add_argument("--quick", action="store_true", help="7 s of load")
     options = parser.parse_args()
     if options.quick:
-        options.seconds, options.start = 8.0, 2.0
+        options.seconds, options.start = 7.0, 2.0
     seconds, keep_alive_s = options.seconds, 5 if options.quick else KEEP_ALIVE_S
     rate = options.over * options.each / (TOKENS * ITL_S)
     with tempfile.TemporaryDirectory(prefix="forebay-overflow-") as folder:

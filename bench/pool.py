@@ -22,6 +22,7 @@ import gzip
 import json
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,10 @@ def one_play(options: argparse.Namespace, pace: Pace, drawn: Drawn, predict: boo
             "FOREBAY_QUALIFY": "never",
         }
         try:
-            stack.up()
+            with ThreadPoolExecutor(1) as beside:
+                made = beside.submit(make_tiny_model, stack.home / "models" / "tiny")
+                stack.up()
+                made.result()
             names, start_s = prepare(stack, options.models, options.slots, int(pace.keep_alive))
             predicted = predict and learn(stack, names, drawn.past)
             played = asyncio.run(play(stack, names, drawn.plan))
@@ -93,7 +97,6 @@ def one_play(options: argparse.Namespace, pace: Pace, drawn: Drawn, predict: boo
 def prepare(stack: Stack, models: int, slots: int, keep_alive_s: int) -> tuple[list[str], float]:
     """The slots, the deployments, and how long an engine takes to start where nobody is in its way."""
     folder = stack.home / "models" / "tiny"
-    make_tiny_model(folder)
     node = eventually(lambda: stack.rest("GET", "/nodes")["results"], within_s=30, what="a node")[0]["id"]
     rows = stack.rest("POST", f"/nodes/{node}/split", json={"groups": [[slot] for slot in range(slots)]})
     model = stack.rest("POST", "/models", json={"name": "tiny", "source": str(folder)})["id"]

