@@ -51,6 +51,15 @@ def test_an_open_page_gets_the_banner_when_it_changes_and_nothing_else(as_role: 
     assert (gone.status_code, BANNER in gone.content.decode()) == (200, False)
 
 
+def test_a_draft_says_that_its_steps_would_wait(as_role: Clients, lost: None) -> None:
+    node, deployment = Node.objects.get(name="here"), factories.make_deployment("chat")
+    idle = factories.make_partition(node, gpus=factories.make_gpus(node, 1))
+    address = f"{reverse('web:board-preview')}?move={idle.pk}:{deployment.pk}:aggregated"
+    assert "its steps wait until it is off" in as_role("operator").get(address).content.decode()
+    Node.objects.update(last_seen=timezone.now())
+    assert "its steps wait" not in as_role("operator").get(address).content.decode()
+
+
 def test_it_is_released_with_a_reason_and_held_again(as_role: Clients, lost: None) -> None:
     client = as_role("operator")
     answer = client.post(reverse("web:brake-release"), {"minutes": 30, "reason": "rack is gone"}, follow=True)

@@ -111,6 +111,12 @@ def test_unknown_things_are_not_found_in_our_own_words(as_role: Clients) -> None
     assert "There is no page at /no/such/page" in plain.content.decode()
 
 
+def test_a_foreign_host_name_is_refused_in_our_own_words(client: Client) -> None:
+    answer = client.get("/", HTTP_HOST="elsewhere.example")
+    assert answer.status_code == 400
+    assert "FOREBAY_HOSTS says which" in answer.content.decode()
+
+
 def test_a_form_without_its_token_is_refused_in_our_own_words(as_role: Clients, fleet: SimpleNamespace) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(factories.make_user("operator"), backend="django.contrib.auth.backends.ModelBackend")
