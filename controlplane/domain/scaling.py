@@ -147,7 +147,8 @@ def _pressure(lane: Lane, served: Served, decode_full: bool) -> tuple[float, str
             found.append((lane.load.kv_usage / KV_FULL, f"KV {lane.load.kv_usage:.0%} full"))
     waiting, running = lane.load.waiting or 0.0, lane.load.running or 0.0
     if waiting >= lane.count and (lane.role is Role.DECODE or not served.slo_ttft_ms):
-        found.append((1.0 + waiting / max(running, 1.0), f"{waiting:.0f} waiting at {lane.count}"))
+        engines = "1 engine" if lane.count == 1 else f"{lane.count} engines"
+        found.append((1.0 + waiting / max(running, 1.0), f"{waiting:.0f} waiting at {engines}"))
     return max(found)
 
 

@@ -59,7 +59,7 @@ def test_a_plan_is_seen_applied_followed_and_undone(page: Page, chat: Fleet, sit
 
     plan = page.locator("#scaling-open")  # it comes by itself
     expect(plan.get_by_role("heading", name=re.compile(r"Plan \d+"))).to_be_visible()
-    expect(plan).to_contain_text(re.compile(r"chat decode 1 to 2: [1-9]\d* waiting at 1"))
+    expect(plan).to_contain_text(re.compile(r"chat decode 1 to 2: [1-9]\d* waiting at 1 engine"))
     expect(plan).to_contain_text("1 → 2")
     expect(plan).to_contain_text("automatic applying is off")
     expect(page.locator("#scaling-now")).to_contain_text("pressure")

@@ -141,7 +141,14 @@ def test_everybody_can_change_the_own_password(as_role: Clients) -> None:
     assert sign_in(Client(), name, "another long one 7").status_code == 302
 
 
-@pytest.mark.parametrize("path", ["password/reset/", "signup/", "inactive/"])
-def test_the_other_account_pages_wear_our_frame(path: str, db: None) -> None:
-    answer = Client().get(f"/accounts/{path}")
-    assert "css/base.css" in answer.content.decode()
+@pytest.mark.parametrize(
+    ("path", "way"),
+    [
+        ("password/reset/", "create_admin NAME"),
+        ("signup/", "made by an admin"),
+        ("inactive/", "an admin enables it"),
+    ],
+)
+def test_the_other_account_pages_wear_our_frame_and_say_who_helps(path: str, way: str, db: None) -> None:
+    page = Client().get(f"/accounts/{path}").content.decode()
+    assert "css/base.css" in page and way in page
