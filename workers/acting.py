@@ -42,8 +42,10 @@ class Hands:
                 waits[spec.partition] = (spec, reason)
             case Relabel(spec):
                 self._relabel(spec, now)
-            case Drain(partition):
-                self.change(partition, phase=Phase.DRAINING, since=now, idle_since=None, shut_until=None)
+            case Drain(partition, hurried):
+                self.change(
+                    partition, phase=Phase.DRAINING, since=now, idle_since=None, shut_until=None, hurried=hurried
+                )
             case Stop(partition, force):
                 self.stop(partition, force, now)
             case Doze(partition):

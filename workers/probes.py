@@ -14,7 +14,7 @@ from workers.book import Record, clock
 from workers.contract import EngineSample, Phase
 from workers.engines import Engine, door
 from workers.processes import Process
-from workers.reconcile import QUIET_S, Replica, settle_s
+from workers.reconcile import Replica, may_shut
 
 log = logging.getLogger(__name__)
 THREADS = 16
@@ -63,10 +63,10 @@ def idle_since(replica: Replica, probe: Probe, now: float) -> float | None:
 
 
 def seen_draining(replica: Replica, probe: Probe, now: float) -> Replica:
-    """As it is after that answer. Its door counts as shut only where no request has come since before it drained."""
+    """As it is after that answer. Its door counts as shut only where nothing can reach into its cache either."""
     since = idle_since(replica, probe, now)
     seen = probe.begun if since is not None else replica.idle_seen
-    shut = probe.shut_until if since is not None and replica.since - since >= QUIET_S else None
+    shut = probe.shut_until if probe.quiet_since is not None else None
     return replace(replica, idle_since=since, idle_seen=seen, shut_until=shut)
 
 
@@ -139,8 +139,8 @@ class Prober:
         if replica.phase != Phase.DRAINING or not record.secret or before is None or before.quiet_since is None:
             return None
         begun = clock()
-        if replica.since - before.quiet_since < QUIET_S and begun - replica.since < settle_s(replica):
-            return None  # requests may come, and are better served than refused
+        if not may_shut(replica, before.quiet_since, begun):
+            return None
         found = door.shut(self._client, record.url(self._host), record.secret)
         return begun + found.shut_s if found is not None and not found.inside else None
 

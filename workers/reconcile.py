@@ -42,6 +42,7 @@ class Replica:
     idle_since: float | None = None
     idle_seen: float | None = None  # draining: when it was last asked and had none
     shut_until: float | None = None  # draining: it was empty when its door was shut, and lets nobody in until then
+    hurried: bool = False  # draining: somebody waits for its devices
     prefill_until: float | None = None  # until when it was labelled prefill, if it no longer is
     restarts: int = 0  # starts in a row that ended without staying up
     asked: bool = False  # exited because it was told to
@@ -57,7 +58,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
+    """`hurried`: another deployment's engine is to have its devices."""
+
     partition: int
+    hurried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,12 @@ def settle_s(replica: Replica) -> float:
     return QUIET_SETTLE_S if quiet else SETTLE_S
 
 
+def may_shut(replica: Replica, idle_since: float, now: float) -> bool:
+    """Whether to let nobody in any more, of one that is idle: where requests may still come, and nobody waits for its
+    devices, they are better served than refused."""
+    return replica.hurried or replica.since - idle_since >= QUIET_S or now - replica.since >= settle_s(replica)
+
+
 def is_shut(replica: Replica, now: float) -> bool:
     """Nobody is inside and nobody comes in, whatever gateways know: there is nothing to wait for."""
     return replica.shut_until is not None and now < replica.shut_until - SHUT_MARGIN_S
@@ -228,7 +238,7 @@ def _keep_or_retire(replica: Replica, desired: ReplicaSpec | None, spec: NodeSpe
     if replica.phase == Phase.EXITED:
         return None if desired else Forget(partition)
     if replica.phase == Phase.READY:
-        return Drain(partition)
+        return Drain(partition, desired is not None and desired.deployment != replica.spec.deployment)
     if replica.phase == Phase.DRAINING:
         if not is_drained(replica, now, None if desired else spec.drain_s):
             return None

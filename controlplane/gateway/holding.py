@@ -6,6 +6,7 @@ and of bytes that are held is bounded, and the longest line gives way to whoever
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -54,6 +55,12 @@ class Hold:
         self._looking: asyncio.Task[None] | None = None
         self._news = asyncio.Event()  # somebody has come for whom nothing was asked yet
         self._closed = False
+        self.wants_slot = False  # the last answer was that one of the models waits for a slot; for any thread
+
+    def ask_soon(self) -> None:
+        """Somebody may be able to leave its slot now. For any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            self._loop.call_soon_threadsafe(self._news.set)
 
     @property
     def is_holding(self) -> bool:
@@ -169,11 +176,13 @@ class Hold:
                 failing, standings = True, {}
             for name, standing in standings.items():
                 self._told(name, standing)
+            self.wants_slot = any(standing.state is State.WAITING for standing in standings.values())
             try:
                 async with asyncio.timeout(ASK_S):
                     await self._news.wait()
             except TimeoutError:
                 continue
+        self.wants_slot = False
 
     def _told(self, name: str, standing: Standing) -> None:
         line = self._lines.get(name)

@@ -59,6 +59,7 @@ async def serve(
     parts = (lambda: warming.table, recorder, metrics, limits, waker.wake)
     gateway = TracedGateway(tracer, *parts) if tracer else Gateway(*parts)
     watch.hurried = lambda: gateway.hold.is_holding
+    teller.hurried, teller.idle_told = lambda: gateway.hold.wants_slot, gateway.hold.ask_soon
     protocol = gateway.server()
     listener = await listen(protocol, host, port, limits)
     port = listener.sockets[0].getsockname()[1]

@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 BEAT_S = 2.0
 RETRY_S = 1.0
 LOOK_S = 1.0  # between two looks at what is in use
+HURRY_S = 0.1  # while a model waits for somebody to be done with a slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Teller(threading.Thread):
     def __init__(self, uses: Callable[[], Iterable[Use]], *, beat_s: float = BEAT_S) -> None:
         """`uses`: what changed since it was last asked."""
         super().__init__(name="gateway-telling", daemon=True)
+        self.hurried: Callable[[], bool] = lambda: False  # whether a model waits for a slot
+        self.idle_told: Callable[[], None] = lambda: None  # called then: one has nothing in flight, and that is written
         self._gateway = self._address = ""
         self._beat_s = beat_s
         self._new: queue.SimpleQueue[Finding | None] = queue.SimpleQueue()
@@ -93,12 +96,17 @@ class Teller(threading.Thread):
     def _write_uses(self) -> None:
         """What could not be written is kept, the newest of each."""
         self._unwritten.update({use[0]: use for use in self._uses()})
-        if self._unwritten:
-            pool_use.write(self._gateway, self._unwritten.values())
-            self._unwritten.clear()
+        if not self._unwritten:
+            return
+        pool_use.write(self._gateway, self._unwritten.values())
+        is_idle = any(not in_flight for _, in_flight, _ in self._unwritten.values())
+        self._unwritten.clear()
+        if is_idle and self.hurried():
+            self.idle_told()
 
     def _pause_s(self) -> float:
-        return RETRY_S if self._failing else min(LOOK_S, max(0.0, self._beat_at - time.monotonic()))
+        look_s = HURRY_S if self.hurried() else LOOK_S
+        return RETRY_S if self._failing else min(look_s, max(0.0, self._beat_at - time.monotonic()))
 
     def _take(self, wait_s: float) -> bool:
         """Gather what is new, waiting for the first of it; False at the end."""

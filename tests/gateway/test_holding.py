@@ -12,6 +12,7 @@ import pytest
 
 from controlplane.domain.routing import Ready
 from controlplane.fleet.services.waking import Standing, State
+from controlplane.gateway.holding import ASK_S
 from controlplane.gateway.run import end
 from controlplane.gateway.table import Key
 from tests.gateway.conftest import KEY, MakeSite, Site, eventually
@@ -103,6 +104,26 @@ async def test_after_the_deadline_it_is_told_when_to_come_again(make_site: MakeS
     assert time.monotonic() - began < 5
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "4")
     assert "not ready within 0 s" in answer.json()["error"]["message"]
+
+
+async def test_who_waits_for_a_slot_says_so_and_is_asked_for_when_one_may_be_had(make_site: MakeSite) -> None:
+    fleet = Fleet()
+    fleet.standing = Standing(State.WAITING, message="every slot is busy")
+    site = await asleep(make_site, fleet)
+    hold = site.gateway.hold
+    assert not hold.wants_slot
+    asked = ask(site, 1)
+    await eventually(lambda: hold.wants_slot)
+    before, began = len(fleet.asked), time.monotonic()
+    for more in range(5):
+        await asyncio.to_thread(hold.ask_soon)
+        await eventually(lambda count=before + more: len(fleet.asked) > count)
+    assert time.monotonic() - began < 5 * ASK_S, "it did not wait for the next time that it asks by itself"
+    fleet.standing = Standing(State.STARTING)
+    await asyncio.to_thread(hold.ask_soon)
+    await eventually(lambda: not hold.wants_slot)
+    awake(site)
+    await asyncio.gather(*asked)
 
 
 async def test_who_hangs_up_leaves_the_line_and_the_others_wait_on(make_site: MakeSite) -> None:

@@ -11,8 +11,8 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from controlplane.fleet import verified
-from controlplane.fleet.models import GatewayBeat, Partition
-from controlplane.gateway.telling import Teller
+from controlplane.fleet.models import GatewayBeat, Partition, PoolUse
+from controlplane.gateway.telling import HURRY_S, Teller
 from tests.factories import make_partition
 
 pytestmark = pytest.mark.django_db
@@ -82,3 +82,23 @@ def test_beats_come_every_few_seconds_only() -> None:
     here.flush()
     assert GatewayBeat.objects.get().seen_at == first
     assert 0 < here._pause_s() <= 2.0
+
+
+def test_while_a_model_waits_for_a_slot_it_is_told_sooner_who_is_done_with_one() -> None:
+    here, told, changed = teller(), [], list[tuple[str, int, float]]()
+    here._uses = lambda: [changed.pop()] if changed else []
+    here.idle_told = lambda: told.append(PoolUse.objects.get().in_flight)
+    here.flush()
+    assert here._pause_s() > HURRY_S
+    changed.append(("chat", 0, 1.0))
+    here.flush()
+    assert told == [], "nobody waits for it"
+    here.hurried = lambda: True
+    changed.append(("chat", 1, 2.0))
+    here.flush()
+    assert told == [] and here._pause_s() == HURRY_S
+    changed.append(("chat", 0, 3.0))
+    here.flush()
+    assert told == [0], "once it is written"
+    here.flush()
+    assert told == [0]

@@ -22,7 +22,9 @@ from workers.processes import Process
 from workers.reconcile import QUIET_S, Doze, Drain, Relabel, Replica, Stop, is_shut, reconcile
 
 GONE, WANTED = NodeSpec(node=7, generation=2), NodeSpec(node=7, generation=1, replicas=(make_spec(1),))
-EVENTS = ["request", "end", "probe", "tick", "a moment", "half a second", "release", "want again"]
+OTHER = NodeSpec(node=7, generation=3, replicas=(make_spec(1, deployment="other", model="/models/other"),))
+SPECS = {"release": GONE, "want again": WANTED, "want another": OTHER}
+EVENTS = ["request", "end", "probe", "tick", "a moment", "half a second", *SPECS]
 
 
 class World:
@@ -63,10 +65,8 @@ class World:
             self.ended += 1
         elif what == "probe":
             self.prober.ask(self.record, self)  # type: ignore[arg-type]
-        elif what == "release":
-            self.spec = GONE
-        elif what == "want again" and self.replica.phase != Phase.STOPPING:
-            self.spec = WANTED
+        elif what in SPECS:
+            self.spec = SPECS[what]
         self.now += {"a moment": 0.05, "half a second": 0.5}.get(what, 0.001)
         if what == "tick":
             self.tick()
@@ -80,8 +80,9 @@ class World:
         for action in reconcile(self.spec, {1: self.replica}, self.now):
             if isinstance(action, Drain):
                 self.replica = replace(
-                    self.replica, phase=Phase.DRAINING, since=self.now, idle_since=None, shut_until=None
-                )
+                    self.replica, phase=Phase.DRAINING, since=self.now, idle_since=None, shut_until=None,
+                    hurried=action.hurried,
+                )  # fmt: skip
             elif isinstance(action, Relabel):
                 self.prober.reopen(self.record)
                 self.replica = replace(self.replica, phase=Phase.READY, since=self.now, shut_until=None)
@@ -111,6 +112,28 @@ def test_an_idle_engine_leaves_at_its_first_look_and_one_that_was_just_asked_doe
         for what in ["probe", "half a second", "release", "tick", "probe", "tick"]:
             world.happen(what)
         assert world.replica.phase == Phase.DRAINING and world.rule.refusal("/v1/completions", b"") == 0
+        world = World(monkeypatch)
+        for what in ["probe", "half a second", "want another", "tick", "probe", "tick"]:
+            world.happen(what)
+        assert world.replica.phase == Phase.STOPPING, "somebody waits for its devices"
+
+
+def test_a_busy_engine_stays_for_its_request_though_another_is_wanted():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        world = World(monkeypatch)
+        for what in [
+            "probe",
+            "half a second",
+            "request",
+            "want another",
+            "tick",
+            *["probe", "half a second", "tick"] * 9,
+        ]:
+            world.happen(what)
+        assert (world.replica.phase, world.rule.inside) == (Phase.DRAINING, 1)
+        for what in ["end", "probe", "half a second", "tick", "probe", "tick"]:
+            world.happen(what)
+        assert world.replica.phase == Phase.STOPPING
 
 
 def test_a_drain_that_is_taken_back_opens_the_door():

@@ -83,6 +83,12 @@ def test_new_content_drains_settles_stops_then_starts():
     assert start == Start(changed.replicas[0], restarts=0)
 
 
+def test_a_drain_is_hurried_where_another_deployment_is_to_have_its_devices():
+    other = node(want(deployment="other", model="n"), generation=2)
+    assert [a for a in reconcile(other, have(want()), 0.0) if not isinstance(a, Wait)] == [Drain(1, hurried=True)]
+    assert reconcile(node(generation=2), have(want()), 0.0) == [Drain(1)]
+
+
 def test_a_prefill_engine_is_kept_until_nobody_can_pull_its_blocks_any_more():
     gone, prefill = node(generation=2), want(role=Role.PREFILL)
     idle = have(prefill, Phase.DRAINING, idle_since=5.0)

@@ -67,7 +67,7 @@ class World:
                 assert not self.lost & set(spec.gpus) and not self.strays & set(spec.gpus)
                 phase = Phase.EXITED if self.fail_starts else Phase.STARTING
                 self.replicas[spec.partition] = Replica(spec, phase, self.now, restarts=restarts)
-            case Drain(p):
+            case Drain(p, _):
                 assert self.replicas[p].phase == Phase.READY
                 self.replicas[p] = replace(self.replicas[p], phase=Phase.DRAINING, since=self.now, idle_since=None)
             case Stop(p, force):

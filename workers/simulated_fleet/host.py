@@ -146,7 +146,7 @@ class Host:
                     self._start(spec, restarts, at)
                 case Relabel(spec):
                     self._relabel(spec, at)
-                case Drain(partition):
+                case Drain(partition, _):
                     self._enter(partition, Phase.DRAINING, at)
                 case Stop(partition):
                     self._enter(partition, Phase.STOPPING, at)
