@@ -16,15 +16,17 @@ import structlog
 
 from controlplane.domain.forecast.activity import Floats, Ints, Requests
 from controlplane.domain.forecast.blend import Blend
-from controlplane.domain.forecast.hazards import DAY_S, Outage
-from controlplane.domain.forecast.history import UNKNOWN, History
-from controlplane.domain.forecast.methods import Forecaster, make
+from controlplane.domain.forecast.hazards import DAY_S
+from controlplane.domain.forecast.history import UNKNOWN
+from controlplane.domain.forecast.methods import Forecaster
 from controlplane.domain.forecast.montecarlo import MonteCarlo
 from controlplane.domain.forecast.tracker import whole
 from controlplane.fleet.models import Deployment
 from controlplane.planning import comparing, policy, settling, slot_sizes
 from controlplane.planning import history as past
 from controlplane.planning.agreeing import agree
+from controlplane.planning.history import Reading
+from controlplane.planning.learned import Asked, Key, Span
 from controlplane.planning.models import Forecast
 from controlplane.planning.slot_sizes import Sizes
 
@@ -48,34 +50,6 @@ HORIZONS_S = tuple(PACES)
 
 
 @dataclass(frozen=True, slots=True)
-class _Key:
-    """`gpus`: of models of one size alone, of which each takes `slots`; 0: of all."""
-
-    horizon_s: int
-    keep_alive_s: int
-    method: str
-    gpus: int = 0
-    slots: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """The moments that are looked at: `first` is the place of the first that is asked about."""
-
-    key: _Key
-    start: float
-    end: float
-    step_s: float
-    first: int
-    gaps: tuple[Outage, ...]
-    unseen: int | None  # models that are deployed and were never asked for; None: the record is of another fleet
-
-    def seen(self, requests: Requests) -> History:
-        key = self.key
-        return History(requests, key.keep_alive_s, key.horizon_s, self.start, self.end, self.step_s, self.gaps)
-
-
-@dataclass(frozen=True, slots=True)
 class _Said:
     active: int | None
     values: list[int]  # by level
@@ -84,27 +58,17 @@ class _Said:
 
 
 @dataclass(slots=True)
-class _Asked:
-    """One horizon's forecaster, and the first of its moments that it was not asked about."""
-
-    anchor: float
-    models: tuple[str, ...]
-    plays: MonteCarlo
-    forecaster: Forecaster
-    following: int
-
-
-@dataclass(slots=True)
 class Forecasting:
     """For one process. Calls may come from several threads."""
 
     paces: Mapping[int, Pace] = field(default_factory=lambda: PACES)
-    _asked: dict[_Key, _Asked] = field(default_factory=dict)
+    _asked: dict[Key, Asked] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def tick(self, now: float) -> int:
-        """Forecast at the last whole step, if that is not done, and settle what is over; how many rows were made."""
-        keep_alive_s, begin = policy.current().keep_alive_s, past.first()
+    def tick(self, now: float, reading: Reading | None = None) -> int:
+        """Forecast at the last whole step, if that is not done, and settle what is over; how many rows were made.
+        `reading`: of this moment, which others go on with."""
+        keep_alive_s, begin, reading = policy.current().keep_alive_s, past.first(), reading or Reading(now)
         if begin is None:
             return 0
         with self._lock:
@@ -116,12 +80,12 @@ class Forecasting:
                 if (at := _due(horizon, pace, keep_alive_s, now, begin)) is not None
             }
             made = 0
-            for rows in self._rows(due, keep_alive_s, method, now, begin) if due else ():
+            for rows in self._rows(due, keep_alive_s, method, reading, begin) if due else ():
                 agree(rows, self.paces)
                 Forecast.objects.bulk_create(rows, ignore_conflicts=True, batch_size=500)
                 made += len(rows)
         days = {horizon: (pace.step_s, pace.replay_days + 1) for horizon, pace in self.paces.items()}
-        settling.settle(now, keep_alive_s, days)
+        settling.settle(reading, keep_alive_s, days)
         return made
 
     def _forget_others(self, keep_alive_s: int, method: str) -> None:
@@ -130,12 +94,13 @@ class Forecasting:
         self._asked = {key: asked for key, asked in self._asked.items() if (key.keep_alive_s, key.method) == mine}
 
     def _rows(
-        self, due: dict[int, float], keep_alive_s: int, method: str, now: float, begin: float
+        self, due: dict[int, float], keep_alive_s: int, method: str, reading: Reading, begin: float
     ) -> Iterator[list[Forecast]]:
         """A horizon after the other, the nearest first: a process that begins needs a minute for each, and what is to
         be held follows from the first."""
-        back = (LOOK_BACK_DAYS + max(self.paces[horizon].replay_days for horizon in due)) * DAY_S
-        requests, gaps = past.requests(now - back, now), past.outages(now - back, now)
+        now = reading.until
+        back = (LOOK_BACK_DAYS + 1 + max(self.paces[horizon].replay_days for horizon in due)) * DAY_S
+        requests, gaps = reading.requests(now - back), past.outages(now - back, now)
         sizes = slot_sizes.read()
         for horizon, at in due.items():
             pace = self.paces[horizon]
@@ -143,12 +108,12 @@ class Forecasting:
             since = anchor - LOOK_BACK_DAYS * DAY_S
             first = _steps_before(anchor, max(since, begin + keep_alive_s), pace)
             start, end = anchor - first * pace.step_s, at + pace.step_s
-            mine = requests.within(since, at)
-            key, unseen = _Key(horizon, keep_alive_s, method), _unseen(mine.models)
-            span = _Span(key, start, end, pace.step_s, first, gaps, unseen)
+            mine = requests.within(since, at).asked()
+            key, unseen = Key(horizon, keep_alive_s, method), _unseen(mine.models)
+            span = Span(key, start, end, pace.step_s, first, gaps, unseen)
             yield self._told(mine, span, begin, sizes)
 
-    def _told(self, requests: Requests, span: _Span, begin: float, sizes: Sizes) -> list[Forecast]:
+    def _told(self, requests: Requests, span: Span, begin: float, sizes: Sizes) -> list[Forecast]:
         """A row for each moment that was not asked about, of all models and of each size; all but the last are said
         afterwards, of what was known by then."""
         key, last, parts = span.key, span.end - span.step_s, _parts(sizes, requests.models)
@@ -172,7 +137,7 @@ class Forecasting:
         return rows
 
     def _by_size(
-        self, rows: list[Forecast], requests: Requests, span: _Span, sizes: Sizes, parts: Mapping[tuple[int, int], Ints]
+        self, rows: list[Forecast], requests: Requests, span: Span, sizes: Sizes, parts: Mapping[tuple[int, int], Ints]
     ) -> None:
         """Those that take two slots of a size are asked about by themselves: what is told of them counts twice. All are
         read off the plays of the whole fleet, which take most of the time."""
@@ -189,7 +154,7 @@ class Forecasting:
     def _ask(
         self,
         requests: Requests,
-        span: _Span,
+        span: Span,
         *,
         parts: tuple[Ints, ...] = (),
         of: tuple[MonteCarlo, int] | None = None,
@@ -198,10 +163,9 @@ class Forecasting:
         history, names = span.seen(requests), requests.models
         last, anchor = len(history.moments) - 1, float(history.moments[span.first])
         asked = self._asked.get(span.key)
-        if asked is None or (asked.anchor, asked.models) != (anchor, names) or asked.following > last:
-            plays = MonteCarlo()
-            (forecaster,) = make([span.key.method], LEVELS, plays=plays)
-            asked = self._asked[span.key] = _Asked(anchor, names, plays, forecaster, span.first)
+        if asked is None or not asked.follows(requests, history, span):
+            asked = self._asked[span.key] = Asked.anew(span, anchor, names, LEVELS)
+        asked.join(names, history)
         asked.plays.parts, asked.plays.of = parts, of
         found, most = {}, _most(requests, history.moments, span.key.horizon_s)
         if span.unseen is not None:

@@ -16,24 +16,26 @@ from controlplane.domain.rhythm import rhythm_of
 from controlplane.fleet import pool_habits
 from controlplane.fleet.pool_habits import Habit
 from controlplane.planning import history, policy
+from controlplane.planning.history import Reading
 
 LOOK_BACK_S = 8 * DAY_S
 EVERY_S = 600.0
 
 
-def refresh(now: float) -> int:
-    """Learn anew, if what is stored was learned long enough ago; of how many models."""
+def refresh(now: float, reading: Reading | None = None) -> int:
+    """Learn anew, if what is stored was learned long enough ago; of how many models. `reading`: of this moment, where
+    others have read."""
     learned = pool_habits.learned_at()
     if learned is not None and 0 <= now - learned.timestamp() < EVERY_S:
         return 0
-    found = learn(now)
+    found = learn(now, reading)
     pool_habits.write(found, datetime.fromtimestamp(now, UTC))
     return len(found)
 
 
-def learn(now: float) -> list[Habit]:
+def learn(now: float, reading: Reading | None = None) -> list[Habit]:
     """Of every model on record in the last days."""
-    requests = history.requests(now - LOOK_BACK_S, now)
+    requests = (reading or Reading(now)).requests(now - LOOK_BACK_S)
     keep_alive_s = float(policy.current().keep_alive_s)
     runs = activity.runs(requests, keep_alive_s).known_at(now)
     if not len(runs.model):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -44,6 +44,22 @@ def requests(since: float, until: float, *, model: str | None = None, tokens: bo
         tokens=np.concatenate([np.stack([part.prompt, part.completion], -1) for part in parts]) if tokens else None,
     )
     return whole.within(since, until)
+
+
+@dataclass(slots=True)
+class Reading:
+    """What is on record before `until`, read once for all who look at it in one round, however far back each does: as
+    far as the first, and again only for one who looks further."""
+
+    until: float
+    _since: float = math.inf
+    _found: Requests | None = None
+
+    def requests(self, since: float) -> Requests:
+        """Those that began in [since, until), of the models that were asked for then."""
+        if self._found is None or since < self._since:
+            self._found, self._since = requests(since, self.until), since
+        return self._found.within(since, self.until).asked()
 
 
 def bursts(since: float, until: float, model: str) -> tuple[list[Packed], list[Packed]]:

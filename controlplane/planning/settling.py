@@ -11,6 +11,7 @@ from controlplane.domain.forecast.hazards import DAY_S, Outage
 from controlplane.domain.forecast.history import UNKNOWN, History
 from controlplane.planning import history as past
 from controlplane.planning import slot_sizes
+from controlplane.planning.history import Reading
 from controlplane.planning.models import Forecast
 
 Peaks = Mapping[float, int]  # by moment, of those on record
@@ -42,20 +43,15 @@ class _Seen:
         return found
 
 
-def settle(now: float, keep_alive_s: int, paces: Mapping[int, tuple[float, int]]) -> int:
-    """How many. What an outage hid stays unknown. `paces`: by horizon, seconds between forecasts, and days after which
-    what is not settled stays so."""
-    settled, sizes = 0, slot_sizes.read()
-    for horizon, (step_s, days) in paces.items():
-        over = Forecast.objects.filter(
-            horizon_s=horizon, keep_alive_s=keep_alive_s, peak=None, at__lte=_moment(now - horizon),
-            at__gt=_moment(now - horizon - days * DAY_S),
-        )  # fmt: skip
-        rows = list(over.order_by("at"))
-        if not rows:
-            continue
-        since = rows[0].at.timestamp()
-        requests, gaps = past.requests(since - DAY_S, now), past.outages(since - DAY_S, now)
+def settle(reading: Reading, keep_alive_s: int, paces: Mapping[int, tuple[float, int]]) -> int:
+    """How many, of those that are over when `reading` ends. What an outage hid stays unknown. `paces`: by horizon,
+    seconds between forecasts, and days after which what is not settled stays so."""
+    now, settled, sizes = reading.until, 0, slot_sizes.read()
+    over = {horizon: rows for horizon, (_, days) in paces.items() if (rows := _over(horizon, days, keep_alive_s, now))}
+    # The furthest first: then all are read at once.
+    for horizon, rows in sorted(over.items(), key=lambda one: one[1][0].at):
+        step_s, since = paces[horizon][0], rows[0].at.timestamp()
+        requests, gaps = reading.requests(since - DAY_S), past.outages(since - DAY_S, now)
         seen = _Seen(keep_alive_s, horizon, since, now - horizon + 1.0, step_s, gaps)
         split = sizes.split(requests.models) if any(row.by_size for row in rows) else {}
         by_size = {gpus: seen.of_size(requests, places) for gpus, places in split.items()}
@@ -63,6 +59,15 @@ def settle(now: float, keep_alive_s: int, paces: Mapping[int, tuple[float, int]]
         Forecast.objects.bulk_update(done, ["peak", "by_size"])
         settled += len(done)
     return settled
+
+
+def _over(horizon: int, days: int, keep_alive_s: int, now: float) -> list[Forecast]:
+    """The oldest first."""
+    over = Forecast.objects.filter(
+        horizon_s=horizon, keep_alive_s=keep_alive_s, peak=None, at__lte=_moment(now - horizon),
+        at__gt=_moment(now - horizon - days * DAY_S),
+    )  # fmt: skip
+    return list(over.order_by("at"))
 
 
 def _came_to(rows: list[Forecast], peaks: Peaks, by_size: Mapping[int, Peaks]) -> list[Forecast]:

@@ -15,6 +15,7 @@ from controlplane.domain.knapsack import Loads, cold, law_of_room
 from controlplane.domain.reservation import aegaeon
 from controlplane.planning import history as past
 from controlplane.planning import policy, slot_sizes
+from controlplane.planning.history import Reading
 from controlplane.planning.models import Standing
 from controlplane.planning.slot_sizes import Sizes
 
@@ -39,9 +40,10 @@ class OfSize:
     curve: list[list[float]]  # as Standing's
 
 
-def refresh(now: float) -> int:
+def refresh(now: float, reading: Reading | None = None) -> int:
     """Make the curves anew, once an hour, also that of the keep-alive in use; how many. In the first hour on record
-    each ten minutes, of those keep-alives that are no longer than the record: of others it cannot tell who rests."""
+    each ten minutes, of those keep-alives that are no longer than the record: of others it cannot tell who rests.
+    `reading`: of this moment, where others have read."""
     newest = Standing.objects.order_by("at").values_list("at", flat=True).first()
     begin = past.first()
     if begin is None or now - begin < FIRST_S:
@@ -55,7 +57,7 @@ def refresh(now: float) -> int:
         return 0
     since = max(begin, now - DAYS * DAY_S)
     seconds = sum(end - start for start, end in past.recorded(since, now))
-    requests = past.requests(since, now)
+    requests = (reading or Reading(now)).requests(since)
     if seconds <= 0 or not len(requests.at):
         return 0
     sizes = slot_sizes.read()

@@ -19,6 +19,7 @@ from controlplane import tether
 from controlplane.fleet.services import pool
 from controlplane.planning import beginning, comparing, habits, keeping, measurements, pooling, standing
 from controlplane.planning.forecasting import forecasting
+from controlplane.planning.history import Reading
 
 log = structlog.get_logger(__name__)
 DAYS_AT_ONCE = 5
@@ -74,9 +75,10 @@ def _tick() -> None:
         now = time.time()
         if beginning.gateways(timezone.now()):
             keeping.note_recorded(now)
-        forecasting.tick(now)
-        standing.refresh(now)
-        habits.refresh(now)
+        reading = Reading(now)
+        forecasting.tick(now, reading)
+        standing.refresh(now, reading)
+        habits.refresh(now, reading)
     except Exception:
         log.exception("no forecast was made; the next round tries again")
     finally:

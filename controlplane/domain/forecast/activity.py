@@ -49,6 +49,11 @@ class Requests:
         first, last = np.searchsorted(self.at, [start, end])
         return self._part(self.models, self.model, slice(int(first), int(last)))
 
+    def asked(self) -> Requests:
+        """Of the models alone that have any."""
+        there = np.unique(self.model)
+        return self if len(there) == len(self.models) else self.only(there)
+
     def only(self, models: ArrayLike) -> Requests:
         """Of these models alone, by their places."""
         kept = np.asarray(models, np.int64)

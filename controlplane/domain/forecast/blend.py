@@ -12,7 +12,7 @@ from enum import Enum
 
 import numpy as np
 
-from controlplane.domain.forecast.activity import Floats
+from controlplane.domain.forecast.activity import Floats, Ints
 from controlplane.domain.forecast.falls import Falls
 from controlplane.domain.forecast.history import UNKNOWN, Method, Seen
 from controlplane.domain.forecast.tracker import Correction, Flags, Tracker, whole
@@ -169,6 +169,11 @@ class Blend:
         told = np.max([average.tell(seen, raw) for average in self.averages], axis=0)
         self.told = np.maximum.accumulate(told)
         return self.told
+
+    def joined(self, places: Ints) -> None:
+        """Models have come: `places` has, of each that was there, where it is now. All that was learned is of the
+        number of active ones, but for who is missing."""
+        self._falls.joined(places)
 
     def shares(self) -> dict[str, Floats]:
         """How much each method counts, by level, on the mean of the averages: the reason that a page gives."""

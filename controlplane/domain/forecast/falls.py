@@ -31,6 +31,10 @@ class Falls:
 
     _missing: dict[int, float] = field(default_factory=dict)  # by model: when it fell silent
 
+    def joined(self, places: Ints) -> None:
+        """Models have come: `places` has, of each that was there, where it is now."""
+        self._missing = {int(places[who]): at for who, at in self._missing.items()}
+
     def floor(self, seen: Seen, levels: Floats) -> Floats:
         """What is active and who is missing since a common fall, shape (levels,); zeros where there was none. What has
         lasted for a time goes on for as long again with a chance of one half, so that who is gone for `a` is back in

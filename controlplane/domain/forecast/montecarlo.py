@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from controlplane.domain.forecast.activity import Floats, Ints
+from controlplane.domain.forecast.activity import Floats, Ints, Runs
 from controlplane.domain.forecast.hazards import DAY_S, EDGES_S, Habits, Now, at, learn
-from controlplane.domain.forecast.history import Seen
+from controlplane.domain.forecast.history import History, Seen
 
 DRAWS = 100_000  # model lives per decision, spread over the models
 LEAST, MOST = 64, 320  # plays
@@ -39,6 +39,7 @@ class MonteCarlo:
     kept: dict[float, Floats] = field(default_factory=dict)  # by moment: Y by part and play; to be cleared by who reads
     _habits: Habits | None = None
     _learned_at: float = -np.inf
+    _learned: int = -1  # the place of that moment
     _played: tuple[int, Floats] = field(default_factory=lambda: (-1, np.empty(0)))
 
     def quantiles(self, seen: Seen, levels: Floats) -> Floats:
@@ -52,16 +53,30 @@ class MonteCarlo:
             self._played = (seen.place, found[self.of[1]])
             return self._played[1]
         runs = seen.runs(SPAN_S)
-        if self._habits is None or seen.now - self._learned_at >= LEARN_EVERY_S:
-            self._habits, self._learned_at = learn(runs, seen.sighted, SPAN_S, seen.outages), seen.now
+        habits = self._habits
+        if habits is None or seen.now - self._learned_at >= LEARN_EVERY_S:
+            habits = self._learn(seen, runs)
         random = np.random.default_rng([self.seed, seen.place])
         state = at(runs, seen.sighted)
         group, within = _groups(self.parts, len(state.is_on))
-        active = play(self._habits, state, now=seen.now, horizon_s=seen.horizon_s, random=random, group=group)
+        active = play(habits, state, now=seen.now, horizon_s=seen.horizon_s, random=random, group=group)
         if self.parts:
             self.kept[seen.now] = np.array([active[one].sum(axis=0).max(axis=1) for one in within], np.float64)
         self._played = (seen.place, active.sum(axis=0).max(axis=1).astype(np.float64))
         return self._played[1]
+
+    def joined(self, history: History) -> None:
+        """From here on it is asked of this history, which has models that nobody had asked for before: what was learned
+        is learned again as of the same moment, for all of them."""
+        self._played, self.kept = (-1, np.empty(0)), {}
+        if self._habits is not None:
+            seen = history.seen_at(self._learned)
+            self._learn(seen, seen.runs(SPAN_S))
+
+    def _learn(self, seen: Seen, runs: Runs) -> Habits:
+        self._habits = learn(runs, seen.sighted, SPAN_S, seen.outages)
+        self._learned_at, self._learned = seen.now, seen.place
+        return self._habits
 
 
 def _groups(parts: Sequence[Ints], count: int) -> tuple[Ints, NDArray[np.bool_]]:
