@@ -17,6 +17,7 @@ from controlplane.web.change_forms import ApplyChange
 from controlplane.web.drafts import Draft
 
 CHIPS = ("TTFT is climbing", "ITL is climbing", "Node trouble", "Making room")
+UNDO_CHIPS = ("It did not help", "It made things worse", "Applied by mistake", "No longer needed")
 _DESTRUCTIVE = {"last-replica", "would-stop-serving"}
 
 
@@ -37,7 +38,7 @@ def panel(
         "problems": [*problems, *(refusal for refusal in refusals if refusal not in problems)],
         "form": form or ApplyChange(),
         "confirm": confirm_word(plan),
-        "chips": CHIPS,
+        "chips": CHIPS if undoes is None else UNDO_CHIPS,
         "undoes": undoes,
         "fixed": undoes is not None,  # its moves are given, not chosen one by one
         "apply_url": apply_url or reverse("web:board-apply"),

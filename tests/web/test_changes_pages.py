@@ -105,6 +105,7 @@ def test_an_undo_that_restarts_engines_is_previewed_first(as_role: Clients, pair
     answer = client.post(reverse("web:change-undo", args=[change.pk]), {"quick": "1"})
     assert answer.status_code == 409  # one click is for relabels
     page = client.get(reverse("web:change-undo", args=[change.pk]))
+    assert "It did not help" in text(page) and "TTFT is climbing" not in text(page).split("Reason")[1]
     assert f"Undo of change {change.pk}" in text(page)
     assert "start" in text(page)
     assert "data-remove" not in page.content.decode()
