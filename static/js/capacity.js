@@ -66,7 +66,7 @@ function figures() {
   text($("k-active"), number(soon?.active ?? null));
   text($("k-active-sub"), soon ? `of ${soon.models} known, ${age(now - soon.at)} ago` : "no forecast yet");
   text($("k-hold"), shown.held ? `${held()} slots` : UNKNOWN);
-  text($("k-hold-sub"), shown.held ? `${sizes() || shown.held.reason}` : "no forecast: hold on");
+  text($("k-hold-sub"), shown.held ? `${sizes() || shown.held.reason}` : "no forecast: what is held stays held");
   text($("held-why"), shown.held ? `To hold now: ${held()} slots, ${shown.held.reason}. ${gpus()}` : "What to hold now is not known, since there is no forecast of the last half hour: what is held is held on.");
   text($("k-next"), soon ? number(soon.values[soon.values.length - 1]) : UNKNOWN);
   text($("k-next-sub"), soon ? `99% sure; ${soon.values[soon.values.length - 2]} at 95%` : "a forecast is made every 10 min");
