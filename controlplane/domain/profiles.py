@@ -102,10 +102,6 @@ class PrefillLaw:
     def fitted_ms(self, tokens: float, context: float) -> float:
         return max(self.floor_ms, self.a + self.b * tokens + self.c * tokens * context)
 
-    def b_at(self, context: float) -> float:
-        """Milliseconds a token in steps so large that nothing else counts, prompts of `context` tokens."""
-        return self.b + self.c * context
-
     def step_ms(self, tokens: float, context: float) -> float:
         """As measured at the sizes that were, between them by interpolation."""
         bend = float(np.interp(tokens, self.sizes, self.ratio)) if self.sizes else 1.0

@@ -24,10 +24,6 @@ DOWN = {"", Phase.STARTING, Phase.EXITED, Phase.STOPPING}  # from these an engin
 HEALTHS = {"ok", "degraded", "lost"}
 GPU_FACTS = ("index", "kind", "name", "memory_bytes", "mig_parent", "pci", "peers")
 GPU_COLUMNS = (*GPU_FACTS, "present", "health", "health_detail", "foreign")
-PARTITION_COLUMNS = (
-    "phase", "phase_since", "observed_generation", "observed_role", "endpoint", "pid", "restarts", "message",
-    "ready_after_s", "engine_version",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ _EVENT = re.compile(
     rb'(?P<middle>"[^\n]*)"token_ids":\[[\d,]+(?P<tail>\][^\[\n]*\n\n)'  # it ends here; the tokens
 )
 
-CHUNK_END = b"\n\n\r\n"  # of one that holds a whole event
 LONG = 4096  # lengths that a stream remembers
 
 

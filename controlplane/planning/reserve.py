@@ -31,19 +31,14 @@ class Wanted:
     assumed: int = 0
 
 
-def slots_wanted(now: float) -> tuple[int, str] | None:
-    """(slots, why), of which those in use are a part; None: it is not known, so what is held is to be held on.
+def wanted_by(row: CapacityPolicy, now: float) -> Wanted | None:
+    """What is to be held under this policy, which need not be the one in force, and why; those in use are a part of it.
+    None: it is not known, so what is held is to be held on.
 
     A quantile of the newest forecast of the most active models in the next ten minutes, less the deployments that have
     partitions of their own and are active now; never less than the floor of the schedule, nor fewer GPUs than the
     floors of teams come to. Without a fresh forecast a floor of the schedule that is in force counts, and never takes
     below what was wanted last."""
-    found = wanted_by(policy.current(), now)
-    return None if found is None else (found.slots, found.why)
-
-
-def wanted_by(row: CapacityPolicy, now: float) -> Wanted | None:
-    """The same by size, under this policy, which need not be the one in force."""
     return _for_teams(_by_policy(row, now), floors.promised())
 
 

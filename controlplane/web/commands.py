@@ -16,7 +16,6 @@ from workers.contract import Role
 
 T = TypeVar("T")
 MOST = 12  # offers for a sentence that is not finished
-VERBS = ("flip", "move", "assign", "release", "cordon", "uncordon", "drain")
 _FLIP = re.compile(r"flip\s+(?P<what>\S.*?)(?:\s+to\s+(?P<role>\S*))?$")
 _ASSIGN = re.compile(r"(?:assign|move)\s+(?P<what>\S.*?)\s+to\s+(?P<where>.*)$")
 _RELEASE = re.compile(r"release\s+(?P<what>\S.*)$")

@@ -49,7 +49,8 @@ def of_size(gpus: int, share: float) -> dict[str, Any]:
 
 
 def wanted(at: datetime = MONDAY) -> Any:
-    return reserve.slots_wanted(at.timestamp())
+    found = reserve.wanted_by(policy.current(), at.timestamp())
+    return None if found is None else (found.slots, found.why)
 
 
 def test_until_it_is_changed_the_environment_decides(settings: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 KINDS = {
@@ -56,13 +56,6 @@ def parse(line: str) -> Fault:
     if value is None or (part and value < 0):
         raise BadFault(f"{words[1]!r} is no number of seconds. Write for example: {kind} {words[0]} 4.")
     return Fault(kind, node, part, value)
-
-
-def parse_lines(lines: Iterable[str]) -> Iterator[Fault]:
-    """Of a file: blank lines and what follows a # are passed over. Raises BadFault."""
-    for line in lines:
-        if text := line.partition("#")[0].strip():
-            yield parse(text)
 
 
 def change(in_force: frozenset[Fault], line: str, nodes: Iterable[str]) -> frozenset[Fault]:

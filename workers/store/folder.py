@@ -88,27 +88,6 @@ class Reader:
         return expected is None or key[1] != expected
 
 
-def plain_files(folder: Path, depth: int = 4) -> Iterator[tuple[str, Path, int]]:
-    """(name below the folder, path, bytes) of its files, those of folders in it too; hidden ones and what is neither
-    a file nor a folder are passed over, and links to folders are not followed. Raises OSError."""
-    left = MOST_ENTRIES
-    folders = [(folder, "", depth)]
-    while folders:
-        at, prefix, deeper = folders.pop()
-        with os.scandir(at) as entries:
-            for entry in entries:
-                left -= 1
-                if left < 0:
-                    raise OSError(f"more than {MOST_ENTRIES} files in {folder}")
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    if deeper > 0:
-                        folders.append((Path(entry.path), f"{prefix}{entry.name}/", deeper - 1))
-                elif entry.is_file():
-                    yield f"{prefix}{entry.name}", Path(entry.path), entry.stat().st_size
-
-
 def is_inside(name: str) -> bool:
     """Whether a file of that name lies in its folder, wherever that is."""
     path = PurePosixPath(name)
