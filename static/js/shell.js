@@ -2,6 +2,7 @@
 import { el } from "./dom.js";
 import { meant } from "./commands.js";
 import { keepThroughSwaps } from "./focus.js";
+import "./lost.js";
 import "./rowfilter.js";
 
 const palette = document.getElementById("palette"), help = document.getElementById("help");

@@ -1,4 +1,4 @@
-"""The filter of pages with long tables, and the links to the parts of a long page, in a real Chromium."""
+"""What the frame gives to many pages: a filter, links to parts, a word when the server is lost, in a real Chromium."""
 
 from __future__ import annotations
 
@@ -63,3 +63,14 @@ def test_a_link_on_a_long_page_leads_to_its_part(page: Page, password: str, node
     page.get_by_role("navigation", name="On this page").get_by_role("link", name="Maintenance").click()
     expect(page.get_by_role("link", name="Drain…")).to_be_in_viewport()
     expect(page.get_by_role("navigation", name="On this page")).to_be_in_viewport()  # it stays in sight
+
+
+def test_a_page_whose_parts_are_not_renewed_says_since_when(page: Page, password: str, nodes: None) -> None:
+    sign_in(page, password)
+    page.goto("/alerts/")
+    expect(page.get_by_role("heading", name="Nothing fires")).to_be_visible()
+    page.route("**/alerts/**", lambda route: route.abort())
+    lost = page.locator(".head .light")
+    expect(lost).to_contain_text("the server does not answer")
+    page.unroute("**/alerts/**")
+    expect(lost).to_have_count(0)
