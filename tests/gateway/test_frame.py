@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.gateway.frame import Frame
@@ -33,6 +33,7 @@ def frame(*, chat: bool = False) -> Frame:
 
 
 @given(first=TEXTS, text=TEXTS, ids=IDS, chat=st.booleans())
+@settings(deadline=None)  # machines are busy
 def test_a_plain_event_loses_its_tokens_and_nothing_else(first: str, text: str, ids: list[int], chat: bool) -> None:
     found = Frame.of(event(first, [7], chat=chat))
     assert found is not None, "whatever its text"
