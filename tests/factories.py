@@ -147,7 +147,7 @@ def make_scaling_plan(
 ) -> ScalingPlan:
     """An open one: this partition gets an engine of the deployment in that role."""
     preview = services.preview_change([Move(partition.pk, deployment.pk, Role(role))])
-    why = f"{deployment.name} {role} 1 to 2: ITL p95 70 ms of 50"
+    why = f"{deployment.name} {role} 1 to 2: ITL p95 70 ms of 50 ms"
     move = {"partition": partition.pk, "name": str(partition), "deployment": deployment.pk, "role": role}
     at = timezone.now()
     defaults = {

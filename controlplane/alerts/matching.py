@@ -22,6 +22,14 @@ def silence_of(alert: Alert, silences: Iterable[Silence]) -> Silence | None:
     return max((one for one in silences if _mutes(one, alert)), key=lambda one: one.until, default=None)
 
 
+def told(now: datetime) -> int:
+    """How many fire that people are told of: those that a silence mutes do not count."""
+    firing, silences = Alert.objects.filter(state=Alert.State.FIRING), in_force(now)
+    if not silences:
+        return firing.count()
+    return sum(1 for alert in firing.only("rule", "subject_name", "labels") if silence_of(alert, silences) is None)
+
+
 def _mutes(silence: Silence, alert: Alert) -> bool:
     return (
         silence.rule in ("", alert.rule)

@@ -137,11 +137,11 @@ def _pressure(lane: Lane, served: Served, decode_full: bool) -> tuple[float, str
     """How far the worst figure is over its bound, and that figure in words; 0 where none is known."""
     found = [(0.0, "")]
     if lane.role is not Role.DECODE and not decode_full and served.ttft_ms is not None and served.slo_ttft_ms:
-        text = f"TTFT p95 {served.ttft_ms:.0f} ms of {served.slo_ttft_ms:.0f}"
+        text = f"TTFT p95 {served.ttft_ms:.0f} ms of {served.slo_ttft_ms:.0f} ms"
         found.append((served.ttft_ms / served.slo_ttft_ms, text))
     if lane.role is not Role.PREFILL:
         if served.itl_ms is not None and served.slo_itl_ms:
-            text = f"ITL p95 {served.itl_ms:.0f} ms of {served.slo_itl_ms:.0f}"
+            text = f"ITL p95 {served.itl_ms:.0f} ms of {served.slo_itl_ms:.0f} ms"
             found.append((served.itl_ms / served.slo_itl_ms, text))
         if lane.load.kv_usage is not None:
             found.append((lane.load.kv_usage / KV_FULL, f"KV {lane.load.kv_usage:.0%} full"))

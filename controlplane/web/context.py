@@ -8,8 +8,9 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils import timezone
 
-from controlplane.alerts.models import Alert
+from controlplane.alerts import matching
 from controlplane.audit import roles
 from controlplane.fleet import brake
 from controlplane.fleet.brake import Brake
@@ -85,15 +86,15 @@ class Shell:
         path = self._request.path
         return path == url if url == "/" else path.startswith(_BELOW.get(icon, (url,)))
 
-    @property
+    @cached_property
     def brake(self) -> Brake | None:
         """What is told on every page, to those who may see the fleet."""
         return brake.state() if self.level >= roles.ACTIONS["view"] else None
 
     @property
     def alerts(self) -> int:
-        """How many fire, for those who may see them."""
-        return Alert.objects.filter(state=Alert.State.FIRING).count() if self.level >= roles.ACTIONS["view"] else 0
+        """How many fire that no silence mutes, for those who may see them."""
+        return matching.told(timezone.now()) if self.level >= roles.ACTIONS["view"] else 0
 
     @property
     def undo(self) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ def patient(settings: Any) -> None:
 def look(world: World) -> LaneLook:
     return LaneLook.objects.create(
         deployment=world.deployment, role="aggregated", at=timezone.now(), count=1, ready=1, wanted=2, kind="pressure",
-        why="ITL p95 70 ms of 50", rate_now=1.5, rate_coming=2.25, floor_why="too little is on record",
+        why="ITL p95 70 ms of 50 ms", rate_now=1.5, rate_coming=2.25, floor_why="too little is on record",
         other="Disaggregated engines would take 1.50 times the GPUs", other_ratio=1.5, other_at=timezone.now(),
     )  # fmt: skip
 

@@ -27,15 +27,15 @@ def plan(settings: Any) -> ScalingPlan:
     make_ready(Partition.objects.get(pk=row.pk))
     LaneLook.objects.create(
         deployment=chat, role="decode", at=timezone.now(), count=1, ready=1, wanted=2, kind="pressure",
-        why="ITL p95 70 ms of 50", rate_now=1.5, rate_coming=2.25,
+        why="ITL p95 70 ms of 50 ms", rate_now=1.5, rate_coming=2.25,
     )  # fmt: skip
     return make_scaling_plan(make_partition(node, name="p1"), chat, "decode")
 
 
 def test_roles_and_the_open_plan_are_told_with_their_reasons(plan: ScalingPlan, operator: Terminal) -> None:
     shown = operator.ok("scaling")
-    assert "pressure: ITL p95 70 ms of 50" in shown and "2.25/s" in shown
-    assert "n1/p1, unassigned -> chat as decode: chat decode 1 to 2: ITL p95 70 ms of 50" in shown
+    assert "pressure: ITL p95 70 ms of 50 ms" in shown and "2.25/s" in shown
+    assert "n1/p1, unassigned -> chat as decode: chat decode 1 to 2: ITL p95 70 ms of 50 ms" in shown
     assert "chat decode: 1 -> 2 engines" in shown
     assert "It waits for a person: plans are applied by people" in shown
     assert operator.json("scaling")["lanes"][0]["wanted"] == 2

@@ -42,7 +42,7 @@ def test_late_tokens_propose_an_engine_more_and_nothing_moves_until_somebody_say
     plan = propose(now)
     assert plan is not None
     assert [(move["deployment"], move["role"]) for move in plan.moves] == [(llama.pk, "aggregated")]
-    assert plan.moves[0]["why"] == "llama aggregated 1 to 2: ITL p95 70 ms of 50"
+    assert plan.moves[0]["why"] == "llama aggregated 1 to 2: ITL p95 70 ms of 50 ms"
     assert "automatic applying is off" in plan.held_back[0]
     assert (engines(llama), Change.objects.count()) == (1, 0)
     assert plan.preview["effects"][0]["engines_after"] == 2
@@ -120,7 +120,7 @@ def test_with_automatic_applying_on_it_is_applied_within_the_rails_and_not_beyon
     assert engines(llama) == 2
     event = AuditEvent.objects.get(verb="change", subject_type="change")
     assert (event.actor_name, event.source) == ("planner", "system")
-    assert "ITL p95 70 ms of 50" in event.reason
+    assert "ITL p95 70 ms of 50 ms" in event.reason
 
 
 def test_a_fleet_that_changed_since_makes_it_stale(llama: Deployment, now: datetime, ended: Tell, node: Node) -> None:
@@ -287,7 +287,7 @@ def test_what_is_proposed_superseded_and_held_is_on_record_once_with_its_reason(
     ended("llama", ttft_ms=100.0, itl_ms=70.0)
     for second in range(3):
         propose(now + timedelta(seconds=second))
-    proposed = [("propose", "llama aggregated 1 to 2: ITL p95 70 ms of 50")]
+    proposed = [("propose", "llama aggregated 1 to 2: ITL p95 70 ms of 50 ms")]
     assert told() == proposed, "the same look again says nothing new"
     policy.change(actor=ANNA, auto_apply=True, most_gpus=1)
     for second in range(3, 6):

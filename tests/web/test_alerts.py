@@ -25,6 +25,8 @@ def test_what_fires_is_listed_taken_on_silenced_and_counted_on_every_page(
     form = {"rule": "node-silent", "hours": 4, "labels": "", "subject": "gpu-*", "reason": "rack moves"}
     assert operator.post(reverse("web:alert-silence"), form).status_code == 302
     assert "silenced" in text(operator.get(reverse("web:alerts")))
+    assert "alert firing" not in operator.get(reverse("web:nodes")).content.decode()  # what nobody is told of
+    assert operator.get(reverse("web:alerts-badge"), {"n": "0"}).status_code == 204
     operator.post(reverse("web:silence-end", args=[Silence.objects.get(subject="gpu-*").pk]))
     assert not Silence.objects.filter(subject="gpu-*", until__gt=timezone.now()).exists()
 

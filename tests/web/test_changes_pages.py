@@ -76,6 +76,17 @@ def test_a_running_change_shows_its_step_and_is_asked_for_again(as_role: Clients
     assert "Undo" not in text(answer)  # a viewer's page
 
 
+def test_a_change_says_that_the_brake_holds_it(as_role: Clients, pair: SimpleNamespace) -> None:
+    change, client = flip(pair.decode, pair), as_role("viewer")
+    addresses = [reverse("web:changes"), reverse("web:change", args=[change.pk]), reverse("web:changes-recent")]
+    assert all("held by the brake" not in text(client.get(address)) for address in addresses)
+    for number in range(2):
+        factories.make_node(f"gone-{number}", last_seen=timezone.now() - timedelta(seconds=30))
+    assert all("held by the brake" in text(client.get(address)) for address in addresses)
+    Change.objects.update(state=Change.State.DONE)
+    assert all("held by the brake" not in text(client.get(address)) for address in addresses)
+
+
 def test_one_click_undoes_a_relabel(as_role: Clients, pair: SimpleNamespace) -> None:
     change = flip(pair.decode, pair)
     if change.moves[0]["action"] != "relabel":

@@ -31,7 +31,7 @@ def patient(settings: Any) -> None:
 def look(fleet: SimpleNamespace) -> LaneLook:
     return LaneLook.objects.create(
         deployment=fleet.deployment, role="decode", at=timezone.now(), count=1, ready=1, lost=1, wanted=2,
-        kind="pressure", why="ITL p95 70 ms of 50", short=1, rate_now=1.5, rate_coming=12.0,
+        kind="pressure", why="ITL p95 70 ms of 50 ms", short=1, rate_now=1.5, rate_coming=12.0,
         floor_why="too little is on record",
         other="Aggregated engines would do with 0.50 times the GPUs", other_ratio=0.5,
     )  # fmt: skip
@@ -39,7 +39,7 @@ def look(fleet: SimpleNamespace) -> LaneLook:
 
 def test_it_tells_what_roles_have_and_want_and_why(fleet: SimpleNamespace, look: LaneLook, as_role: Clients) -> None:
     page = text(as_role("viewer").get("/scaling/"))
-    assert "pressure ITL p95 70 ms of 50" in page
+    assert "pressure ITL p95 70 ms of 50 ms" in page
     assert "1 lost" in page and "1 short" in page and "1 engine without a partition" in page
     assert "Floor not known: too little is on record" in page
     assert "Aggregated engines would do with 0.50 times the GPUs. Compare" in page
@@ -49,14 +49,14 @@ def test_it_tells_what_roles_have_and_want_and_why(fleet: SimpleNamespace, look:
 
 def test_the_page_of_a_deployment_says_what_it_wants(fleet: SimpleNamespace, look: LaneLook, as_role: Clients) -> None:
     page = text(as_role("viewer").get(f"/deployments/{fleet.deployment.pk}/"))
-    assert "2 decode engines , has 1, lost 1 , no partition for 1 pressure ITL p95 70 ms of 50" in page
+    assert "2 decode engines , has 1, lost 1 , no partition for 1 pressure ITL p95 70 ms of 50 ms" in page
 
 
 def test_the_open_plan_tells_its_reasons_what_it_does_and_why_it_waits(
     fleet: SimpleNamespace, look: LaneLook, as_role: Clients
 ) -> None:
     page = text(as_role("operator").get("/scaling/"))
-    assert "chat decode 1 to 2: ITL p95 70 ms of 50" in page
+    assert "chat decode 1 to 2: ITL p95 70 ms of 50 ms" in page
     assert "unassigned to D decode of chat" in page
     assert "1 → 2" in page
     assert "It waits for you. plans are applied by people: automatic applying is off" in page

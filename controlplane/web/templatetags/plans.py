@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +26,7 @@ _STATES = {
     "running": ("busy", "running"), "stopped": ("bad", "stopped"), "done": ("ok", "done"),
     "rolled_back": ("warn", "rolled back"), "waiting": ("idle", "waiting"), "failed": ("bad", "failed"),
 }  # fmt: skip
+HELD = "Many nodes are silent: it goes on once they are back, or when the brake is released."
 _KINDS = {"change": "Change", "undo": "Undo", "drain": "Drain"}
 
 
@@ -34,9 +36,12 @@ def action_chip(action: str) -> SafeString:
     return format_html('<span class="chip {}" title="{}">{}</span>', look, meaning, word)
 
 
-@register.filter
-def state_chip(state: str) -> SafeString:
-    return format_html('<span class="chip {}">{}</span>', *_STATES.get(state, ("idle", state)))
+@register.simple_tag(takes_context=True)
+def change_chip(context: Mapping[str, Any], change: Mapping[str, Any]) -> SafeString:
+    """Its state; one that runs takes no step while the brake is on, and says so."""
+    if change["state"] == "running" and (brake := context["shell"].brake) and brake.on:
+        return format_html('<span class="chip warn" title="{}">held by the brake</span>', HELD)
+    return format_html('<span class="chip {}">{}</span>', *_STATES.get(change["state"], ("idle", change["state"])))
 
 
 @register.filter

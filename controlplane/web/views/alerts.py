@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from controlplane.alerts import services
-from controlplane.alerts.matching import in_force, silence_of
+from controlplane.alerts.matching import in_force, silence_of, told
 from controlplane.alerts.models import Alert, AlertTarget, Silence
 from controlplane.audit.requests import actor_of
 from controlplane.domain.alerting import SEVERITIES, Severity
@@ -47,7 +47,7 @@ def now(request: HttpRequest) -> HttpResponse:
 @require_GET
 @needs("view")
 def badge(request: HttpRequest) -> HttpResponse:
-    count = Alert.objects.filter(state=Alert.State.FIRING).count()
+    count = told(timezone.now())
     if request.GET.get("n") == str(count):
         return HttpResponse(status=NOTHING_NEW)
     return show(request, "parts/_alert_badge.html", {"count": count})
@@ -97,9 +97,9 @@ def silence_end(request: HttpRequest, pk: int) -> HttpResponse:
 
 def _alert(request: HttpRequest, pk: int, form: forms.Acknowledge) -> HttpResponse:
     found = find(Alert.objects, pk, "alert")
-    told = found.deliveries.select_related("target", "notification").order_by("pk")
+    sent_to = found.deliveries.select_related("target", "notification").order_by("pk")
     muted = None if found.state == Alert.State.RESOLVED else silence_of(found, in_force(timezone.now()))
-    context = {"alert": found, "told": told, "silence": muted, "form": form}
+    context = {"alert": found, "told": sent_to, "silence": muted, "form": form}
     return show(request, "alerts/detail.html", context, invalid=form.is_bound)
 
 
@@ -108,8 +108,8 @@ def _firing() -> dict[str, Any]:
     silences = in_force(timezone.now())
     rows = list(Alert.objects.filter(state=Alert.State.FIRING).order_by("-pk"))
     found = sorted(((row, silence_of(row, silences)) for row in rows), key=_rank)
-    told = repr([(row.pk, row.text, row.acknowledged_by, muted and muted.pk) for row, muted in found])
-    key = hashlib.sha256(told.encode()).hexdigest()[:16]
+    facts = repr([(row.pk, row.text, row.acknowledged_by, muted and muted.pk) for row, muted in found])
+    key = hashlib.sha256(facts.encode()).hexdigest()[:16]
     return {"firing": found[:MOST], "more": max(0, len(found) - MOST), "count": len(found), "key": key}
 
 
