@@ -14,6 +14,7 @@ def _closed(request: HttpRequest) -> NoReturn:
     raise Http404("There is no such page here.")
 
 
+handler500 = "controlplane.web.views.errors.failed"
 urlpatterns = [
     path("accounts/password/set/", _closed),
     path("accounts/email/", _closed),

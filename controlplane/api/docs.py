@@ -29,6 +29,7 @@ class Docs(SpectacularSwaggerSplitView):
     """Swagger UI with its start-up script at an address of its own: the site's CSP lets no inline script run."""
 
     url_name = "api:schema"
+    template_name = "api/docs.html"
     permission_classes = [RolePermission]
     authentication_classes = api_settings.DEFAULT_AUTHENTICATION_CLASSES
 

@@ -70,6 +70,11 @@ class Silence(forms.Form):
         return {**given, "until": until}
 
 
+def _plain(value: float) -> float | int:
+    """60 and not 60.0, as people write it."""
+    return int(value) if value.is_integer() else value
+
+
 class Rule(forms.Form):
     enabled = forms.BooleanField(required=False, label="Switched on")
     threshold = forms.FloatField(min_value=0)
@@ -82,8 +87,9 @@ class Rule(forms.Form):
 
     def __init__(self, *args: Any, rule: AlertRule, **kwargs: Any) -> None:
         self._scale, unit = shown_unit(rule.kind)
-        shown = {name: getattr(rule, name) for name in ("enabled", "for_s", "severity", "labels")}
-        super().__init__(*args, initial={**shown, "threshold": rule.threshold / self._scale}, **kwargs)
+        shown = {name: getattr(rule, name) for name in ("enabled", "severity", "labels")}
+        limits = {"for_s": _plain(rule.for_s), "threshold": _plain(rule.threshold / self._scale)}
+        super().__init__(*args, initial=shown | limits, **kwargs)
         side = "More than" if rule.kind.above else "Less than"
         self.fields["threshold"].label = f"{side}, {unit}" if unit else side
         if rule.kind.fixed:

@@ -1,6 +1,6 @@
 // The two figures of the Capacity page, in the page's colours.
 import { onAxis } from "./format.js";
-import { hue, plotly } from "./plot.js";
+import { hue, plotly, room } from "./plot.js";
 
 export const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false };
 export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -29,7 +29,8 @@ export async function drawFan(box, { forecasts, newest, levels, slots, now }, ho
   const top = Math.max(1, hold ?? 0, ...forecasts.flatMap((row) => [row.active ?? 0, row.peak ?? 0, ...row.values]), ...newest.flatMap((one) => one.values));
   if (slots && slots <= top * 3) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: slots, y1: slots, line: { color: colour.slots, width: 1.2, dash: "6px,4px" } });
   if (hold !== null) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: hold, y1: hold, line: { color: colour.hold, width: 1.2, dash: "4px,3px" } });
-  const wide = box.clientWidth;
+  const wide = room(box);
+  if (!wide) return; // the page draws it when it has a place
   const layout = { ...paper(), shapes, height: wide < 500 ? 240 : 320, width: wide, margin: { l: 44, r: 10, t: 10, b: 38 }, hovermode: false, dragmode: false, xaxis: { ...axes(), type: "date", range: [onAxis(now - hours * 3600), onAxis(ahead)] }, yaxis: { ...axes(), rangemode: "tozero", nticks: 6 } };
   await Plotly.react(box, data, layout, CONFIG);
 }
@@ -49,6 +50,6 @@ export async function drawReliability(box, { levels, calibration }) {
     { type: "scatter", mode: "lines", x: [0, 1], y: [0, 1], line: { color: css("--line"), width: 1, dash: "3px,3px" }, hoverinfo: "skip" },
     { type: "scatter", mode: "lines+markers", x: points.map(([x]) => x), y: points.map(([, y]) => y), line: { color: hue(0), width: 1.5 }, marker: { size: 7, color: hue(0) }, hoverinfo: "skip" },
   ];
-  const share = { ...axes(), range: [-0.03, 1.03], tickformat: ".0%", nticks: 5 };
-  await Plotly.react(box, data, { ...paper(), height: 190, width: box.clientWidth, margin: { l: 44, r: 10, t: 8, b: 34 }, hovermode: false, dragmode: false, xaxis: { ...share, title: { text: "forecast level", standoff: 4 } }, yaxis: share }, CONFIG);
+  const width = room(box), share = { ...axes(), range: [-0.03, 1.03], tickformat: ".0%", nticks: 5 };
+  if (width) await Plotly.react(box, data, { ...paper(), height: 190, width, margin: { l: 44, r: 10, t: 8, b: 34 }, hovermode: false, dragmode: false, xaxis: { ...share, title: { text: "forecast level", standoff: 4 } }, yaxis: share }, CONFIG);
 }

@@ -2,7 +2,7 @@
 import { el, text } from "./dom.js";
 import { UNKNOWN, number } from "./format.js";
 import { CONFIG, axes, css, keys, paper } from "./capacity_plots.js";
-import { plotly } from "./plot.js";
+import { plotly, room } from "./plot.js";
 
 const $ = (id) => document.getElementById(id), box = $("spent").querySelector(".plot"), choice = $("spent-days");
 const share = (value, digits = 1) => (value === null ? UNKNOWN : `${(100 * value).toFixed(digits)}%`);
@@ -41,7 +41,8 @@ function note(total, price) {
 }
 
 async function draw() {
-  const Plotly = await plotly(), colour = keys(), rows = shown.days, x = rows.map((row) => row.day), wide = box.clientWidth;
+  const Plotly = await plotly(), colour = keys(), rows = shown.days, x = rows.map((row) => row.day), wide = room(box);
+  if (!wide) return;
   const bar = (name, y, fill) => ({ type: "bar", name, x, y, marker: { color: fill, line: { width: 0 } }, hovertemplate: `%{x}: %{y:.1f} slot-hours ${name}<extra></extra>` });
   const data = [
     bar("used", rows.map((row) => row.used_h), colour.used), bar("held and idle", rows.map((row) => row.held_h - row.used_h), colour.idle),

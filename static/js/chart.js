@@ -3,13 +3,13 @@ import { el, text } from "./dom.js";
 import { age, clock, fromAxis } from "./format.js";
 import { now } from "./live.js";
 import { save, table } from "./charttable.js";
-import { plot } from "./plot.js";
+import { plot, room } from "./plot.js";
 import { heatLegend, lineLegend } from "./legend.js";
 import { isKnown, joined, newest, picture, samples, stepOf } from "./samples.js";
 import { tail } from "./tails.js";
 import { bounds, isLive } from "./timerange.js";
 
-const AGAIN_S = 10, BUSY_MS = 120, LEAST_PX = 80, slow = matchMedia("(prefers-reduced-motion: reduce)");
+const AGAIN_S = 10, BUSY_MS = 120, slow = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Chart {
   constructor(figure, group) {
@@ -67,8 +67,8 @@ export class Chart {
     if (this.bodies) this.picture = tail(picture(this.bodies, { roleOf: this.group.roleOf(this.role), shape: this.shape }), this.shape);
     this.state();
     if (!this.picture || !this.visible) { this.drawnAt = 0; return; }
-    const width = this.box.clientWidth;
-    if (width < LEAST_PX) { this.drawnAt = 0; return; } // not laid out yet: `sized` draws it once it is
+    const width = room(this.box);
+    if (!width) { this.drawnAt = 0; return; } // `sized` draws it once it has a place
     Object.assign(this, { drawnAt: now(), width });
     const [from, to] = bounds(), { lines } = this.picture, heat = this.isHeat;
     const height = heat ? Math.min(260, Math.max(this.group.height, 32 + 18 * lines.length)) : this.group.height;

@@ -1,6 +1,6 @@
 // The stacked bars of the Cost page, in the page's colours.
 import { onAxis } from "./format.js";
-import { hue, plotly } from "./plot.js";
+import { hue, plotly, room } from "./plot.js";
 
 const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false };
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -10,7 +10,8 @@ export const colours = () => ({ active: hue(2), reserved: hue(1), idle: css("--f
 
 /** `stack`: {name, rest, colour, points}, the lowest first. A step without a point is one in which nothing is known. */
 export async function drawStack(box, stack, { since, until, step_s: step }) {
-  const Plotly = await plotly(), quiet = { size: 11, color: css("--muted") }, wide = box.clientWidth;
+  const Plotly = await plotly(), quiet = { size: 11, color: css("--muted") }, wide = room(box);
+  if (!wide) return; // the page draws it when it has a place
   const axis = { gridcolor: css("--line-soft"), zeroline: false, linecolor: css("--line"), tickfont: quiet, fixedrange: true };
   const data = stack.map(({ rest, colour, points }) => ({
     type: "bar", x: points.map(([at]) => onAxis(at + step / 2)), y: points.map(([, v]) => v), width: step * 1000 * 0.86, hoverinfo: "skip",

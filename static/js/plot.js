@@ -13,6 +13,7 @@ const css = (name) => getComputedStyle(document.documentElement).getPropertyValu
 const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false };
 const MARGIN = { l: 44, r: 10, t: 10, b: 22 };
 const coarse = matchMedia("(pointer: coarse)"); // a finger scrolls the page; it does not draw a range
+const LEAST_PX = 80;
 let loading = null, queue = Promise.resolve();
 
 export function plotly() {
@@ -25,6 +26,9 @@ export function plotly() {
   return loading;
 }
 
+/** The width of a chart's place, px. 0: it is not laid out, as inside of what is folded or hidden, and Plotly would draw ten pixels
+ *  into it; whoever gets 0 draws once a ResizeObserver tells of the place. */
+export const room = (box) => (box.clientWidth < LEAST_PX ? 0 : box.clientWidth);
 
 /** Draws `picture` into `box`; {heat, only, slo, from, to, height, bare}: `only` is one line's place, `bare` a thumbnail. The
  *  milliseconds that it took. */

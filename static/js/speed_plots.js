@@ -1,7 +1,7 @@
 // What was measured as dots, and the fitted curves as lines, in the page's colours.
 import { el } from "./dom.js";
 import { number } from "./format.js";
-import { hue, plotly } from "./plot.js";
+import { hue, plotly, room } from "./plot.js";
 
 const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false };
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -43,10 +43,17 @@ const lines = (points, i) => ({ type: "scatter", mode: "lines", x: points.map(([
 const marks = (points, i) => ({ type: "scatter", mode: "markers", x: points.map(([x]) => x), y: points.map(([, y]) => y), marker: { color: hue(i), size: 7, symbol: i % 2 ? "square" : "circle" }, hoverinfo: "skip" });
 const off = (p) => (p.left_out ? "left out" : `${p.error >= 0 ? "+" : ""}${(100 * p.error).toFixed(1)}%`);
 
+const again = new WeakMap(); // how to draw the figure of a place that is another one than it was drawn for
+const places = new ResizeObserver((entries) => entries.forEach(({ target }) => { if (room(target) && room(target) !== Number(target.dataset.width)) again.get(target)(); }));
+
 async function draw(figure, data, shapes, sizes) {
   const Plotly = await plotly(), box = figure.querySelector(".plot"), quiet = { size: 11, color: css("--muted") };
   const axis = { gridcolor: css("--line-soft"), zeroline: false, linecolor: css("--line"), tickfont: quiet, fixedrange: true };
-  const whole = Array.from({ length: 24 }, (_, i) => 2 ** i).filter((n) => n >= sizes[0] && n <= sizes[sizes.length - 1]), wide = box.clientWidth;
+  const whole = Array.from({ length: 24 }, (_, i) => 2 ** i).filter((n) => n >= sizes[0] && n <= sizes[sizes.length - 1]), wide = room(box);
+  again.set(box, () => draw(figure, data, shapes, sizes));
+  places.observe(box);
+  box.dataset.width = wide;
+  if (!wide) return;
   const every = Math.ceil(whole.length / Math.max(3, Math.floor(wide / 62)));
   const layout = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: css("--font"), ...quiet }, showlegend: false, hovermode: false, dragmode: false, shapes, width: wide, height: 240, margin: { l: 50, r: 10, t: 10, b: 26 },
     xaxis: { ...axis, type: "log", range: [Math.log10(sizes[0]), Math.log10(sizes[sizes.length - 1])], tickvals: whole.filter((_, i) => i % every === 0), ticktext: whole.filter((_, i) => i % every === 0).map((n) => number(n)) }, yaxis: { ...axis, rangemode: "tozero", nticks: 6 } };

@@ -146,3 +146,40 @@ def test_the_panel_leads_from_the_fleet_to_a_gpu_and_back_by_keys(page: Page, fl
     expect(panel.locator("h2")).to_have_text("Fleet")
     panel.get_by_role("button", name="Close").press("Escape")
     expect(panel).to_be_hidden()
+
+
+LATE = """
+addEventListener("DOMContentLoaded", () => { document.querySelector("main")?.style.setProperty("display", "none"); });
+"""
+FITTING = """
+() => [...document.querySelectorAll(".js-plotly-plot")].filter((box) => box.getBoundingClientRect().top < innerHeight)
+  .every((box) => Math.abs(box.layout.width - box.parentElement.clientWidth) < 40)
+"""
+SQUEEZED = """
+() => [...document.querySelectorAll(".js-plotly-plot")].map((box) => box.layout.width).filter((wide) => wide < 80)
+"""
+
+
+@pytest.mark.parametrize("path", ["/nodes/{}/", "/?sel=n{}"])
+def test_charts_that_have_no_place_yet_are_drawn_once_they_have_one(
+    page: Page, fleet: Fleet, password: str, path: str
+) -> None:
+    """However long the page is not laid out; and hidden in between, or in a window of another size."""
+    sign_in(page, password)
+    page.add_init_script(LATE)
+    with page.expect_response("**/api/v1/samples*"):
+        page.goto(path.format(fleet.nodes[0].id))
+    page.wait_for_timeout(1500)
+    drawn = page.locator(".js-plotly-plot").first
+    for _ in range(2):
+        assert page.evaluate(SQUEEZED) == [], "drawn into no place"
+        page.evaluate("document.querySelector('main').style.removeProperty('display')")
+        expect(drawn).to_be_visible()
+        page.wait_for_function(FITTING)
+        page.evaluate("document.querySelector('main').style.setProperty('display', 'none')")
+        page.wait_for_timeout(1500)
+    page.set_viewport_size({"width": 700, "height": 900})
+    page.evaluate("document.querySelector('main').style.removeProperty('display')")
+    drawn.scroll_into_view_if_needed()
+    page.wait_for_function(FITTING)
+    assert page.evaluate(SQUEEZED) == []

@@ -6,8 +6,8 @@ import re
 from types import SimpleNamespace
 
 import pytest
-from django.test import Client
-from django.urls import reverse
+from django.test import Client, RequestFactory
+from django.urls import get_resolver, reverse
 from django.utils import timezone
 
 from controlplane.audit.models import AuditEvent
@@ -173,3 +173,17 @@ def test_sizes_are_asked_for_as_sure_of_lengths_as_scaling_is(as_role: Clients, 
     policy.change(actor=Actor.system("anna"), lengths_level=0.97)
     page = as_role("viewer").get(address).content.decode()
     assert '<option value="0.97" selected>97%</option>' in page and '<option value="0.95">95%</option>' in page
+
+
+def test_the_page_of_an_error_names_the_request_for_the_log(rf: RequestFactory) -> None:
+    request = rf.get("/nodes/")
+    request.request_id = "4f1c9a"
+    answer = get_resolver().resolve_error_handler(500)(request)
+    assert (answer.status_code, "4f1c9a" in answer.content.decode()) == (500, True)
+    bare = get_resolver().resolve_error_handler(500)(rf.get("/"))  # before the id was given
+    assert "log tells more." in bare.content.decode()
+
+
+def test_the_api_docs_follow_the_theme(as_role: Clients) -> None:
+    page = as_role("viewer").get(reverse("api:docs")).content.decode()
+    assert "js/theme" in page and "js/apidocs" in page and "css/apidocs" in page

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.db.models import F
+from django.urls import reverse
 from django.utils import timezone
 
 from controlplane.audit.services import Actor
@@ -16,6 +17,7 @@ from controlplane.fleet import services
 from controlplane.fleet.models import Change, Partition
 from controlplane.scaling import policy
 from controlplane.scaling.models import LaneLook, ScalingPlan
+from tests.factories import make_deployment, make_node, make_partition, make_scaling_plan
 from tests.web.conftest import Clients, text
 
 pytestmark = pytest.mark.django_db
@@ -193,3 +195,24 @@ def test_the_policy_is_changed_in_its_form_and_the_change_is_undone(as_role: Cli
     assert policy.current().version == 1
     assert operator.post(url, undo).status_code == 302
     assert (policy.current().auto_apply, policy.current().level, policy.current().quiet_hours) == (False, 0.95, [])
+
+
+def test_a_plan_that_switches_the_kind_of_engines_says_from_which_to_which(as_role: Clients) -> None:
+    deployment, free = make_deployment("chat"), make_partition(make_node())
+    plan = make_scaling_plan(free, deployment, switches=True)
+    effect = {"deployment": {"id": deployment.pk, "name": "chat"}, "gpus_before": 4, "gpus_after": 4, "in_flight": None}
+    counts = {"prefill": (1, 0), "decode": (1, 0), "aggregated": (0, 1)}
+    plan.preview["effects"] = [
+        {**effect, "role": role, "engines_before": before, "engines_after": after}
+        for role, (before, after) in counts.items()
+    ]
+    said = {"message": "This takes the last prefill replica of chat.", "fix": "Assign another partition to it first."}
+    plan.preview["warnings"] = [{"code": "last-replica", **said}]
+    plan.save()
+    for address in (reverse("web:scaling"), reverse("web:scaling-plan", args=[plan.pk])):
+        page = text(as_role("operator").get(address))
+        assert "chat goes from prefill and decode engines to aggregated engines." in page
+        assert "takes the last prefill replica" in page and "Assign another partition" not in page
+    ScalingPlan.objects.update(switches=False)
+    page = text(as_role("operator").get(reverse("web:scaling")))
+    assert "goes from" not in page and "Assign another partition" in page

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -40,6 +42,22 @@ def rates(lane: LaneLook) -> str:
 def moved(plan: ScalingPlan) -> int:
     """Partitions: one may both leave the pool and be given away."""
     return len({row["partition"] for row in (*plan.moves, *plan.pool)})
+
+
+@register.filter
+def switched(plan: ScalingPlan) -> str:
+    """Of a plan that goes to another kind of engines: from which roles to which, by deployment."""
+    effects = plan.preview.get("effects", []) if plan.switches else []
+    names = dict.fromkeys(effect["deployment"]["name"] for effect in effects)
+    return " ".join(_switch([one for one in effects if one["deployment"]["name"] == name], name) for name in names)
+
+
+def _switch(effects: list[dict[str, Any]], name: str) -> str:
+    gone = [one["role"] for one in effects if one["engines_before"] and not one["engines_after"]]
+    new = [one["role"] for one in effects if one["engines_after"] and not one["engines_before"]]
+    if not (gone and new):
+        return ""
+    return f"{name} goes from {' and '.join(gone)} engines to {' and '.join(new)} engines."
 
 
 @register.filter
