@@ -55,11 +55,11 @@ KINDS: dict[str, Kind] = {
         Kind("engine-crash-looping", "Engine crash-looping", "So many starts in a row did not stay up.",
              "partition", CRASH_LOOP_AFTER, "starts", Severity.CRITICAL, 0),
         Kind("slo-ttft", "TTFT budget burning",
-             "Requests miss the time to first token of their deployment this many times faster than the 5 % that may, "
+             "Requests miss the time to first token of their deployment this many times faster than the 5% that may, "
              "over 5 minutes and over an hour.",
              "deployment", 6, "times", Severity.CRITICAL, 60, clear_s=120, ease=0.5),
         Kind("slo-itl", "ITL budget burning",
-             "Requests miss the inter-token latency of their deployment this many times faster than the 5 % that may, "
+             "Requests miss the inter-token latency of their deployment this many times faster than the 5% that may, "
              "over 5 minutes and over an hour.",
              "deployment", 6, "times", Severity.CRITICAL, 60, clear_s=120, ease=0.5),
         Kind("kv-full", "KV cache nearly full", "The share of an engine's KV cache that is in use.",

@@ -29,7 +29,7 @@ def words_of(rule: AlertRule) -> str:
         return span.capitalize()
     side, shown = "At least" if kind.above else "At most", rule.threshold / scale
     one = unit[:-1] if shown == 1 and len(unit) > 1 else unit  # 1 error, 2 errors
-    return f"{side} {shown:g} {one}, {span}"
+    return f"{side} {shown:g}{one if one == '%' else f' {one}'}, {span}"
 
 
 class LabelsField(forms.CharField):
