@@ -1,6 +1,6 @@
 // The Capacity page: asks GET /api/v1/capacity, draws the fan, answers what-if questions from the curves that came with it.
 import { el, text } from "./dom.js";
-import { UNKNOWN, age, clock, number } from "./format.js";
+import { UNKNOWN, age, clock, number, plural } from "./format.js";
 import { drawFan, drawReliability, keys } from "./capacity_plots.js";
 import { bySize, ofSizes } from "./capacity_sizes.js";
 import { whatIf } from "./capacity_whatif.js";
@@ -54,9 +54,9 @@ const sizes = () => ofSizes(shown.held.sizes);
 function gpus() {
   const { gpus: all, nodes, node_gpus: each, assumed, sizes: every } = shown.held, less = every.filter((one) => one.there < one.slots && each);
   return [
-    `By size: ${sizes() || "each of one GPU"}; ${all} GPUs in all${nodes ? `, on ${nodes} ${nodes === 1 ? "node" : "nodes"} of ${each} at least` : ""}.`,
-    assumed ? `${assumed} models have no slot that is known to hold them, as those of an imported history: they are taken to need one GPU.` : "",
-    less.length ? `The pool has ${less.map((one) => `${one.there} of ${one.slots} with ${one.gpus} ${one.gpus === 1 ? "GPU" : "GPUs"}`).join(", ")}.` : "",
+    `By size: ${sizes() || "each of one GPU"}; ${plural(all, "GPU")} in all${nodes ? `, on ${plural(nodes, "node")} of ${each} at least` : ""}.`,
+    assumed ? `Of ${plural(assumed, "model")} no slot is known to be large enough, as of an imported history: one GPU is taken to do.` : "",
+    less.length ? `The pool has ${less.map((one) => `${one.there} of ${one.slots} with ${plural(one.gpus, "GPU")}`).join(", ")}.` : "",
   ].join(" ").trim();
 }
 
@@ -65,9 +65,9 @@ function figures() {
   const mine = standing.find((one) => one.keep_alive_s === keep);
   text($("k-active"), number(soon?.active ?? null));
   text($("k-active-sub"), soon ? `of ${soon.models} known, ${age(now - soon.at)} ago` : "no forecast yet");
-  text($("k-hold"), shown.held ? `${held()} slots` : UNKNOWN);
-  text($("k-hold-sub"), shown.held ? `${sizes() || shown.held.reason}` : "no forecast: what is held stays held");
-  text($("held-why"), shown.held ? `To hold now: ${held()} slots, ${shown.held.reason}. ${gpus()}` : "What to hold now is not known, since there is no forecast of the last half hour: what is held is held on.");
+  text($("k-hold"), shown.held ? plural(held(), "slot") : UNKNOWN);
+  text($("k-hold-sub"), shown.held ? sizes() || shown.held.reason.split(",")[0] : "no forecast: what is held stays held");
+  text($("held-why"), shown.held ? `To hold now: ${plural(held(), "slot")}, ${shown.held.reason}. ${gpus()}` : "What to hold now is not known, since there is no forecast of the last half hour: what is held is held on.");
   text($("k-next"), soon ? number(soon.values[soon.values.length - 1]) : UNKNOWN);
   text($("k-next-sub"), soon ? `99% sure; ${soon.values[soon.values.length - 2]} at 95%` : "a forecast is made every 10 min");
   text($("k-expected"), mine ? number(mine.expected, 1) : UNKNOWN);
@@ -97,7 +97,7 @@ function picture() {
 
 function calibration() {
   const { windows, apart, covered, days, replayed } = shown.calibration;
-  text($("held-from"), windows ? `${windows} windows of ${NAMES[view.horizon]} in ${number(days)} days${apart < windows ? `, which overlap: as telling as ${number(apart)}` : ""}${replayed ? `, ${replayed} forecast afterwards` : ""}` : "no window is over yet");
+  text($("held-from"), windows ? `${plural(windows, "window")} of ${NAMES[view.horizon]} in ${number(days)} ${days === 1 ? "day" : "days"}${apart < windows ? `, which overlap: as telling as ${number(apart)}` : ""}${replayed ? `, ${replayed} forecast afterwards` : ""}` : "no window is over yet");
   $("held").replaceChildren(...shown.levels.map((level, i) => {
     const share = covered[i], off = share !== null && level >= 0.9 && share < level - 2 * Math.sqrt((level * (1 - level)) / Math.max(apart, 1)) - 0.01;
     return el("tr", {}, el("th", { scope: "row" }, `${number(level * 100)}%`), el("td", { class: `num${off ? " off" : ""}`, title: off ? "clearly less than forecast" : null }, share === null ? UNKNOWN : `${(share * 100).toFixed(1)}%${off ? " too few" : ""}`), el("td", { class: "num" }, windows));
