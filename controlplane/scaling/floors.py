@@ -71,7 +71,8 @@ def floor(deployment: Deployment, looks: Mapping[str, LaneLook], sure: Sure, whe
     if _is_switching(deployment):
         return Floor(None, "a change is at work that gives it the other kind of engines", coming, now)
     apart = deployment.partitions.filter(role__in=(Role.PREFILL.value, Role.DECODE.value)).exists()
-    other = kinds.held(looks, apart, coming.rate, now)
+    about = kinds.basis(deployment.slo_ttft_ms, deployment.slo_itl_ms, sure.lengths, apart=apart)
+    other = kinds.held(looks, about, coming.rate, now)
     # A comparison that ended is made anew at once, with the size: a plan to switch must not go and come back with it.
     compared = any(look.other_at is not None for look in looks.values())
     if (other is not None or not compared) and (kept := _still_good(looks, apart, coming, now)) is not None:
@@ -86,7 +87,8 @@ def floor(deployment: Deployment, looks: Mapping[str, LaneLook], sure: Sure, whe
     except FleetError as error:
         return _unsized(deployment, str(error), coming, now)
     trace = lengths.lengthened(trace, ahead, sure.lengths, lengths.longest(deployment))
-    asked = Asked(trace.at_rate(coming.rate), coming.rate, slo, apart, sizes.transfer_ms_per_token(deployment))
+    transfer = sizes.transfer_ms_per_token(deployment)
+    asked = Asked(trace.at_rate(coming.rate), coming.rate, slo, apart, transfer, sure.lengths)
     return _sized(deployment, asked, coming, when, other)
 
 

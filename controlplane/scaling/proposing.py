@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import structlog
 from django.db import IntegrityError, transaction
@@ -20,9 +19,7 @@ from controlplane.domain.scaling import Kind, Wanted
 from controlplane.fleet import versions
 from controlplane.fleet.errors import FleetError
 from controlplane.fleet.models import Deployment
-from controlplane.fleet.services import preview_change
-from controlplane.planning import load
-from controlplane.scaling import gathering, guarding, overflowing, policy, recovering, sharing, switching
+from controlplane.scaling import drafts, gathering, guarding, overflowing, policy, recovering, sharing, switching
 from controlplane.scaling.gathering import Gathered
 from controlplane.scaling.models import LaneLook, ScalingPlan, ScalingPolicy
 from controlplane.scaling.plans import ACTOR, apply
@@ -30,7 +27,6 @@ from workers.contract import Role
 
 log = structlog.get_logger(__name__)
 MOST_TOLD = 20  # moves that an event lists; the plan has all
-DISMISSED_FOR = timedelta(hours=1)
 KEEP = timedelta(days=30)
 
 
@@ -148,7 +144,9 @@ def _look(one: Gathered, role: Role, wanted: Wanted, short: int, now: datetime) 
         other_at=floor.other.at if floor.other else None,
         other_rate=floor.other.rate if floor.other else None,
         other_counts=_by_name(floor.other.counts) if floor.other else None,
-        other_since=switching.clear_since(before.other_since if before else None, floor, now),
+        other_basis=floor.other.basis if floor.other else "",
+        other_missed=floor.other.missed if floor.other else False,
+        other_since=switching.clear_since(one.looks, floor, now),
         rate_now=floor.coming.now,
         rate_coming=floor.coming.rate,
     )
@@ -163,20 +161,20 @@ def _kept(
     shared: sharing.Shared, rules: ScalingPolicy, version: int, now: datetime, *, switches: bool = False
 ) -> ScalingPlan | None:
     """The open plan with these moves: the one that there is where they are the same."""
-    moves, pool = _moves(shared), list(shared.pool)
+    moves, pool = drafts.moves(shared), list(shared.pool)
     open_ones = list(ScalingPlan.objects.select_for_update().filter(state=ScalingPlan.State.OPEN))
-    plan = next((one for one in open_ones if _same(one, moves, pool)), None)
+    plan = next((one for one in open_ones if drafts.same(one, moves, pool)), None)
     for one in open_ones:
         if one is not plan:
             one.state, one.decided_at, one.decided_by = ScalingPlan.State.SUPERSEDED, now, ACTOR.name
             one.save(update_fields=["state", "decided_at", "decided_by"])
             why = "this look came to other moves" if moves or pool else "this look came to no moves"
             record(ACTOR, "supersede", one, reason=why)
-    if not (moves or pool) or (plan is None and _was_dismissed(moves, pool, now)):
+    if not (moves or pool) or (plan is None and drafts.was_dismissed(moves, pool, now)):
         return None
     plan = plan or ScalingPlan(made_at=now)
     is_new, held = plan.pk is None, list(plan.held_back)
-    plan.preview = preview_change([given.move for given in shared.allotment.moves], live=load.live()) if moves else {}
+    plan.preview = drafts.preview(shared)
     plan.seen_at, plan.version, plan.moves, plan.pool, plan.switches = now, version, moves, pool, switches
     plan.held_back = guarding.held_back(plan, rules, now)
     plan.save()
@@ -197,34 +195,6 @@ def _record(plan: ScalingPlan, is_new: bool, held: Sequence[str]) -> None:
 
 def _without_numbers(reasons: Sequence[str]) -> list[str]:
     return [re.sub(r"[0-9.]+", "#", reason) for reason in reasons]
-
-
-def _was_dismissed(moves: Sequence[Mapping[str, Any]], pool: Sequence[Mapping[str, Any]], now: datetime) -> bool:
-    """Or undone, which says the same."""
-    since = now - DISMISSED_FOR
-    dismissed = Q(state=ScalingPlan.State.DISMISSED, decided_at__gt=since)
-    lately = ScalingPlan.objects.filter(dismissed | Q(change__undone_by__created_at__gt=since))
-    return any(_same(one, moves, pool) for one in lately)
-
-
-def _moves(shared: sharing.Shared) -> list[dict[str, Any]]:
-    return [
-        {
-            "partition": given.move.partition,
-            "name": shared.names[given.move.partition],
-            "deployment": given.move.deployment,
-            "role": given.move.role.value if given.move.role else None,
-            "why": given.why,
-        }
-        for given in shared.allotment.moves
-    ]
-
-
-def _same(plan: ScalingPlan, moves: Sequence[Mapping[str, Any]], pool: Sequence[Mapping[str, Any]]) -> bool:
-    def shape(rows: Sequence[Mapping[str, Any]]) -> set[tuple[Any, ...]]:
-        return {(row["partition"], row.get("deployment"), row.get("role"), row.get("pool")) for row in rows}
-
-    return shape(plan.moves) == shape(moves) and shape(plan.pool) == shape(pool)
 
 
 def _reason(plan: ScalingPlan) -> str:

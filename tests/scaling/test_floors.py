@@ -19,7 +19,7 @@ from controlplane.planning import profiles, sizes
 from controlplane.planning.offers import offers
 from controlplane.scaling import floors
 from controlplane.scaling.floors import Floor, Sure, When
-from controlplane.scaling.kinds import Other
+from controlplane.scaling.kinds import Other, basis
 from controlplane.scaling.models import LaneLook
 from tests.factories import make_deployment, make_gpus, make_model, make_node, make_partition, make_ready
 from tests.planning import profile_tables as tables
@@ -27,6 +27,7 @@ from workers.contract import Role
 
 pytestmark = pytest.mark.django_db
 GPU = "Simulated H100 80GB"
+BASIS = basis(2000, 60, 0.95, apart=True)
 
 
 @pytest.fixture
@@ -160,26 +161,42 @@ def test_what_was_compared_holds_for_an_hour_and_no_longer_or_for_another_kind(c
     look = LaneLook(
         deployment=chat, role="decode", at=now, count=1, ready=1, wanted=1, kind="keep", why="",
         other="Aggregated engines, found before", other_ratio=0.5, other_at=now - timedelta(minutes=59), other_rate=2.0,
+        other_basis=BASIS,
     )  # fmt: skip
-    assert floor(chat, now, {"decode": look}).other == Other(look.other, 0.5, look.other_at, 2.0)
+    assert floor(chat, now, {"decode": look}).other == Other(look.other, 0.5, look.other_at, 2.0, None, BASIS)
     look.other_rate = 1.0
     anew = floor(chat, now, {"decode": look}).other
     assert anew is not None and (anew.at, anew.rate) == (now, 2.0), "it was found for half the rate"
     look.other_rate, look.other_at = 2.0, now - timedelta(minutes=61)
-    assert floor(chat, now, {"decode": look}).other != Other(look.other, 0.5, look.other_at, 2.0)
-    look.other, look.other_at = "Disaggregated engines, found before", now
+    assert floor(chat, now, {"decode": look}).other != Other(look.other, 0.5, look.other_at, 2.0, None, BASIS)
+    look.other_basis, look.other_at = basis(2000, 60, 0.95, apart=False), now
     assert str(floor(chat, now, {"decode": look}).other.text).startswith("Aggregated engines would do with")
 
 
-@pytest.mark.parametrize("column", [{"other_at": timedelta(minutes=61)}, {"other_rate": 1.0}])
+@pytest.mark.parametrize(
+    "column",
+    [
+        {"other_at": timedelta(minutes=61)},
+        {"other_rate": 1.0},
+        {"other_basis": basis(2000, 50, 0.95, apart=True)},
+        {"other_basis": basis(2000, 60, 0.99, apart=True)},
+        {
+            "other_ratio": None,
+            "other_missed": True,
+            "other_counts": {"aggregated": 1},
+            "other_at": timedelta(minutes=11),
+        },
+    ],
+)
 def test_a_comparison_that_ended_is_made_anew_at_once_while_the_size_would_hold(
-    chat: Deployment, now: datetime, column: dict[str, timedelta | float]
+    chat: Deployment, now: datetime, column: dict[str, object]
 ) -> None:
     asked(now, rate=2.0)
     look = LaneLook(
         deployment=chat, role="decode", at=now, count=1, ready=1, wanted=1, kind="keep", why="", floor=7,
         floor_why="found before", floor_at=now - timedelta(minutes=9), rate_coming=2.0,
         other="Aggregated engines, found before", other_ratio=0.5, other_at=now - timedelta(minutes=59), other_rate=2.0,
+        other_basis=BASIS,
     )  # fmt: skip
     assert floor(chat, now, {"decode": look}).counts == {Role.DECODE: 7}
     for name, value in column.items():

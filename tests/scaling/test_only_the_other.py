@@ -134,3 +134,80 @@ def test_once_the_present_kind_keeps_them_it_is_compared_anew_and_is_due_no_more
     look = LaneLook.objects.get()
     assert look.floor == 1 and look.other_since is None and look.other_ratio is not None and look.other_ratio > 1.0
     assert not look.other_is_better
+
+
+@pytest.mark.parametrize("rails", [{"most_gpus": 8}, {"moves_per_hour": 2}])
+def test_one_that_guard_rails_hold_back_does_not_hold_up_engines_that_come_automatically(
+    chat: Deployment, now: datetime, ended: Tell, rails: dict[str, int]
+) -> None:
+    assert propose(now) is None
+    half_an_hour_ago(now)
+    policy.change(actor=ANNA, auto_apply=True, auto_switch=True, **rails)
+    ended("chat", ttft_ms=100.0, itl_ms=19.0)
+    plan = propose(now + timedelta(seconds=1))
+    assert plan is not None and not plan.switches and (plan.state, roles(plan)) == ("applied", ["aggregated"])
+
+
+def test_where_neither_would_come_automatically_it_is_proposed(chat: Deployment, now: datetime, ended: Tell) -> None:
+    assert propose(now) is None
+    half_an_hour_ago(now)
+    policy.change(actor=ANNA, auto_apply=True, auto_switch=True, most_gpus=4)
+    ended("chat", ttft_ms=100.0, itl_ms=19.0)
+    plan = propose(now + timedelta(seconds=1))
+    assert plan is not None and plan.switches and plan.state == "open"
+
+
+def test_an_engine_that_is_lost_is_replaced_before_it(
+    chat: Deployment, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node.objects.get()
+    lost = make_ready(make_partition(node, gpus=make_gpus(node, 4), deployment=chat, role="aggregated"))
+    assert propose(now) is None
+    half_an_hour_ago(now)
+    monkeypatch.setattr("controlplane.fleet.services.verdicts.gone", lambda row, at: row.pk == lost.pk)
+    plan = propose(now + timedelta(seconds=1))
+    assert plan is not None and not plan.switches and roles(plan) == ["aggregated"]
+
+
+@pytest.mark.parametrize("changed", ["objective", "lengths"])
+def test_it_is_asked_anew_once_an_objective_or_how_sure_of_lengths_it_shall_be_has_changed(
+    chat: Deployment, now: datetime, changed: str
+) -> None:
+    assert propose(now) is None
+    half_an_hour_ago(now)
+    if changed == "objective":
+        Deployment.objects.update(slo_itl_ms=1)
+    else:
+        policy.change(actor=ANNA, lengths_level=0.99)
+    later = now + timedelta(seconds=1)
+    assert propose(later) is None
+    look = LaneLook.objects.get()
+    if changed == "objective":
+        assert look.other == "Disaggregated engines on these GPUs would not keep the objectives, however many"
+        assert look.other_since is None
+    else:
+        assert look.other_counts and look.other_since == later, "it counts from now on"
+
+
+def test_the_time_for_which_it_was_cheaper_is_not_that_for_which_it_alone_will_do(
+    chat: Deployment, now: datetime
+) -> None:
+    Deployment.objects.update(slo_itl_ms=60)
+    assert propose(now) is None
+    look = LaneLook.objects.get()
+    Deployment.objects.update(slo_itl_ms=11)
+    assert look.other_ratio is not None and not look.other_missed
+    about = look.other_basis.replace("60", "11")
+    LaneLook.objects.update(other_since=now - timedelta(hours=1), other_ratio=0.7, other_basis=about, floor_at=None)
+    later = now + timedelta(seconds=1)
+    assert propose(later) is None
+    look = LaneLook.objects.get()
+    assert look.other_missed and look.other_ratio is None and look.other_since == later
+
+
+def test_nothing_has_been_so_while_nothing_is_compared(chat: Deployment, now: datetime) -> None:
+    assert propose(now) is None
+    half_an_hour_ago(now)
+    Deployment.objects.update(slo_itl_ms=None)
+    assert propose(now + timedelta(seconds=1)) is None
+    assert LaneLook.objects.get().other_since is None
