@@ -25,6 +25,7 @@ LEAST_REQUESTS = 5  # of an hour whose mean is taken for one
 FEWEST = 10  # residuals, below which they tell nothing
 BEYOND = 2.0  # times what is on record
 RATE = 0.05  # of the range of residuals, that the tracker steps by
+SILENT_S = 600.0  # requests come for longer and no answer ends: nobody serves them
 WAYS = ("as in the last hour", "as in the last day", "as a day ago")
 
 
@@ -44,6 +45,24 @@ class Lengths:
     def at(self, level: float) -> float:
         """Of a level between those that are told by interpolation; of one beyond them the nearest."""
         return float(np.interp(level, self.levels, self.means))
+
+
+def answered(at: Floats, requests: Floats, tokens: Floats) -> NDArray[np.bool_]:
+    """Which minutes' requests tell of lengths. `at`: when each minute began, seconds, in any order; `requests` that
+    began in it, `tokens` of the answers that ended in it. Those that were refused or failed are among the requests and
+    have no tokens: left out are those that came in a stretch of more than SILENT_S in which no answer ended, and those
+    after which none has ended yet. A stretch begins with a request SILENT_S or more after the last one."""
+    order = np.argsort(at, kind="stable")
+    times, asks, ends = at[order], requests[order] > 0, tokens[order] > 0
+    last = np.maximum.accumulate(np.where(asks | ends, times, -np.inf))
+    apart = np.concatenate([[True], (times[1:] - last[:-1] >= SILENT_S) | ends[:-1]]) if len(at) else ends
+    stretch = np.cumsum(apart) - 1
+    begun, ended = np.full(stretch.max(initial=-1) + 1, np.inf), np.full(stretch.max(initial=-1) + 1, np.inf)
+    np.minimum.at(begun, stretch[asks], times[asks])
+    np.minimum.at(ended, stretch[ends], times[ends])
+    found = np.empty(len(at), bool)
+    found[order] = ends | (ended - SILENT_S <= begun)[stretch]
+    return found
 
 
 def coming(

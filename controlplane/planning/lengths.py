@@ -63,14 +63,19 @@ def as_json(forecast: Forecast, trace: Trace, level: float) -> dict[str, Any]:
 
 def _by_hour(model: str, since: float) -> Floats:
     """Requests, tokens of prompts and of answers, shape (3, LOOK_BACK); 0 where one of them is. Of an imported burst
-    without tokens nothing is known. Of gateways' minutes every one counts, for a long answer's tokens lie in a later
-    one than its beginning."""
+    without tokens nothing is known. Of gateways' minutes every one counts whose requests were answered, for a long
+    answer's tokens lie in a later one than its beginning."""
     summed = np.zeros((3, LOOK_BACK))
     counted, imported = history.bursts(since, since + LOOK_BACK * HOUR_S, model)
-    for part, whole in (*((one, False) for one in counted), *((one, True) for one in imported)):
-        rows = np.stack([part.number, part.prompt, part.completion])
-        hours = ((part.at - since) // HOUR_S).astype(np.int64)
+    for parts, whole in ((counted, False), (imported, True)):
+        if not parts:
+            continue
+        at = np.concatenate([part.at for part in parts])
+        rows = np.concatenate([np.stack([part.number, part.prompt, part.completion]) for part in parts], axis=1)
+        hours = ((at - since) // HOUR_S).astype(np.int64)
         kept = (hours >= 0) & (hours < LOOK_BACK) & (rows.all(axis=0) if whole else True)
+        if not whole:
+            rows[0] *= lengths.answered(at, *rows[[0, 2]].astype(np.float64))
         summed += [np.bincount(hours[kept], row[kept], LOOK_BACK) for row in rows]
     return np.where(summed.all(axis=0), summed, 0.0)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from controlplane.domain.lengths import LEAST_REQUESTS
+from controlplane.domain.lengths import LEAST_REQUESTS, answered
 from controlplane.domain.replay import Trace
 from controlplane.planning import history
 from controlplane.planning.bursts import MINUTE_S
@@ -55,7 +55,10 @@ def _by_burst(rows: Table) -> Table:
 
 def _by_hour(rows: Table) -> Table:
     """Gateways count a request in the minute in which it begins and its tokens in that in which it ends, so that a
-    minute may have either without the other, or another's. An hour with few requests has the mean of all."""
+    minute may have either without the other, or another's. An hour with few requests has the mean of all. Requests that
+    nobody answered are left out, as far as minutes tell."""
+    unanswered = ~answered(rows[:, 0], rows[:, 2], rows[:, 4])
+    rows = np.column_stack([rows[:, :2], np.where(unanswered, 0.0, rows[:, 2]), rows[:, 3:]])
     sums = rows[:, 2:].sum(axis=0)
     if not (sums > 0).all():
         return np.empty((0, 5))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from controlplane.gateway.models import DemandMinute
-from controlplane.planning import keeping
+from controlplane.planning import keeping, lengths
 from controlplane.planning.past_lengths import replayed
 from tests.planning.test_forecasting import T0
 
@@ -54,3 +54,33 @@ def test_what_tells_no_tokens_tells_no_lengths() -> None:
     minute(60, 9, 9000, 0)
     assert len(replayed("chat", T0, T0 + 7200, 1000)) == 0
     assert len(replayed("other", T0, T0 + 7200, 1000)) == 0
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_requests_that_nobody_answered_make_none_shorter(packed: bool) -> None:
+    """Nobody serves for 40 minutes of each hour; then 20 requests are answered."""
+    for hour in range(12):
+        for place in range(40):
+            minute(3600 * hour + 60 * place, 50)
+        for place in range(45, 55):
+            minute(3600 * hour + 60 * place, 2, 2 * 1000, 2 * 200)
+    if packed:
+        assert keeping.pack_minutes(T0 + 5 * 86_400) == 600
+    trace = replayed("chat", T0, T0 + 3600, 1500)
+    assert trace.isl.tolist() == [1000] * 20 and trace.osl.tolist() == [200] * 20
+    told = lengths.coming("chat", T0 + 12 * 3600)
+    assert told.isl is not None and told.osl is not None and (told.isl.now, told.osl.now) == (1000.0, 200.0)
+
+
+def test_one_of_few_that_failed_does_not_take_the_next_for_failed() -> None:
+    for place in range(10):
+        minute(3600 * place, 1)
+        minute(3600 * place + 1800, 1)
+        minute(3600 * place + 1920, 0, 1000, 200)
+    assert replayed("chat", T0, T0 + 36_000, 1000).isl.tolist() == [1000] * 10
+
+
+def test_what_has_not_ended_yet_is_left_out() -> None:
+    for place in range(10):
+        minute(60 * place, 2, 2 * 1000 if place < 5 else 0, 2 * 200 if place < 5 else 0)
+    assert replayed("chat", T0, T0 + 600, 1000).isl.tolist() == [1000] * 10
