@@ -20,7 +20,7 @@ TEXT = {
     "auto_switch": "So are those that switch between aggregated and disaggregated engines.",
     "level": "How sure the floor by the forecast is of the rate.",
     "lengths_level": "How sure it is of the mean lengths of the next hour's prompts and answers; from the next replay "
-    "on, in ten minutes at most.",
+    "on: at the next look where the kinds of engines are compared, else within ten minutes.",
     "quiet_s": "For so long one engine fewer must do before it goes; of k too many, the first goes after a k-th of it.",
     "moves_per_hour": "Partitions that may be moved by themselves in an hour.",
     "quiet_hours": "In which nothing is applied by itself: `Mon-Fri 9:00-12:00`. They replace those there are.",

@@ -29,11 +29,13 @@ GUESSED = 1.5  # times the rate of now, while nothing better is known
 
 @dataclass(frozen=True, slots=True)
 class Coming:
-    """Requests a second: now, and the quantile of their mean in the minutes to come. `why` for people."""
+    """Requests a second: now, and the quantile of their mean in the minutes to come. `why` for people. `peak`:
+    the highest mean of as many minutes in the last day."""
 
     now: float
     rate: float
     why: str
+    peak: float = 0.0
 
 
 def coming(arrivals: Sequence[int] | Floats, *, level: float = 0.95) -> Coming:
@@ -47,6 +49,7 @@ def coming(arrivals: Sequence[int] | Floats, *, level: float = 0.95) -> Coming:
         return Coming(0.0, 0.0, "nothing is on record")
     now = float(known[-1])
     means = _means(counts)
+    peak = float(np.fmax.reduce(means[-DAY:], initial=now))
     ways = {
         "as it is now": rates,
         "as in the last hour": _smooth(counts, HOUR),
@@ -59,9 +62,9 @@ def coming(arrivals: Sequence[int] | Floats, *, level: float = 0.95) -> Coming:
         if (found := _told(means, base, level, power)) is not None
     ]
     if not told:
-        return Coming(now, GUESSED * now, f"{GUESSED:g} times the rate of now: too little is on record")
+        return Coming(now, GUESSED * now, f"{GUESSED:g} times the rate of now: too little is on record", peak)
     _, rate, way = min(told)
-    return Coming(now, max(now, rate), f"{100 * level:g}% sure for {AHEAD} min, {way}")
+    return Coming(now, max(now, rate), f"{100 * level:g}% sure for {AHEAD} min, {way}", peak)
 
 
 def has_left(sized_for: float, rate: float) -> bool:

@@ -88,7 +88,7 @@ def floor(deployment: Deployment, looks: Mapping[str, LaneLook], sure: Sure, whe
         return _unsized(deployment, str(error), coming, now)
     trace = lengths.lengthened(trace, ahead, sure.lengths, lengths.longest(deployment))
     transfer = sizes.transfer_ms_per_token(deployment)
-    asked = Asked(trace.at_rate(coming.rate), coming.rate, slo, apart, transfer, sure.lengths)
+    asked = Asked(trace.at_rate(coming.rate), coming.rate, slo, apart, transfer, sure.lengths, coming.peak)
     return _sized(deployment, asked, coming, when, other)
 
 

@@ -4,10 +4,10 @@ the number. A plan that switches is proposed where that is clear (`switching`)."
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from controlplane.domain import demand, shortfall, size_search
+from controlplane.domain import demand, shortfall, size_search, switching
 from controlplane.domain.profiles import Source
 from controlplane.domain.replay import Trace
 from controlplane.domain.sizing import Judged, Slo
@@ -22,9 +22,10 @@ ONLY_HOLDS = timedelta(minutes=10)  # where the other kind alone will do, and is
 @dataclass(frozen=True, slots=True)
 class Other:
     """`text`: what the other kind would take, against the one that there is. `ratio`: its price over that one's; None:
-    one of the two keeps the objectives alone, or neither. `counts`: its engines by role; None: there are none, or some
-    are known by a roofline alone. `rate`: requests a second that it was found for; `basis`: the kind and the aims, as
-    `basis` tells them. `missed`: no number of the engines that there are keeps the objectives."""
+    one of the two keeps the objectives alone, or neither. `counts`: its engines by role; None: there are none, some are
+    known by a roofline alone, or they would not do at the peak of the last day. `rate`: requests a second that it was
+    found for; `basis`: the kind and the aims, as `basis` tells them. `missed`: no number of the engines that there are
+    keeps the objectives."""
 
     text: str
     ratio: float | None
@@ -47,7 +48,8 @@ class Other:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """`trace` comes at `rate` requests a second. `apart`: prefill and decode have engines of their own. `transfer`: of
-    KV between them, ms a token. `level`: how sure it is of the lengths."""
+    KV between them, ms a token. `level`: how sure it is of the lengths. `peak`: the
+    highest rate of the last day, 0 where it is not known."""
 
     trace: Trace
     rate: float
@@ -55,6 +57,7 @@ class Asked:
     apart: bool
     transfer: float
     level: float = 0.0
+    peak: float = 0.0
 
 
 def basis(slo_ttft_ms: float | None, slo_itl_ms: float | None, level: float, *, apart: bool) -> str:
@@ -93,15 +96,26 @@ def compare(asked: Asked, found: Sequence[Offered], mine: Judged | None, now: da
         text = f"{name} engines on these GPUs would not keep the objectives, however many"
         return Other(text, None, now, asked.rate, None, about, missed)
     what = f"{other.size.told} for {asked.rate:.3g} requests a second"
-    size = f"{what}, {other.met:.1%} within the objectives{_doubt(found)}"
+    size = f"{what}, {other.met:.1%} within the objectives"
     if mine is None:
-        text = f"{name} engines would keep the objectives, {_missed(asked, found)}: {size}"
+        text = f"{name} engines would keep the objectives{_doubt(found)}, {_missed(asked, found)}: {size}"
         return Other(text[:255], None, now, asked.rate, _counts(other, found), about, missed)
     ratio = other.size.price_per_hour / mine.size.price_per_hour
     verb = "would do with" if ratio < 1.0 else "would take"
+    peak = _peak(asked, found) if switching.is_clear(ratio) else ""
     unit = "the price" if all(one.price is not None for one in found) else "the GPUs"
-    text = f"{name} engines {verb} {ratio:.2f} times {unit}: {size}"
-    return Other(text[:255], ratio, now, asked.rate, _counts(other, found), about, missed)
+    text = f"{name} engines {verb} {ratio:.2f} times {unit}{_doubt(found)}{peak}: {size}"
+    return Other(text[:255], ratio, now, asked.rate, None if peak else _counts(other, found), about, missed)
+
+
+def _peak(asked: Asked, found: Sequence[Offered]) -> str:
+    """Where the other kind would have to be left again at the peak: what it cannot do, which this one can."""
+    if asked.peak <= asked.rate or not demand.has_left(asked.rate, asked.peak):
+        return ""
+    most = replace(asked, trace=asked.trace.at_rate(asked.peak), rate=asked.peak)
+    if fewest(most, found, apart=not asked.apart) is not None or fewest(most, found, apart=asked.apart) is None:
+        return ""
+    return f", but not at {asked.peak:.3g} requests a second, the most of the last day"
 
 
 def _missed(asked: Asked, found: Sequence[Offered]) -> str:
@@ -130,4 +144,4 @@ def _name(apart: bool) -> str:
 
 def _doubt(found: Sequence[Offered]) -> str:
     known = Source.ROOFLINE.value not in sources(found)
-    return "" if known else "; by a roofline alone: measure before you choose"
+    return "" if known else " (by a roofline alone: measure before you choose)"

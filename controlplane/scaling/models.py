@@ -52,7 +52,7 @@ class LaneLook(models.Model):
     other_ratio = models.FloatField(null=True)
     other_at = models.DateTimeField(null=True)
     other_rate = models.FloatField(null=True)  # requests a second that it was compared for
-    other_counts = models.JSONField(null=True)  # its engines by role; null: not found, or by a roofline alone
+    other_counts = models.JSONField(null=True)  # its engines by role; null: none to switch to
     other_basis = models.CharField(max_length=100, blank=True)  # the kind and the aims that it was compared for
     other_missed = models.BooleanField(default=False)  # no number of the engines that there are keeps the objectives
     other_since = models.DateTimeField(null=True)  # clearly cheaper, or alone in keeping the objectives, since

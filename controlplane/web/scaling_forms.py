@@ -57,7 +57,8 @@ class Policy(forms.Form):
     lengths_level = forms.FloatField(
         min_value=100 * _LENGTHS[0], max_value=100 * _LENGTHS[1], label="Sure of the lengths, %",
         help_text="And for prompts and answers as long as the mean that so many of a hundred hours stay below: more "
-        "holds more engines. It counts with the next replay, in ten minutes at most.",
+        "holds more engines. It counts from the next look on where the kinds of engines are compared, else within "
+        "ten minutes.",
     )  # fmt: skip
     quiet_s = forms.IntegerField(
         min_value=int(_QUIET[0]), max_value=int(_QUIET[1]), label="Seconds before one goes",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from controlplane.domain import shortfall, size_search, sizing
@@ -45,3 +47,13 @@ def test_where_there_is_no_room_for_a_pair_nothing_is_told(fast: Speed) -> None:
 def test_objectives_that_are_each_kept_but_not_together_are_told_by_their_share() -> None:
     judged = sizing.Judged(None, 0.91, 500.0, 11.0)  # type: ignore[arg-type]
     assert shortfall.told(judged, Slo(600.0, 12.0)) == "one or the other for 9.0% of requests"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_where_none_serves_a_request_within_them_it_is_what_misses_them_by_least(fast: Speed, order: int) -> None:
+    laws = made()
+    slow = speed(replace(laws, gpu="slow", decode=tuple(replace(one, itl_ms=5 * one.itl_ms) for one in laws.decode)))
+    trace, slo = poisson(30.0, 60.0, isl=1500, osl=100), Slo(600.0, 1.0)
+    best = shortfall.nearest(trace, [Offer(slow, 8), Offer(fast, 8)][::order], slo, apart=False)
+    assert best is not None and best.met == 0.0
+    assert best.size.decode.offer.speed is fast
