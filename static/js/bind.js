@@ -42,14 +42,16 @@ export function bind({ shapeOf, onMove = () => {}, onChange = () => {}, everythi
     });
     const boxes = [...document.querySelectorAll("[data-live]")];
     if (!everything) show({ detail: shown(boxes, parts, gpus) });
+    let restated = false;
     boxes.forEach((box) => {
       const [kind, id, key] = box.dataset.live.split(":");
-      if (kind === "node") return fillNode(box, store.nodes.get(Number(id)), key);
+      if (kind === "node") { restated = fillNode(box, store.nodes.get(Number(id)), key) || restated; return undefined; }
       const [thing, node] = (kind === "part" ? parts : gpus).get(id) || [];
       if (!thing) return undefined;
       text(box, (kind === "part" ? PART : GPU)[key](thing, node));
       return box.classList.toggle("faint", isStale(node));
     });
+    if (restated) document.dispatchEvent(new Event("rows-restated")); // a filter may be for a status
   };
   subscribe((change) => {
     stamp(change);
@@ -65,7 +67,7 @@ export function bind({ shapeOf, onMove = () => {}, onChange = () => {}, everythi
   start();
 }
 
-/** The nodes that live values are of; of a long list those near the window. */
+/** The nodes that live values are of; of a long list those near the window that no filter hides. */
 function shown(boxes, parts, gpus) {
   const nodesOf = (list) => [...new Set(list.map((box) => {
     const [kind, id] = box.dataset.live.split(":");
@@ -74,19 +76,22 @@ function shown(boxes, parts, gpus) {
   const all = nodesOf(boxes);
   if (all.length <= MOST) return all;
   const near = ({ top, bottom }) => bottom > -MARGIN && top < innerHeight + MARGIN;
-  return nodesOf(boxes.filter((box) => near(box.getBoundingClientRect()))).slice(0, MOST);
+  return nodesOf(boxes.filter((box) => box.getClientRects().length && near(box.getBoundingClientRect()))).slice(0, MOST);
 }
 
 function stamp(change) {
   (change.all ? [...store.nodes.values()] : change.nodes).forEach((node) => node.partitions.forEach((part) => { part.read_at = now(); }));
 }
 
+/** Whether it says another status than before. */
 function fillNode(box, node, key) {
-  if (!node) return;
-  if (key !== "status") { text(box, NODE[key](node)); box.classList.toggle("faint", isStale(node) && key !== "age"); return; }
+  if (!node) return false;
+  if (key !== "status") { text(box, NODE[key](node)); box.classList.toggle("faint", isStale(node) && key !== "age"); return false; }
   const status = isStale(node) && node.status === "ready" ? "silent" : node.status;
   const label = status === "silent" && node.seen !== null ? silence(node) : words(status);
-  if (box.textContent !== label) box.replaceChildren(el("span", { class: `chip ${CHIPS[status] || "idle"}` }, label));
+  if (box.textContent === label) return false;
+  box.replaceChildren(el("span", { class: `chip ${CHIPS[status] || "idle"}` }, label));
+  return true;
 }
 
 /** What a page's server-rendered parts depend on. */

@@ -1,5 +1,5 @@
 // A page's filter: of its tables only the rows that have all its words. The words stand in the address, so that a link
-// shows a colleague the same rows; parts that the server renders again are filtered anew.
+// shows a colleague the same rows; parts that the server renders again, and statuses that change, are filtered anew.
 import { text } from "./dom.js";
 
 const LEAST = 8; // rows below which one reads them all
@@ -29,5 +29,6 @@ if (box) {
   input.addEventListener("input", () => { apply(); keep(); });
   input.addEventListener("keydown", (event) => { if (event.key === "Escape" && input.value) { event.preventDefault(); input.value = ""; apply(); keep(); } });
   document.body.addEventListener("htmx:afterSwap", apply);
+  document.addEventListener("rows-restated", apply);
   apply();
 }
