@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +83,8 @@ class Prober:
         self._lock = threading.Lock()
         self._latest: dict[Process, Probe] = {}
         self._asking: set[Process] = set()
+        self._reopened: dict[Process, float] = {}  # when a drain was last taken back
+        self._opening: set[Process] = set()  # doors that were to be opened, and have not said that they are
         self.on_news: Callable[[], None] = lambda: None  # a process has become ready, or idle, or ceased to be
 
     def ask(self, record: Record, engine: Engine) -> None:
@@ -105,6 +108,8 @@ class Prober:
         living = {record.process for record in records}
         with self._lock:
             self._latest = {process: probe for process, probe in self._latest.items() if process in living}
+            self._reopened = {process: at for process, at in self._reopened.items() if process in living}
+            self._opening &= living
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -129,19 +134,38 @@ class Prober:
             self.on_news()
 
     def reopen(self, record: Record) -> None:
-        """Its drain was taken back. A probe under way may shut it once more: it opens by itself then."""
-        if record.secret:
-            self._pool.submit(door.open_again, self._client, record.url(self._host), record.secret)
+        """Its drain was taken back, or it wakes. Where a probe under way shuts it once more, that opens it."""
+        if record.secret and record.process is not None:
+            with self._lock:
+                self._reopened[record.process] = clock()
+                self._opening.add(record.process)
+            self._pool.submit(self._open, record.process, record)
+
+    def _open(self, process: Process, record: Record) -> None:
+        """One that does not answer may yet open, while it is to go again: its door is not counted on from then on."""
+        if door.open_again(self._client, record.url(self._host), record.secret):
+            with self._lock:
+                self._opening.discard(process)
+
+    def _may_shut(self, process: Process, since: float) -> bool:
+        """Whether the drain that began then still holds, and no opening of before is under way."""
+        with self._lock:
+            return process not in self._opening and self._reopened.get(process, -math.inf) < since
 
     def _shut(self, record: Record) -> float | None:
         """Before it is asked whether it is idle: what it then tells holds as long as its door is shut."""
         before, replica = self.latest(record), record.replica
         if replica.phase != Phase.DRAINING or not record.secret or before is None or before.quiet_since is None:
             return None
-        begun = clock()
+        begun, process = clock(), record.process
+        if process is None or not self._may_shut(process, replica.since):
+            return None
         if not may_shut(replica, before.quiet_since, begun):
             return None
         found = door.shut(self._client, record.url(self._host), record.secret)
+        if not self._may_shut(process, replica.since):  # taken back meanwhile, and perhaps opened before it was shut
+            self._open(process, record)
+            return None
         return begun + found.shut_s if found is not None and not found.inside else None
 
     def _ask(self, record: Record, engine: Engine, begun: float) -> Probe:

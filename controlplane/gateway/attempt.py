@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -12,6 +12,7 @@ import structlog
 from aiohttp import web
 
 from controlplane.domain.routing import Path, Route
+from controlplane.gateway.avoiding import Avoided
 from controlplane.gateway.engines import Engines
 from controlplane.gateway.exchange import Exchange, UpstreamError
 from controlplane.gateway.failures import EngineFailed, StreamBroke, raise_for
@@ -25,7 +26,6 @@ from controlplane.gateway.table import Engine, Table
 from controlplane.gateway.trip import STREAM, Outcome, Trip
 
 log = structlog.get_logger(__name__)
-
 LATE = "the KV deadline passed"
 HEADS = {
     Kind.CHAT: b"POST /v1/chat/completions HTTP/1.1\r\n",
@@ -63,7 +63,7 @@ class Attempt:
     after that."""
 
     __slots__ = (
-        "_ask", "_engine", "_engines", "_failed", "_latest", "_lent", "_limits", "_loop", "_params", "_prefill",
+        "_ask", "_avoided", "_engine", "_engines", "_latest", "_lent", "_limits", "_loop", "_params", "_prefill",
         "_prefilled", "_streaming", "_trip",
     )  # fmt: skip
 
@@ -77,11 +77,11 @@ class Attempt:
         latest: Callable[[], Table],
         engines: Engines,
         limits: Limits,
-        failed: Collection[int] = (),
+        avoided: Avoided,
         streaming: Streaming | None = None,
     ) -> None:
         self._engines, self._limits, self._trip, self._ask = engines, limits, trip, ask
-        self._latest, self._failed = latest, failed
+        self._latest, self._avoided = latest, avoided
         self._loop = asyncio.get_running_loop()
         self._engine = table.engines[route.engine]
         self._prefill = table.engines[route.prefill] if route.prefill is not None else None
@@ -121,7 +121,7 @@ class Attempt:
     async def _ask_to_context(self) -> None:
         context = await self._engines.context(self._engine, self._limits.health_s)
         if context is None:
-            raise EngineFailed(self._engine, "it did not tell its model's context", self._engine.id)
+            raise EngineFailed(self._engine, "it did not tell its model's context", self._engine)
         fields = {**self._ask.fields, "max_tokens": msgspec.Raw(b"%d" % context)}  # it takes the prompt off itself
         self._ask = replace(self._ask, fields=fields, to_context=False)
 
@@ -132,8 +132,8 @@ class Attempt:
         id: int | None = chosen.id
         if served is None or id not in served.ready.decode:
             # not the prefill engine, should it decode now: it would have to pull from itself
-            failed = {*self._failed, prefill.id}
-            id = served and self._engines.decode(served, prefix=self._ask.prefix(), failed=failed)
+            failed = {*self._avoided.ids(table), prefill.id}
+            id = served and self._engines.decode(table, served, prefix=self._ask.prefix(), failed=failed)
         if id is None:
             raise EngineFailed(chosen, "it left during the prefill", suspect=False)
         load = self._engines.load
@@ -157,7 +157,7 @@ class Attempt:
         try:
             answer = _prefilled.decode(exchange.body)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise EngineFailed(engine, f"its prefill's answer cannot be read: {error}", engine.id) from error
+            raise EngineFailed(engine, f"its prefill's answer cannot be read: {error}", engine) from error
         if not self._goes_on:
             self._trip.prefill_began, self._trip.prefilled = began, self._prefilled
             self._trip.take_usage(answer.usage)
@@ -179,7 +179,7 @@ class Attempt:
         try:
             trip.take_usage(_answer.decode(body).usage)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise EngineFailed(self._engine, f"its answer cannot be read: {error}", self._engine.id) from error
+            raise EngineFailed(self._engine, f"its answer cannot be read: {error}", self._engine) from error
         trip.outcome, trip.status, trip.error = Outcome.OK, 200, ""
         return web.Response(body=body, headers=trip.headers(self._loop.time(), "application/json"))
 
@@ -212,12 +212,12 @@ class Attempt:
         if exchange.status != 200 or not exchange.content_type.startswith(b"text/event-stream"):
             exchange.deadline(limits.head_s, "it did not finish its answer in time")
             await self._finish(exchange, engine)
-            raise EngineFailed(engine, "it answered with no stream", engine.id)
+            raise EngineFailed(engine, "it answered with no stream", engine)
         exchange.deadline(limits.first_s, "its first event did not come in time")
         exchange.attach(relay)
         await asyncio.wait((relay.started, exchange.done), return_when=asyncio.FIRST_COMPLETED)
         if not relay.started.done():
-            raise EngineFailed(engine, relay.broken or "its stream ended before its first event", engine.id)
+            raise EngineFailed(engine, relay.broken or "its stream ended before its first event", engine)
         if relay.events.error and not relay.events.begun:
             raise_for(engine, self._prefill, error_status(relay.events.error), relay.events.error)
         self._engines.trust(engine)
@@ -296,4 +296,4 @@ class Attempt:
             return EngineFailed(engine, str(error), suspect=False)
         if str(error) == LATE:  # it may be slow only: prefer others to it
             return EngineFailed(engine, LATE, late=True)
-        return EngineFailed(engine, str(error), engine.id)
+        return EngineFailed(engine, str(error), engine)

@@ -12,10 +12,11 @@ import msgspec
 
 from controlplane.domain.routing import Route, pick, pick_decode
 from controlplane.gateway.exchange import UpstreamError
+from controlplane.gateway.failures import require_open
 from controlplane.gateway.lent import Lent
 from controlplane.gateway.lines import Lines
 from controlplane.gateway.moderation import Moderation
-from controlplane.gateway.table import Engine, Served, Table
+from controlplane.gateway.table import Engine, Process, Served, Table
 from controlplane.gateway.upstream import Bounds, Pool
 
 SUSPECT_S = 5.0
@@ -36,7 +37,7 @@ class Engines:
         self.load: defaultdict[int, int] = defaultdict(int)
         self._bounds = bounds
         self._pools: dict[tuple[str, int], Pool] = {}
-        self._suspect: dict[int, float] = {}
+        self._suspect: dict[int, tuple[Process, float]] = {}  # by id, of that process, until then
         self._had: dict[str, float] = {}  # when a deployment last had an engine
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -48,14 +49,16 @@ class Engines:
         self.load[id] -= 1
         self.lines.freed()
 
-    def route(self, served: Served, *, prefix: int, transfer: bool, failed: Collection[int]) -> Route | None:
+    def route(
+        self, table: Table, served: Served, *, prefix: int, transfer: bool, failed: Collection[int]
+    ) -> Route | None:
         return pick(
             served.ready, self.load, most=served.most, prefix=prefix, transfer=transfer, failed=failed,
-            suspect=self._suspects(),
+            suspect=self._suspects(table),
         )  # fmt: skip
 
-    def decode(self, served: Served, *, prefix: int, failed: Collection[int]) -> int | None:
-        return pick_decode(served.ready, self.load, prefix=prefix, failed=failed, suspect=self._suspects())
+    def decode(self, table: Table, served: Served, *, prefix: int, failed: Collection[int]) -> int | None:
+        return pick_decode(served.ready, self.load, prefix=prefix, failed=failed, suspect=self._suspects(table))
 
     def pool(self, engine: Engine) -> Pool:
         at = (engine.host, engine.port)
@@ -66,10 +69,10 @@ class Engines:
 
     def suspect(self, engine: Engine) -> None:
         """Prefer others to it for a while."""
-        self._suspect[engine.id] = self._loop.time() + SUSPECT_S
+        self._suspect[engine.id] = engine.process, self._loop.time() + SUSPECT_S
 
     def is_suspect(self, engine: Engine) -> bool:
-        return engine.id in self._suspect
+        return (found := self._suspect.get(engine.id)) is not None and found[0] == engine.process
 
     def trust(self, engine: Engine) -> None:
         self._suspect.pop(engine.id, None)
@@ -86,11 +89,12 @@ class Engines:
         return exchange.status == 200
 
     async def context(self, engine: Engine, within_s: float) -> int | None:
-        """How many tokens the engine's model takes in all, as it says itself."""
+        """How many tokens the engine's model takes in all, as it says itself. Raises EngineFailed at a shut door."""
         try:
             exchange = await self.pool(engine).send(b"GET /v1/models HTTP/1.1\r\n" + engine.head + b"\r\n")
             exchange.deadline(within_s, "no answer to /v1/models")
             await exchange.done
+            require_open(engine, exchange.status, exchange.body)
             models = msgspec.json.decode(exchange.body, type=_Models).data
         except (UpstreamError, msgspec.DecodeError):
             return None
@@ -127,9 +131,10 @@ class Engines:
         for task in self._tasks:
             task.cancel()
 
-    def _suspects(self) -> Collection[int]:
-        if self._suspect:
-            now = self._loop.time()
-            for id in [id for id, until in self._suspect.items() if until < now]:
-                del self._suspect[id]
-        return self._suspect
+    def _suspects(self, table: Table) -> Collection[int]:
+        if not self._suspect:
+            return ()
+        now = self._loop.time()
+        for id in [id for id, (_, until) in self._suspect.items() if until < now]:
+            del self._suspect[id]
+        return {id for id in self._suspect if (engine := table.engines.get(id)) and self.is_suspect(engine)}

@@ -9,17 +9,35 @@ from controlplane.gateway.table import Engine
 from controlplane.gateway.trip import Outcome
 
 REFUSED = "refused by the engine"  # for the record: in its words might be the client's
+GUARD = "forebay_guard"  # the type of what the guard in each engine refuses by itself
 REJECTED = frozenset({401, 404, 413, 429})
 CLIENTS_FAULT = frozenset({400, 413, 415, 422})  # passed on as they are; any other failure is the engine's
 
 
+class _Error(msgspec.Struct):
+    type: str = ""
+
+
+class _Refusal(msgspec.Struct):
+    error: _Error
+
+
 class EngineFailed(Exception):
     """An attempt failed before the client got anything. `exclude`: engines not to be tried again for this
-    request. `late`: the KV deadline passed. `suspect`: others should avoid the engine for a while."""
+    request. `late`: the KV deadline passed. `suspect`: others should avoid the engine for a while. `shut`: its door is,
+    for a moment, and that is no failure of anybody."""
 
-    def __init__(self, engine: Engine, message: str, *exclude: int, late: bool = False, suspect: bool = True) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        message: str,
+        *exclude: Engine,
+        late: bool = False,
+        suspect: bool = True,
+        shut: bool = False,
+    ) -> None:
         super().__init__(f"{engine.name}: {message}")
-        self.engine, self.exclude, self.late, self.suspect = engine, exclude, late, suspect
+        self.engine, self.exclude, self.late, self.suspect, self.shut = engine, exclude, late, suspect, shut
 
 
 class StreamBroke(Exception):
@@ -56,11 +74,28 @@ def outcome_of(error: ApiError) -> Outcome:
     return Outcome.ERROR if error.status >= 500 else Outcome.CLIENT_ERROR
 
 
+def is_shut(status: int, body: bytes) -> bool:
+    """Whether it is the engine's guard that refuses: it sleeps, or is about to end."""
+    if status != 503:
+        return False
+    try:
+        return msgspec.json.decode(body, type=_Refusal).error.type == GUARD
+    except (msgspec.DecodeError, RecursionError):
+        return False
+
+
+def require_open(engine: Engine, status: int, body: bytes) -> None:
+    """Raise EngineFailed where the answer is that of a shut door."""
+    if is_shut(status, body):
+        raise EngineFailed(engine, "it sleeps, or is about to end", suspect=False, shut=True)
+
+
 def raise_for(engine: Engine, prefill: Engine | None, status: int, body: bytes) -> None:
     """Raise what an answer other than 200 means."""
     if status in CLIENTS_FAULT:
         raise EngineRefused(status, body)
+    require_open(engine, status, body)
     message = f"it answered {status}: {body[:200].decode('utf-8', 'replace')}"
     # A decode that failed may have failed for want of the prefill's blocks: leave that prefill out, and
     # prefer another decode.
-    raise EngineFailed(engine, message, prefill.id if prefill else engine.id)
+    raise EngineFailed(engine, message, prefill or engine)

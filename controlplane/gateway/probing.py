@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from controlplane.gateway.exchange import Exchange, UpstreamError
-from controlplane.gateway.failures import CLIENTS_FAULT
+from controlplane.gateway.failures import CLIENTS_FAULT, is_shut
 from controlplane.gateway.openai import PREFILL_PARAMS
 from controlplane.gateway.table import Engine
 from controlplane.gateway.upstream import Bounds, Pool
@@ -28,8 +28,12 @@ class ProbeFailed(Exception):
     """The trial failed; the message is for people, and names the engine."""
 
 
+class DoorShut(Exception):
+    """An engine is about to end, or sleeps: it was not tried."""
+
+
 class Probing(Protocol):
-    """Raises ProbeFailed; returns in bounded time."""
+    """Raises ProbeFailed or DoorShut; returns in bounded time."""
 
     async def pair(self, prefill: Engine, decode: Engine, model: str, block_tokens: int) -> None: ...
 
@@ -95,6 +99,8 @@ class Prober:
             raise ProbeFailed(f"{engine.name}: {error}") from error
         finally:
             pool.close()
+        if is_shut(exchange.status, exchange.body):
+            raise DoorShut(engine.name)
         return exchange
 
 

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from controlplane.domain.routing import Route, has_room
 from controlplane.gateway.attempt import Attempt, Streaming
+from controlplane.gateway.avoiding import Avoided
 from controlplane.gateway.continuing import next_ask, shows_ids, transcript_for
 from controlplane.gateway.engines import Engines
 from controlplane.gateway.failures import REFUSED, EngineFailed, EngineRefused, StreamBroke, outcome_of
@@ -30,6 +31,7 @@ from controlplane.gateway.trip import Outcome, Trip
 
 log = structlog.get_logger(__name__)
 LOOK_S = 0.2  # between two looks for an engine
+DOOR_S = 2.5  # an engine that shut its door lets requests in again after 2 s, if it has not gone
 OFF = frozenset({"off", "0", "false", "no"})
 
 
@@ -50,12 +52,12 @@ class Proxy:
     async def serve(self, trip: Trip, ask: Ask, request: web.BaseRequest) -> web.StreamResponse:
         """The answer to the client. Raises ApiError when no engine gives one."""
         if not ask.stream:
-            return await self._attempt(trip, ask, None, set())
+            return await self._attempt(trip, ask, None, Avoided())
         outlet, transcript = Outlet(request), self._transcript(ask, request)
         if transcript is not None:
             ask = replace(ask, ids=True)
         try:
-            return await self._attempt(trip, ask, lambda: _first(ask, outlet, transcript), set(), outlet)
+            return await self._attempt(trip, ask, lambda: _first(ask, outlet, transcript), Avoided(), outlet)
         except StreamBroke as broke:
             return await self._go_on(trip, ask, outlet, transcript, broke)
         except (ApiError, EngineRefused) as error:
@@ -73,7 +75,7 @@ class Proxy:
         self, trip: Trip, ask: Ask, outlet: Outlet, transcript: Transcript | None, broke: StreamBroke
     ) -> web.StreamResponse:
         self._blame(trip, broke)
-        failed: set[int] = set()
+        avoided = Avoided()
         while transcript is not None:
             transcript.settle()
             if transcript.finished and not transcript.lost:
@@ -82,10 +84,10 @@ class Proxy:
             if following is None:
                 break
             if not broke.said:  # else it lives, and is as good as any when there is no other
-                failed.add(broke.engine.id)
+                avoided.fail(broke.engine)
             splice = _splice(ask, following, transcript)
             try:
-                return await self._attempt(trip, following, lambda s=splice: Streaming(outlet, s()), failed, outlet)
+                return await self._attempt(trip, following, lambda s=splice: Streaming(outlet, s()), avoided, outlet)
             except StreamBroke as again:
                 self._blame(trip, broke := again)
             except (ApiError, EngineRefused) as error:
@@ -98,18 +100,18 @@ class Proxy:
         trip: Trip,
         ask: Ask,
         streaming: Callable[[], Streaming] | None,
-        failed: set[int],
+        avoided: Avoided,
         outlet: Outlet | None = None,
     ) -> web.StreamResponse:
         murmur = outlet and partial(outlet.murmur, trip.early_headers())
-        look = self._chooser(trip, ask, failed)
-        patience = Patience(self._limits.wait_s)
+        look = self._chooser(trip, ask, avoided)
+        patience = Patience(self._limits.wait_s, avoided)
         tries = 0
         while tries < self._limits.attempts and (choice := look()):
             if choice.route is None:
                 if not await self._until_one_comes(trip, ask, choice.served, patience, murmur):
                     break
-                failed.intersection_update(self._table().engines)  # one that left and comes back has been started anew
+                avoided.waited(self._table())
                 continue
             if choice.served.most is not None and not trip.attempts:  # who has been let in does not wait once more
                 choice = await self._line_up(trip, choice, look)
@@ -118,11 +120,12 @@ class Proxy:
             try:
                 return await self._new_attempt(
                     trip, ask, choice.route, table=choice.table, latest=self._table, engines=self._engines,
-                    limits=self._limits, failed=failed, streaming=streaming and streaming(),
+                    limits=self._limits, avoided=avoided, streaming=streaming and streaming(),
                 ).run()  # fmt: skip
             except EngineFailed as failure:
-                self._avoid(trip, failure, failed)
-        if trip.attempts:
+                tries -= failure.shut
+                self._avoid(trip, failure, avoided)
+        if tries:
             raise ApiError(503, "The engines could not serve this request.", code="engines_failed", retry_after=1)
         raise ApiError(503, f"No engine is ready for {ask.model!r}.", code="model_not_ready", retry_after=5)
 
@@ -141,7 +144,7 @@ class Proxy:
             await self._hold.until_served(trip, served, ask, murmur)
         return may_wake and served.overflow
 
-    def _chooser(self, trip: Trip, ask: Ask, failed: set[int]) -> Callable[[], _Choice | None]:
+    def _chooser(self, trip: Trip, ask: Ask, avoided: Avoided) -> Callable[[], _Choice | None]:
         prefix, fits = ask.prefix(), ask.fits_transfer()
 
         def look() -> _Choice | None:
@@ -151,7 +154,9 @@ class Proxy:
             if served is None:
                 return None
             transfer = fits and _long_enough(ask, served.min_transfer_tokens)
-            return _Choice(table, served, self._engines.route(served, prefix=prefix, transfer=transfer, failed=failed))
+            failed = avoided.ids(table)
+            route = self._engines.route(table, served, prefix=prefix, transfer=transfer, failed=failed)
+            return _Choice(table, served, route)
 
         return look
 
@@ -185,12 +190,15 @@ class Proxy:
             return False
         return has_room(route, served.ready, self._engines.load, served.most)
 
-    def _avoid(self, trip: Trip, failure: EngineFailed, failed: set[int]) -> None:
+    def _avoid(self, trip: Trip, failure: EngineFailed, avoided: Avoided) -> None:
+        trip.error = str(failure)[:255]
+        if failure.shut:
+            avoided.shut(failure.engine)
+            return
         if not self._engines.is_suspect(failure.engine):  # tell once, not once a request
             log.warning("an attempt failed", request=trip.id, attempt=trip.attempts, why=str(failure))
-        trip.error = str(failure)[:255]
         trip.kv_late += failure.late
-        failed.update(failure.exclude)
+        avoided.fail(*failure.exclude)
         if failure.suspect:
             self._engines.suspect(failure.engine)
 
@@ -216,17 +224,20 @@ class _Choice:
 
 
 class Patience:
-    """How much longer one request waits for an engine."""
+    """How much longer one request waits for an engine: at a shut door at least as long as it may stay shut."""
 
-    def __init__(self, seconds: float) -> None:
-        self._left_s = seconds
+    def __init__(self, seconds: float, avoided: Avoided) -> None:
+        self._most_s, self._avoided = seconds, avoided
+        self._waited_s = 0.0
 
     async def look(self) -> bool:
         """Wait a little; false when there has been enough of that."""
-        if self._left_s <= 0:
+        most_s = max(self._most_s, DOOR_S) if self._avoided.is_at_door else self._most_s
+        if self._waited_s >= most_s:
             return False
-        self._left_s -= LOOK_S
-        await asyncio.sleep(LOOK_S)
+        pause_s = self._avoided.pause_s(LOOK_S)
+        self._waited_s += pause_s
+        await asyncio.sleep(pause_s)
         return True
 
 

@@ -30,6 +30,9 @@ OPEN_KEYS = (
 )
 
 
+Process = tuple[int, str, int, float]
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """One ready engine. `head` is the constant part of each request to it."""
@@ -43,7 +46,7 @@ class Engine:
     since: float = 0.0  # when it became ready; with the rest it tells one process from the next
 
     @property
-    def process(self) -> tuple[int, str, int, float]:
+    def process(self) -> Process:
         """The same as long as the process is, whatever its role."""
         return self.id, self.host, self.port, self.since
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from controlplane.domain.verification import Standing
-from controlplane.gateway.probing import ProbeFailed
+from controlplane.gateway.probing import DoorShut, ProbeFailed
 from controlplane.gateway.table import Engine
 
 log = structlog.get_logger(__name__)
@@ -64,7 +64,7 @@ UNTRIED = Trial()
 
 
 class Trials:
-    """`ended` is called after each, with its way."""
+    """`ended` is called after each, with its way; not after one that met a shut door."""
 
     def __init__(self, pace: Pace, ended: Callable[[Way, Trial], None]) -> None:
         self._pace, self._ended = pace, ended
@@ -120,6 +120,9 @@ class Trials:
     async def _run(self, way: Way, trial: Trial, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
+        except DoorShut:
+            trial.due = self._loop.time() + self._pace.retry_s
+            return
         except ProbeFailed as failure:
             self._failed(trial, str(failure))
         except Exception as error:

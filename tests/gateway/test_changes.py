@@ -87,7 +87,7 @@ async def test_without_another_decode_the_request_goes_another_way(make_site: Ma
     reply = await asked
     assert (reply.status_code, reply.headers["x-forebay-path"]) == (200, "aggregated")
     assert not site.decode[0].bodies()
-    assert not site.gateway.engines._suspects(), "nobody is to blame"
+    assert not site.gateway.engines._suspects(site.table), "nobody is to blame"
 
 
 async def test_a_name_given_to_another_deployment_meanwhile_takes_no_request_along(make_site: MakeSite) -> None:

@@ -113,7 +113,7 @@ async def test_a_suspect_is_used_when_there_is_no_other_and_trusted_again(make_s
     assert (await site.complete()).status_code == 503
     site.decode[0].act.status = 0
     assert (await site.complete()).status_code == 200
-    assert not site.gateway.engines._suspects()
+    assert not site.gateway.engines._suspects(site.table)
 
 
 async def test_a_request_the_engine_calls_wrong_is_not_tried_again(make_site: MakeSite) -> None:
@@ -129,7 +129,7 @@ async def test_a_request_the_engine_calls_wrong_is_not_tried_again(make_site: Ma
     assert sum(len(engine.bodies()) for engine in site.prefill) == 1
     trip = await site.recorded()
     assert (trip.outcome, trip.status) == ("client_error", 400)
-    assert not site.gateway.engines._suspects()
+    assert not site.gateway.engines._suspects(site.table)
 
 
 @pytest.mark.parametrize("said", [b"plain words", b'{"detail":[{"msg":"bad"}]}', b"\xff\xfe", b""])
@@ -329,7 +329,7 @@ async def test_a_connection_the_engine_closed_meanwhile_costs_a_retry_not_trust(
     site.decode[0].act.close = True
     for _ in range(6):
         assert (await site.complete()).status_code == 200
-    assert not site.gateway.engines._suspects()
+    assert not site.gateway.engines._suspects(site.table)
 
 
 def rewire(site: Site, engine: int, port: int) -> None:

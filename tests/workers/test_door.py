@@ -187,3 +187,60 @@ def test_a_spec_of_before_is_read_and_keeps_no_door():
         msgspec.json.encode(Replica(make_spec(1), Phase.DRAINING, 1.0, idle_since=0.5)), type=Replica
     )
     assert old.shut_until is None
+
+
+@pytest.mark.parametrize("stage", ["before it is sent", "after it has arrived"])
+def test_a_drain_that_is_taken_back_while_a_probe_is_on_its_way_leaves_no_door_shut(stage):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        world = World(monkeypatch)
+        for what in ["probe", "half a second", "half a second", "a moment", "release", "tick"]:
+            world.happen(what)
+        assert world.replica.phase == Phase.DRAINING
+        real, shuts = door.shut, []
+
+        def slow(*args):
+            if stage == "before it is sent":
+                world.happen("want again")
+                world.tick()
+            shuts.append(found := real(*args))
+            if stage == "after it has arrived":
+                world.happen("want again")
+                world.tick()
+            return found
+
+        monkeypatch.setattr(door, "shut", slow)
+        world.happen("probe")
+        assert shuts and world.replica.phase == Phase.READY
+        probe = world.prober.latest(world.record)
+        assert probe is not None and probe.shut_until is None
+        assert world.rule.refusal("/v1/completions", b"") == 0
+
+
+def test_a_door_that_is_yet_to_be_opened_is_not_counted_on():
+    """The opening may come after the next shutting."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        world, late = World(monkeypatch), []
+        world.prober._pool.submit = lambda work, *args: late.append((work, args))  # type: ignore[assignment,method-assign]
+
+        def go():
+            while late:
+                work, args = late.pop(0)
+                work(*args)
+
+        for what in ["probe", "half a second", "half a second", "a moment", "release", "tick", "want again"]:
+            world.happen(what)
+            go()
+        world.tick()
+        opening = late.pop()
+        for what in ["half a second", "half a second", "a moment", "release", "tick", "probe"]:
+            world.happen(what)
+        go()
+        probe = world.prober.latest(world.record)
+        assert world.replica.phase == Phase.DRAINING and probe is not None and probe.shut_until is None
+        late.append(opening)
+        go()
+        world.happen("half a second")
+        world.happen("probe")
+        go()
+        probe = world.prober.latest(world.record)
+        assert probe is not None and probe.shut_until is not None
