@@ -68,7 +68,9 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200 if time.monotonic() >= state.ready_at else 503, b"")
         elif self.path == "/metrics":
             self._send(200, state.metrics().encode(), "text/plain")
-        elif self.path == "/v1/models" and self._is_known():
+        elif not self._is_known():
+            return
+        elif self.path == "/v1/models":
             names = [{"id": name, "object": "model"} for name in state.options.served_model_name]
             self._json(200, {"object": "list", "data": names})
         else:
@@ -121,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         status = self.state.rule.refusal(path, (self.headers.get("x-forebay-agent") or "").encode())
         if status:
-            self._json(status, {"error": {"message": "refused by the guard", "code": status}})
+            self._send(status, self.state.guard.why(status), "application/json")
         elif path == self.state.guard.DOOR:
             status, body = self.state.rule.turn_door(self.command)
             self._send(status, body, "application/json")
