@@ -172,6 +172,7 @@ class Sleepers:
         replica = Replica(spec, Phase.WAKING, now, can_sleep=True, woken=True)
         self._book.put(msgspec.structs.replace(record, replica=replica, started=now, rests={}))
         self._beds.drop(by_marker(record))
+        self._prober.reopen(record)  # it may have fallen asleep so lately that its door is shut yet
 
     def put_away(self, marker: str, force: bool, now: float) -> None:
         if (record := self._find(marker)) is None or record.process is None:

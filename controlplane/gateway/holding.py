@@ -56,6 +56,7 @@ class Hold:
         self._news = asyncio.Event()  # somebody has come for whom nothing was asked yet
         self._closed = False
         self.wants_slot = False  # the last answer was that one of the models waits for a slot; for any thread
+        self.slot_wanted: Callable[[], None] = lambda: None  # called when that has become true
 
     def ask_soon(self) -> None:
         """Somebody may be able to leave its slot now. For any thread."""
@@ -176,7 +177,10 @@ class Hold:
                 failing, standings = True, {}
             for name, standing in standings.items():
                 self._told(name, standing)
+            before = self.wants_slot
             self.wants_slot = any(standing.state is State.WAITING for standing in standings.values())
+            if self.wants_slot and not before:
+                self.slot_wanted()
             try:
                 async with asyncio.timeout(ASK_S):
                     await self._news.wait()

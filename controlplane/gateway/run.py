@@ -60,6 +60,7 @@ async def serve(
     gateway = TracedGateway(tracer, *parts) if tracer else Gateway(*parts)
     watch.hurried = lambda: gateway.hold.is_holding
     teller.hurried, teller.idle_told = lambda: gateway.hold.wants_slot, gateway.hold.ask_soon
+    gateway.hold.slot_wanted = teller.look
     protocol = gateway.server()
     listener = await listen(protocol, host, port, limits)
     port = listener.sockets[0].getsockname()[1]

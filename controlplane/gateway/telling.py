@@ -23,6 +23,7 @@ BEAT_S = 2.0
 RETRY_S = 1.0
 LOOK_S = 1.0  # between two looks at what is in use
 HURRY_S = 0.1  # while a model waits for somebody to be done with a slot
+ASK_S = 0.2  # at least so long between two times that this has it asked for again
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,9 @@ class Finding:
     generation: int
     ok: bool
     message: str = ""
+
+
+LOOK = Finding(0, 0, True)  # of nothing: to look at once
 
 
 class Teller(threading.Thread):
@@ -48,7 +52,8 @@ class Teller(threading.Thread):
         self._uses = uses
         self._unwritten: dict[str, Use] = {}
         self._beat_at = 0.0
-        self._failing = self._begun = False
+        self._failing = self._begun = self._is_idle = False
+        self._ask_at = 0.0
 
     def begin(self, gateway: str, address: str) -> None:
         """Start, as the gateway of this name."""
@@ -57,6 +62,10 @@ class Teller(threading.Thread):
 
     def tell(self, partition: int, generation: int, ok: bool, message: str = "") -> None:
         self._new.put(Finding(partition, generation, ok, message))
+
+    def look(self) -> None:
+        """A model waits for a slot: tell now who is done with one, not after the pause. For any thread."""
+        self._new.put(LOOK)
 
     def run(self) -> None:
         while self._take(self._pause_s()):
@@ -96,12 +105,14 @@ class Teller(threading.Thread):
     def _write_uses(self) -> None:
         """What could not be written is kept, the newest of each."""
         self._unwritten.update({use[0]: use for use in self._uses()})
-        if not self._unwritten:
-            return
-        pool_use.write(self._gateway, self._unwritten.values())
-        is_idle = any(not in_flight for _, in_flight, _ in self._unwritten.values())
-        self._unwritten.clear()
-        if is_idle and self.hurried():
+        if self._unwritten:
+            pool_use.write(self._gateway, self._unwritten.values())
+            self._is_idle |= any(not in_flight for _, in_flight, _ in self._unwritten.values())
+            self._unwritten.clear()
+        if not self.hurried():
+            self._is_idle = False
+        if self._is_idle and (now := time.monotonic()) >= self._ask_at:
+            self._is_idle, self._ask_at = False, now + ASK_S
             self.idle_told()
 
     def _pause_s(self) -> float:
@@ -113,7 +124,8 @@ class Teller(threading.Thread):
         try:
             finding = self._new.get(timeout=wait_s) if wait_s else self._new.get_nowait()
             while finding is not None:
-                self._untold[finding.partition] = finding
+                if finding is not LOOK:
+                    self._untold[finding.partition] = finding
                 finding = self._new.get_nowait()
         except queue.Empty:
             return True

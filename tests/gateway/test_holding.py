@@ -111,6 +111,8 @@ async def test_who_waits_for_a_slot_says_so_and_is_asked_for_when_one_may_be_had
     fleet.standing = Standing(State.WAITING, message="every slot is busy")
     site = await asleep(make_site, fleet)
     hold = site.gateway.hold
+    wanted: list[bool] = []
+    hold.slot_wanted = lambda: wanted.append(hold.wants_slot)
     assert not hold.wants_slot
     asked = ask(site, 1)
     await eventually(lambda: hold.wants_slot)
@@ -122,6 +124,7 @@ async def test_who_waits_for_a_slot_says_so_and_is_asked_for_when_one_may_be_had
     fleet.standing = Standing(State.STARTING)
     await asyncio.to_thread(hold.ask_soon)
     await eventually(lambda: not hold.wants_slot)
+    assert wanted == [True], "once, when it has become so"
     awake(site)
     await asyncio.gather(*asked)
 

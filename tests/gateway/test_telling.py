@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from django.utils import timezone
 
 from controlplane.fleet import verified
 from controlplane.fleet.models import GatewayBeat, Partition, PoolUse
-from controlplane.gateway.telling import HURRY_S, Teller
+from controlplane.gateway.telling import ASK_S, HURRY_S, Teller
 from tests.factories import make_partition
 
 pytestmark = pytest.mark.django_db
@@ -102,3 +105,33 @@ def test_while_a_model_waits_for_a_slot_it_is_told_sooner_who_is_done_with_one()
     assert told == [0], "once it is written"
     here.flush()
     assert told == [0]
+
+
+def test_a_model_that_waits_for_a_slot_is_not_asked_for_at_every_end_of_a_request() -> None:
+    here, told, ended = teller(), [], 0
+    here._uses = lambda: [("chat", 0, float(ended))] if ended else []
+    here.idle_told = lambda: told.append(time.monotonic())
+    here.hurried = lambda: True
+    began = time.monotonic()
+    while len(told) < 3:
+        ended += 1
+        here.flush()
+        time.sleep(0.01)
+    assert told[0] - began < ASK_S and all(b - a >= ASK_S for a, b in pairwise(told))
+    ended += 1
+    here.flush()
+    assert len(told) == 3
+    here._uses = list
+    time.sleep(ASK_S)
+    here.flush()
+    assert len(told) == 4, "what came in between is told after that"
+    here.flush()
+    assert len(told) == 4
+
+
+def test_a_teller_that_pauses_looks_at_once_when_a_model_begins_to_wait() -> None:
+    here = teller()
+    Timer(0.1, here.look).start()
+    began = time.monotonic()
+    assert here._take(30.0) and time.monotonic() - began < 10
+    assert not here._untold

@@ -244,3 +244,15 @@ def test_a_door_that_is_yet_to_be_opened_is_not_counted_on():
         go()
         probe = world.prober.latest(world.record)
         assert probe is not None and probe.shut_until is not None
+
+
+def test_what_an_opening_says_of_a_door_is_forgotten_with_its_process():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        world = World(monkeypatch)
+        monkeypatch.setattr(door, "open_again", lambda *_: False)
+        world.prober.reopen(world.record)
+        assert world.prober._opening and world.prober._reopened
+        world.prober.keep_only([world.record])
+        assert world.prober._opening and world.prober._reopened
+        world.prober.keep_only([])
+        assert not world.prober._opening and not world.prober._reopened

@@ -23,6 +23,7 @@ from workers.agent import Agent
 from workers.book import Book, HeldSpec, clock
 from workers.contract import NodeSpec, Phase, ReplicaSpec
 from workers.devices.nvml import Nvml
+from workers.engines import door
 from workers.engines.simulated import Simulated
 from workers.logs import Logs
 from workers.measuring import Program
@@ -223,6 +224,15 @@ def test_one_sleeps_while_another_is_awake_and_they_change_places_without_a_star
     assert node.record("a").process.pid == pid and node.record("a").woken_after_s > 0 and alive(other)
     assert node.asleep() == {"b": 1} and node.awake() == ["a"]
     assert node.most_awake == 1
+
+
+def test_one_that_wakes_has_its_door_opened_which_may_be_shut_yet(node, monkeypatch):
+    run_both(node)
+    url, opened = next(iter(node.sleepers)).url("127.0.0.1"), []
+    monkeypatch.setattr(door, "open_again", lambda client, url, secret: opened.append((url, bool(secret))) or True)
+    node.want(A, B)
+    node.until(lambda: node.is_ready("a"))
+    assert opened == [(url, True)]
 
 
 def test_of_an_unknown_size_the_weights_are_dropped_and_read_again_on_waking(make, roomy):

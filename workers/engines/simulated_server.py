@@ -68,11 +68,10 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200 if time.monotonic() >= state.ready_at else 503, b"")
         elif self.path == "/metrics":
             self._send(200, state.metrics().encode(), "text/plain")
-        elif not self._is_known():
-            return
         elif self.path == "/v1/models":
             names = [{"id": name, "object": "model"} for name in state.options.served_model_name]
-            self._json(200, {"object": "list", "data": names})
+            if self._is_known():
+                self._json(200, {"object": "list", "data": names})
         else:
             self._json(404, {"error": {"message": "no such page", "code": 404}})
 
