@@ -101,7 +101,8 @@ class Alerts(ListModelMixin, RetrieveModelMixin, Resource):
 
     @extend_schema(
         summary="Acknowledge an alert",
-        description="Others see who looks after it. Refused where it does not fire (any more).",
+        description="Others see who looks after it. Without a note the earlier one stays. Refused where it does not "
+        "fire (any more).",
         request=AcknowledgeBody,
         responses=AlertShape,
         examples=[OpenApiExample("on it", value={"note": "rebooting the host"}, request_only=True)],

@@ -243,7 +243,7 @@ def _capacity(room: int, per_token: int, shape: EngineShape) -> int:
 def _concurrency(capacity: int | None, context_tokens: int, shape: EngineShape) -> float | None:
     if capacity is None or context_tokens <= 0:
         return None
-    return round(capacity / _whole_blocks(context_tokens, shape), 2)
+    return capacity * 100 // _whole_blocks(context_tokens, shape) / 100  # rounded down: 7.996 is not 8
 
 
 def _positive(args: Sequence[str], flag: str) -> int | None:

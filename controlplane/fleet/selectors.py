@@ -81,6 +81,18 @@ def serving_counts(now: datetime) -> dict[int, int]:
     return dict(counted)
 
 
+def waking(now: datetime) -> set[int]:
+    """Pooled deployments with an engine whose first start goes on, on a node that is heard."""
+    found = Partition.objects.filter(
+        deployment__mode=Deployment.Mode.POOLED,
+        phase__in=("", Phase.STARTING.value, Phase.WAKING.value),
+        restarts=0,
+        node__revoked=False,
+        node__last_seen__gte=_heard_since(now),
+    )
+    return set(found.values_list("deployment_id", flat=True))
+
+
 def _routed(now: datetime) -> QuerySet[Partition]:
     """Ready, in the desired role, at the desired generation, on nodes that are heard."""
     return Partition.objects.filter(

@@ -53,10 +53,10 @@ def find(rows: Any, pk: int, noun: str) -> Any:
 
 
 def back(request: HttpRequest, fallback: str) -> str:
-    """Where a form asks to return to, if that is on this site."""
+    """Where a form asks to return to, if that is a path of this site."""
     url = request.POST.get("next", "") or request.GET.get("next", "")
     same = url_has_allowed_host_and_scheme(url, allowed_hosts={request.get_host()}, require_https=request.is_secure())
-    return url if url and same else fallback
+    return url if url.startswith("/") and same else fallback
 
 
 def names(rows: Iterable[Model]) -> str:

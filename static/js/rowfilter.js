@@ -14,11 +14,21 @@ if (box) {
     let shown = 0;
     for (const row of all) {
       const told = words.length ? row.textContent.toLowerCase() : "";
-      row.hidden = !words.every((word) => told.includes(word));
+      row.hidden = !words.every((word) => told.includes(word)) && !row.querySelector("input[type=checkbox]:checked"); // what is chosen stays in sight
       if (!row.hidden) shown += 1;
     }
     box.hidden = all.length < LEAST && !words.length;
     text(said, words.length ? `${shown} of ${all.length}` : "");
+    carry();
+  };
+  /** The pages before and after, and a button that comes back to this page, keep the words. */
+  const carry = () => {
+    const put = (address) => { if (input.value.trim()) address.searchParams.set("filter", input.value); else address.searchParams.delete("filter"); return address; };
+    for (const link of document.querySelectorAll("main .pages a[rel]")) link.href = put(new URL(link.href));
+    for (const next of document.querySelectorAll("main input[name=next]")) {
+      const address = new URL(next.value, location.href);
+      if (address.pathname === location.pathname) { const here = put(new URL(location.href)); next.value = here.pathname + here.search; }
+    }
   };
   const keep = () => {
     const address = new URL(location.href);

@@ -123,12 +123,14 @@ function sized({ best, aggregated, disaggregated, closed_form: closed, wanted, m
 /** P : D of each kind that has engines for either phase: what the demand takes, beside the engines that were found. */
 const ratios = (rows) => rows.filter(([, one]) => one.prefill).map(([kind, one]) => `${kind}: the demand takes ${number(one.prefill_per_decode, 2)} prefill engines for each that decodes, all equally loaded (P:D), which became ${one.prefill.count} and ${one.decode.count}`);
 
+const whole = (share) => Number((100 * share).toFixed(1)); // 0.57 is 57, not 56.99999999999999
+
 /** What the next hour's prompts and answers are told to be, by how many past hours, and how that held. */
 const ahead = (told) => (!told ? [] : [["prompts", told.isl], ["answers", told.osl]].map(([name, one]) => {
-  const by = (values) => Object.entries(values).map(([level, value]) => `${number(value)} at ${100 * level}%`).join(", ");
+  const by = (values) => Object.entries(values).map(([level, value]) => `${number(value)} at ${whole(level)}%`).join(", ");
   if (!one.mean) return `of the next hour's ${name} nothing is told, for too little is on record: they are replayed as long as they were (${by(one.requests)} of single ones)`;
   const share = one.covered["0.95"], held = share === null ? "none was told before" : `${(100 * share).toFixed(0)}% of them were no longer than told at 95%`;
-  return `${name} of the next hour: a mean of ${by(one.mean)} tokens (${one.why}; ${held}); replayed at ${100 * told.level}%, never shorter than they were (${by(one.requests)} of single ones)`;
+  return `${name} of the next hour: a mean of ${by(one.mean)} tokens (${one.why}; ${held}); replayed at ${whole(told.level)}%, never shorter than they were (${by(one.requests)} of single ones)`;
 }));
 
 async function begin() {

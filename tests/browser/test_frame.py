@@ -21,6 +21,16 @@ for number in range(9):
     node = make_node(f"gpu-{number}", labels={"rack": "ab"[number % 2]}, last_seen=timezone.now() + timezone.timedelta(days=1))
     make_partition(node, gpus=make_gpus(node, 2))
 """  # noqa: E501
+ALERTS = """
+from django.utils import timezone
+from controlplane.alerts.models import Alert
+at = timezone.now()
+one = dict(rule="node-silent", severity="warning", subject_type="node", since=at, fired_at=at)
+for number in range(9):
+    Alert.objects.create(**one, state="firing", subject_id=900 + number, subject_name=f"firing-{number}")
+for number in range(60):
+    Alert.objects.create(**one, state="resolved", resolved_at=at, subject_id=number, subject_name=f"ended-{number}")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +57,35 @@ def test_rows_are_filtered_by_words_and_the_address_keeps_them(page: Page, passw
     field.press("Escape")
     expect(rows.filter(visible=True)).to_have_count(9)
     expect(page).to_have_url(re.compile("/nodes/$"))
+
+
+def test_a_row_that_is_chosen_is_not_hidden_and_the_chosen_are_counted(page: Page, password: str, nodes: None) -> None:
+    sign_in(page, password)
+    page.goto("/cost/prices/")
+    expect(page.get_by_text("0 chosen")).to_be_visible()
+    page.get_by_label("gpu-3", exact=True).check()
+    expect(page.get_by_text("1 chosen")).to_be_visible()
+    page.get_by_label("Filter the rows of this page").fill("gpu-5")
+    rows = page.locator("main table tbody tr").filter(visible=True)
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text("gpu-3")
+    page.get_by_label("All nodes").check()
+    expect(page.get_by_text(re.compile(r"^all \d+ chosen$"))).to_be_visible()
+
+
+def test_a_filter_outlives_acknowledging_and_the_next_page(
+    page: Page, site: Running, password: str, nodes: None
+) -> None:
+    shell(site, ALERTS)
+    sign_in(page, password)
+    page.goto("/alerts/?filter=ended")
+    page.get_by_role("link", name="Older").click()
+    expect(page).to_have_url(re.compile(r"/alerts/\?page=2&filter=ended$"))
+    page.get_by_label("Filter the rows of this page").fill("firing-1")
+    page.get_by_role("button", name=re.compile("Acknowledge .* firing-1$")).click()
+    expect(page.get_by_text("It is yours")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"/alerts/\?page=2&filter=firing-1$"))
+    shell(site, "from controlplane.alerts.models import Alert; Alert.objects.all().delete()")
 
 
 def test_few_rows_have_no_filter(page: Page, password: str, nodes: None) -> None:

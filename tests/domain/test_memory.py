@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -51,7 +52,11 @@ def test_the_numbers_add_up_as_the_engine_adds_them() -> None:
     assert found.short_bytes == 0
     room = found.available_bytes - found.weights_bytes - found.overhead_bytes
     assert found.kv_tokens_capacity == room // 81_920 // 16 * 16
-    assert found.max_concurrency_at_context == round(found.kv_tokens_capacity / 8192, 2)
+    assert found.max_concurrency_at_context == math.floor(found.kv_tokens_capacity / 8192 * 100) / 100
+
+
+def test_requests_that_the_kv_cache_holds_are_rounded_down() -> None:
+    assert memory._concurrency(63_964, 8_000, memory.EngineShape()) == 7.99  # 7.9955: not eight
 
 
 def test_llama_70b_fits_no_single_80_gb_gpu() -> None:

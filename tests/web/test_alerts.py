@@ -6,7 +6,9 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from controlplane.alerts import services
 from controlplane.alerts.models import Alert, AlertRule, AlertTarget, Silence
+from controlplane.audit.services import Actor
 from controlplane.web.alert_forms import words_of
 from tests.web.conftest import Clients, text
 
@@ -29,6 +31,28 @@ def test_what_fires_is_listed_taken_on_silenced_and_counted_on_every_page(
     assert operator.get(reverse("web:alerts-badge"), {"n": "0"}).status_code == 204
     operator.post(reverse("web:silence-end", args=[Silence.objects.get(subject="gpu-*").pk]))
     assert not Silence.objects.filter(subject="gpu-*", until__gt=timezone.now()).exists()
+
+
+def test_an_old_list_takes_no_alert_from_somebody(as_role: Clients, fleet: SimpleNamespace) -> None:
+    pk, url = fleet.alert.pk, reverse("web:alert-acknowledge", args=[fleet.alert.pk])
+    services.acknowledge(pk, note="swapping the switch", actor=Actor(name="olga", source="web"))
+    operator = as_role("operator")
+    form = {"seen": "", "next": reverse("web:alerts") + "?filter=silent"}  # the list was drawn before olga's
+    answer = operator.post(url, form)
+    assert answer["Location"] == form["next"]
+    assert "Nothing was changed. olga already looks after it." in text(operator.get(answer["Location"]))
+    row = Alert.objects.get(pk=pk)
+    assert (row.acknowledged_by, row.note) == ("olga", "swapping the switch")
+    assert 'name="seen" value="olga"' in operator.get(reverse("web:alert", args=[pk])).content.decode()
+    operator.post(url, {"seen": "olga", "note": ""})  # whoever sees it may take it over
+    row.refresh_from_db()
+    assert row.acknowledged_by != "olga"
+    assert row.note == "swapping the switch"
+
+
+def test_a_way_back_that_is_no_path_is_not_taken(as_role: Clients, fleet: SimpleNamespace) -> None:
+    answer = as_role("operator").post(reverse("web:alert-acknowledge", args=[fleet.alert.pk]), {"next": "somewhere"})
+    assert answer["Location"] == reverse("web:alert", args=[fleet.alert.pk])
 
 
 def test_a_part_that_has_nothing_new_says_so(as_role: Clients, fleet: SimpleNamespace) -> None:

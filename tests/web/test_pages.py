@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.services import Actor, record
-from controlplane.fleet.models import Gpu, Node, Partition
+from controlplane.fleet.models import Deployment, Gpu, Node, Partition
 from controlplane.scaling import policy
 from controlplane.web.forms import indexes
 from controlplane.web.templatetags import present
@@ -62,6 +62,17 @@ def test_lists_tell_what_does_not_serve(as_role: Clients, fleet: SimpleNamespace
     assert "1 unfit" in viewer.get(reverse("web:nodes")).content.decode()
     Node.objects.update(last_seen=timezone.now() - timezone.timedelta(minutes=5))
     assert "none serves" in viewer.get(models).content.decode()
+
+
+def test_a_pooled_model_that_is_only_being_woken_is_no_fault(as_role: Clients, fleet: SimpleNamespace) -> None:
+    viewer, models = as_role("viewer"), reverse("web:models")
+    Deployment.objects.update(mode="pooled")
+    Partition.objects.filter(deployment__isnull=False).update(phase="starting", restarts=0)
+    page = viewer.get(models).content.decode()
+    assert "being woken" in page and "none serves" not in page
+    Partition.objects.filter(deployment__isnull=False).update(phase="exited", restarts=3)
+    page = viewer.get(models).content.decode()
+    assert "none serves" in page and "being woken" not in page
 
 
 def test_the_trail_is_filtered_and_paged(as_role: Clients, db: None) -> None:

@@ -66,9 +66,9 @@ def acknowledge(request: HttpRequest, pk: int) -> HttpResponse:
     if not form.is_valid():
         return _alert(request, pk, form)
     try:
-        services.acknowledge(pk, **form.cleaned_data, actor=actor_of(request, "web"))
+        services.acknowledge(pk, **form.cleaned_data, seen=request.POST.get("seen"), actor=actor_of(request, "web"))
     except REFUSALS as error:
-        return refused(request, error, "web:alerts")
+        return refused(request, error, back(request, "web:alerts"))
     return done(
         request, "It is yours: others see that you look after it.", back(request, reverse("web:alert", args=[pk]))
     )
@@ -108,7 +108,7 @@ def _firing() -> dict[str, Any]:
     silences = in_force(timezone.now())
     rows = list(Alert.objects.filter(state=Alert.State.FIRING).order_by("-pk"))
     found = sorted(((row, silence_of(row, silences)) for row in rows), key=_rank)
-    facts = repr([(row.pk, row.text, row.acknowledged_by, muted and muted.pk) for row, muted in found])
+    facts = repr([(row.pk, row.text, row.acknowledged_by, row.note, muted and muted.pk) for row, muted in found])
     key = hashlib.sha256(facts.encode()).hexdigest()[:16]
     return {"firing": found[:MOST], "more": max(0, len(found) - MOST), "count": len(found), "key": key}
 

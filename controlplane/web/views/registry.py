@@ -26,10 +26,11 @@ from controlplane.web.views import weights
 def models(request: HttpRequest) -> HttpResponse:
     counts = {role: Count("partitions", filter=Q(partitions__role=role)) for role in Role.values}
     deployments = list(Deployment.objects.select_related("model").annotate(**counts))
-    serving = selectors.serving_counts(timezone.now())
+    now = timezone.now()
+    serving, waking = selectors.serving_counts(now), selectors.waking(now)
     for row in deployments:
         row.assigned = sum(getattr(row, role) for role in counts)
-        row.serving = serving.get(row.pk, 0)
+        row.serving, row.waking = serving.get(row.pk, 0), row.pk in waking
     rows = [(model, facts_of(model)) for model in RegisteredModel.objects.annotate(served=Count("deployments"))]
     return show(request, "models/list.html", {"deployments": deployments, "models": rows})
 
