@@ -4,7 +4,7 @@
 import { el, text } from "./dom.js";
 import { clock } from "./format.js";
 
-const WHY = { 401: "you are signed out: reload the page", 403: "that is no longer allowed to you", 404: "that is no longer there", 410: "that is no longer there" };
+const WHY = { 401: "you are signed out: reload the page", 403: "you are no longer allowed to see it", 404: "it is no longer there", 410: "it is no longer there" };
 const SILENT = "the server does not answer", BROKEN = "the server answers with an error";
 const heading = document.querySelector(".head h1");
 const light = el("span", { class: "light", "data-state": "lost", role: "status" }); // empty at first: words put in later are read out

@@ -118,7 +118,7 @@ def test_a_page_whose_parts_are_not_renewed_says_since_when(page: Page, password
 
 @pytest.mark.parametrize(
     ("status", "why"),
-    [(500, "the server answers with an error"), (403, "that is no longer allowed to you"), (404, "no longer there")],
+    [(500, "the server answers with an error"), (403, "you are no longer allowed to see it"), (404, "no longer there")],
 )
 def test_a_part_that_is_refused_is_told_with_the_reason(
     page: Page, password: str, nodes: None, status: int, why: str
