@@ -117,6 +117,7 @@ class Prober:
     def _probe(self, process: Process, record: Record, engine: Engine) -> None:
         begun = clock()
         try:
+            self._open_if_lost(process, record)
             shut_until = self._shut(record)
             probe = replace(self._ask(record, engine, begun), shut_until=shut_until)
         except Exception:
@@ -142,10 +143,17 @@ class Prober:
             self._pool.submit(self._open, record.process, record)
 
     def _open(self, process: Process, record: Record) -> None:
-        """One that does not answer may yet open, while it is to go again: its door is not counted on from then on."""
+        """One that does not answer may yet open, while it is to go again: its door is not counted on until it does."""
         if door.open_again(self._client, record.url(self._host), record.secret):
             with self._lock:
                 self._opening.discard(process)
+
+    def _open_if_lost(self, process: Process, record: Record) -> None:
+        """An opening that was not answered is asked for again while the engine stays: else it could never be shut."""
+        with self._lock:
+            is_lost = process in self._opening
+        if is_lost and record.replica.phase != Phase.DRAINING:
+            self._open(process, record)
 
     def _may_shut(self, process: Process, since: float) -> bool:
         """Whether the drain that began then still holds, and no opening of before is under way."""

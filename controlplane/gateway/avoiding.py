@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from controlplane.gateway.table import Engine, Process, Table
 
+DOOR_S = 2.5  # an engine that shut its door lets requests in again after 2 s, if it has not gone
 SOON_S = 0.05  # until a request that only met shut doors looks again, at first; doubled with each
 
 
@@ -15,15 +16,21 @@ class Avoided:
     def __init__(self) -> None:
         self._failed: set[Process] = set()
         self._shut: set[Process] = set()
+        self._met: dict[Process, float] = {}  # when its door was first found shut
         self._waits = 0
 
     def fail(self, *engines: Engine) -> None:
         """Not to be tried again for this request."""
         self._failed.update(engine.process for engine in engines)
 
-    def shut(self, engine: Engine) -> None:
-        """It lets nobody in for now: not to be asked again before the request has waited."""
+    def shut(self, engine: Engine, now: float) -> bool:
+        """It lets nobody in for now: not to be asked again before the request has waited. False where it has said so
+        for longer than any door stays shut: then it has failed like any other that does not serve."""
+        if now - self._met.setdefault(engine.process, now) > DOOR_S:
+            self._failed.add(engine.process)
+            return False
         self._shut.add(engine.process)
+        return True
 
     @property
     def is_at_door(self) -> bool:

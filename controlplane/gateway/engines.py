@@ -96,7 +96,7 @@ class Engines:
             await exchange.done
             require_open(engine, exchange.status, exchange.body)
             models = msgspec.json.decode(exchange.body, type=_Models).data
-        except (UpstreamError, msgspec.DecodeError):
+        except (UpstreamError, ValueError, RecursionError):
             return None
         return models[0].max_model_len if models else None
 

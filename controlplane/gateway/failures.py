@@ -12,6 +12,7 @@ REFUSED = "refused by the engine"  # for the record: in its words might be the c
 GUARD = "forebay_guard"  # the type of what the guard in each engine refuses by itself
 REJECTED = frozenset({401, 404, 413, 429})
 CLIENTS_FAULT = frozenset({400, 413, 415, 422})  # passed on as they are; any other failure is the engine's
+GUARDS_WORDS = 4096  # bytes at most
 
 
 class _Error(msgspec.Struct):
@@ -61,7 +62,7 @@ class EngineRefused(Exception):
             said = msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
             if memoryview(said.get("error", msgspec.Raw(b"")))[:1] == b"{":
                 return self.body
-        except (msgspec.DecodeError, RecursionError):
+        except (ValueError, RecursionError):  # msgspec's errors, and UnicodeDecodeError
             pass
         text = self.body[:500].decode("utf-8", "replace")
         return error_body(text, kind="invalid_request_error", code="refused")
@@ -76,11 +77,11 @@ def outcome_of(error: ApiError) -> Outcome:
 
 def is_shut(status: int, body: bytes) -> bool:
     """Whether it is the engine's guard that refuses: it sleeps, or is about to end."""
-    if status != 503:
+    if status != 503 or len(body) > GUARDS_WORDS:
         return False
     try:
         return msgspec.json.decode(body, type=_Refusal).error.type == GUARD
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return False
 
 

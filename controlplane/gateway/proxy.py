@@ -14,7 +14,7 @@ from aiohttp import web
 
 from controlplane.domain.routing import Route, has_room
 from controlplane.gateway.attempt import Attempt, Streaming
-from controlplane.gateway.avoiding import Avoided
+from controlplane.gateway.avoiding import DOOR_S, Avoided
 from controlplane.gateway.continuing import next_ask, shows_ids, transcript_for
 from controlplane.gateway.engines import Engines
 from controlplane.gateway.failures import REFUSED, EngineFailed, EngineRefused, StreamBroke, outcome_of
@@ -31,7 +31,6 @@ from controlplane.gateway.trip import Outcome, Trip
 
 log = structlog.get_logger(__name__)
 LOOK_S = 0.2  # between two looks for an engine
-DOOR_S = 2.5  # an engine that shut its door lets requests in again after 2 s, if it has not gone
 OFF = frozenset({"off", "0", "false", "no"})
 
 
@@ -106,15 +105,16 @@ class Proxy:
         murmur = outlet and partial(outlet.murmur, trip.early_headers())
         look = self._chooser(trip, ask, avoided)
         patience = Patience(self._limits.wait_s, avoided)
-        tries = 0
+        tries, is_let_in = 0, bool(trip.attempts)
         while tries < self._limits.attempts and (choice := look()):
             if choice.route is None:
                 if not await self._until_one_comes(trip, ask, choice.served, patience, murmur):
                     break
                 avoided.waited(self._table())
                 continue
-            if choice.served.most is not None and not trip.attempts:  # who has been let in does not wait once more
-                choice = await self._line_up(trip, choice, look)
+            if choice.served.most is not None and not is_let_in:  # who has been let in does not wait once more
+                choice = await self._line_up(trip, choice, look, avoided)
+                is_let_in = True
             tries += 1
             trip.attempts += 1
             try:
@@ -123,8 +123,9 @@ class Proxy:
                     limits=self._limits, avoided=avoided, streaming=streaming and streaming(),
                 ).run()  # fmt: skip
             except EngineFailed as failure:
-                tries -= failure.shut
-                self._avoid(trip, failure, avoided)
+                if self._avoid(trip, failure, avoided):
+                    tries -= 1
+                    is_let_in = bool(tries or trip.continued)  # else it had its turn at an engine that takes nobody
         if tries:
             raise ApiError(503, "The engines could not serve this request.", code="engines_failed", retry_after=1)
         raise ApiError(503, f"No engine is ready for {ask.model!r}.", code="model_not_ready", retry_after=5)
@@ -160,25 +161,31 @@ class Proxy:
 
         return look
 
-    async def _line_up(self, trip: Trip, choice: _Choice, look: Callable[[], _Choice | None]) -> _Choice:
+    async def _line_up(
+        self, trip: Trip, choice: _Choice, look: Callable[[], _Choice | None], avoided: Avoided
+    ) -> _Choice:
         """Wait for room at the engines, behind those who wait already."""
         lines, name, limits = self._engines.lines, choice.served.name, self._limits
         waiting = lines.length(name)
         if not waiting and self._has_room(choice):
             return choice
 
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
         def with_room() -> _Choice | None:
+            if loop.time() > began + DOOR_S:  # a door that was shut may be open
+                avoided.waited(self._table())
             found = look()
             return found if found is not None and self._has_room(found) else None
 
         found = None
         if waiting < limits.queue_length:
             self._overflow.watch(choice.served)
-            began = asyncio.get_running_loop().time()
             try:
                 found = await lines.turn(name, with_room, limits.queue_s)
             finally:
-                trip.queued_s = asyncio.get_running_loop().time() - began
+                trip.queued_s += loop.time() - began
         if found is None:
             message = f"The engines of {name!r} are full, and {waiting} requests were waiting already."
             raise ApiError(503, message, code="overloaded", retry_after=5)
@@ -190,17 +197,18 @@ class Proxy:
             return False
         return has_room(route, served.ready, self._engines.load, served.most)
 
-    def _avoid(self, trip: Trip, failure: EngineFailed, avoided: Avoided) -> None:
+    def _avoid(self, trip: Trip, failure: EngineFailed, avoided: Avoided) -> bool:
+        """Whether it only was a shut door."""
         trip.error = str(failure)[:255]
-        if failure.shut:
-            avoided.shut(failure.engine)
-            return
+        if failure.shut and avoided.shut(failure.engine, asyncio.get_running_loop().time()):
+            return True
         if not self._engines.is_suspect(failure.engine):  # tell once, not once a request
             log.warning("an attempt failed", request=trip.id, attempt=trip.attempts, why=str(failure))
         trip.kv_late += failure.late
         avoided.fail(*failure.exclude)
-        if failure.suspect:
+        if failure.suspect or failure.shut:
             self._engines.suspect(failure.engine)
+        return False
 
     def _blame(self, trip: Trip, broke: StreamBroke) -> None:
         log.warning("a stream broke", request=trip.id, engine=broke.engine.name, why=str(broke))

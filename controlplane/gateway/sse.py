@@ -134,6 +134,6 @@ def error_status(body: bytes) -> int:
     """The HTTP status that an engine's error object names; 502 when it names none."""
     try:
         code = msgspec.json.decode(body, type=dict[str, _ErrorCode])["error"].code
-    except (msgspec.DecodeError, KeyError):
+    except (ValueError, KeyError, RecursionError):
         return 502
     return code if isinstance(code, int) and 400 <= code <= 599 else 502

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from controlplane.domain.routing import Ready
+from controlplane.domain.routing import Most, Ready
 from controlplane.gateway.failures import is_shut
 from tests.gateway.conftest import MakePlace, MakeSite, eventually
 from tests.gateway.fleet import Fleet
@@ -30,6 +30,8 @@ def test_the_words_of_the_guard_are_known_and_no_others() -> None:
         b'{"error": {"type": "x"}}',
         b"[" * 100_000,
         b"\xff",
+        b'{"error": {"type": "\xff"}}',
+        why(503) + b" " * 4096,
     ]:
         assert not is_shut(503, said), said[:20]
 
@@ -65,13 +67,41 @@ async def test_a_door_that_stays_shut_is_not_waited_for_for_ever(
     make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("controlplane.gateway.proxy.DOOR_S", 0.3)
+    monkeypatch.setattr("controlplane.gateway.avoiding.DOOR_S", 0.3)
     site = await make_site(prefill=1, decode=2)
     for engine in site.decode:
         engine.act = shut()
     reply = await site.complete()
     assert reply.status_code == 503 and "forebay_guard" not in reply.text
-    assert reply.json()["error"]["code"] == "model_not_ready"
+    assert reply.json()["error"]["code"] == "engines_failed"
     assert [len(engine.served) for engine in site.decode] == [4, 4], "once before each of three waits, and after them"
+    assert site.gateway.engines._suspects(site.table), "no door is shut for so long"
+
+
+async def test_an_engine_that_says_so_for_ever_is_not_asked_for_ever(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though requests wait far longer than that for an engine to come."""
+    monkeypatch.setattr("controlplane.gateway.avoiding.DOOR_S", 0.3)
+    site = await make_site(prefill=0, decode=0, aggregated=1, wait_s=1.5)
+    site.aggregated[0].act = shut()
+    reply = await site.complete()
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "engines_failed")
+    assert len(site.aggregated[0].served) == 4
+
+
+async def test_who_meets_a_shut_door_lines_up_for_room_elsewhere(make_site: MakeSite) -> None:
+    site = await make_site(prefill=0, decode=0, aggregated=2)
+    site.serve_as(most=Most(aggregated=1))
+    site.aggregated[0].act = shut()
+    site.aggregated[1].act = Behaviour(first_s=0.1)
+    asked = asyncio.gather(*(site.complete() for _ in range(5)))
+    most = 0
+    while not asked.done():
+        most = max(most, site.aggregated[1].running)
+        await asyncio.sleep(0.005)
+    assert [reply.status_code for reply in await asked] == [200] * 5
+    assert most == 1
 
 
 async def test_a_model_that_goes_as_it_is_asked_for_is_woken_in_the_same_slot(make_site: MakeSite) -> None:

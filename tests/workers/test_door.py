@@ -256,3 +256,20 @@ def test_what_an_opening_says_of_a_door_is_forgotten_with_its_process():
         assert world.prober._opening and world.prober._reopened
         world.prober.keep_only([])
         assert not world.prober._opening and not world.prober._reopened
+
+
+def test_an_opening_that_was_not_answered_is_asked_for_again_while_the_engine_stays():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        world = World(monkeypatch)
+        opened = door.open_again
+        monkeypatch.setattr(door, "open_again", lambda *_: False)
+        world.prober.reopen(world.record)
+        world.happen("probe")
+        assert world.prober._opening
+        monkeypatch.setattr(door, "open_again", opened)
+        for what in ["half a second", "half a second", "probe"]:
+            world.happen(what)
+        assert not world.prober._opening
+        for what in ["half a second", "half a second", "a moment", "release", "tick", "probe", "tick"]:
+            world.happen(what)
+        assert world.replica.phase == Phase.STOPPING, "by its door"

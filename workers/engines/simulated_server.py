@@ -103,12 +103,10 @@ class Handler(BaseHTTPRequestHandler):
         state, wanted = self.state, int(body.get("max_tokens") or 16)
         with state.lock:
             state.running += 1
-            state.rule.inside = state.running
         time.sleep(state.options.token_s * wanted)
         prompt = len(str(body.get("prompt", "")).split())
         with state.lock:
             state.running -= 1
-            state.rule.inside = state.running
             state.requests += 1
             state.prompt_tokens += prompt
             state.tokens += wanted
@@ -119,15 +117,28 @@ class Handler(BaseHTTPRequestHandler):
 
     def _is_refused(self) -> bool:
         """By the guard, which stands before everything else."""
-        path = self.path.partition("?")[0]
-        status = self.state.rule.refusal(path, (self.headers.get("x-forebay-agent") or "").encode())
+        path, state, body = self.path.partition("?")[0], self.state, b""
+        with state.lock:  # who is let in is inside before anybody asks at the door
+            status = state.rule.refusal(path, (self.headers.get("x-forebay-agent") or "").encode())
+            if status:
+                body = state.guard.why(status)
+            elif path == state.guard.DOOR:
+                status, body = state.rule.turn_door(self.command)
+            elif path.startswith(state.guard.SERVED):
+                self.is_inside = True
+                state.rule.inside += 1
         if status:
-            self._send(status, self.state.guard.why(status), "application/json")
-        elif path == self.state.guard.DOOR:
-            status, body = self.state.rule.turn_door(self.command)
             self._send(status, body, "application/json")
-            return True
         return bool(status)
+
+    def handle_one_request(self) -> None:
+        self.is_inside = False
+        try:
+            super().handle_one_request()
+        finally:
+            if self.is_inside:
+                with self.state.lock:
+                    self.state.rule.inside -= 1
 
     def _told(self, status: int, value: object) -> None:
         body = json.dumps(value).encode()
